@@ -1,0 +1,137 @@
+"""The typed result of one simulation: what result.json says, and tables beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """One capacity or cause, and what more of it would be worth.
+
+    Attributes:
+        resource: Kind of capacity (``tensor``, ``memory_bandwidth``, ``scale_up``, ``scale_out``, ``pcie``,
+            ``storage_read``, ...) or of wait (``pipeline_bubble``, ``latency``).
+        share: Part of the critical path that it limits, 0 to 1.
+        elasticity: Percent more throughput for 10 % more of it, divided by 10; None where not asked for
+            or where nothing can be scaled.
+    """
+
+    resource: str
+    share: float
+    elasticity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BasisNote:
+    """What one input of the result rests on.
+
+    Attributes:
+        item: Such as ``accelerator H100-SXM5-80GB``.
+        basis: ``datasheet``, ``measured`` or ``assumed``, the weakest of its figures that matter.
+        detail: Figures that are assumed, or the source.
+    """
+
+    item: str
+    basis: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """All that one simulation found out; times in seconds, memory in bytes.
+
+    Attributes:
+        name: Name of the scenario.
+        model: Name of the model.
+        accelerator: Name of the accelerator.
+        num_gpus: GPUs of the plan.
+        parallelism: Degrees of the plan, such as ``{"tensor_parallel": 8, ...}``.
+        step_time_s: Mean time of a measured step.
+        tokens_per_s: Tokens per second, all GPUs together.
+        tokens_per_s_per_gpu: The same per GPU.
+        samples_per_s: Sequences (samples) per second.
+        model_tflops_per_gpu: Arithmetic that the model needs (recomputation not counted) per GPU and second.
+        mfu: `model_tflops_per_gpu` over the peak of the training precision.
+        hfu: The same with recomputation counted.
+        peak_memory_bytes: Highest memory in use on any GPU.
+        memory_capacity_bytes: Memory of that GPU.
+        fits: Whether it fits.
+        memory_by_part: Part (``parameters``, ``gradients``, ``optimizer``, ``activations``, ...) -> bytes at the peak.
+        memory_by_stage: Peak bytes of each pipeline stage.
+        breakdown: Cause -> seconds of the step; adds up to `step_time_s`.
+        bottlenecks: Ranked, the worst first.
+        utilization: Kind of capacity -> mean use over the measured steps, 0 to 1.
+        basis: What the figures rest on.
+        warnings: What the user should know.
+        num_activities: Activities simulated.
+        num_events: Events that the player processed.
+        wall_s: Wall time of the simulation.
+        player: Which player ran, and why where it was not the one asked for.
+        version: Version of clustersim.
+        seed: Seed.
+        activities: A row an activity: ``id, name, cause, phase, lane, owner, stage, step, micro_batch, layer,
+            ready_s, start_s, end_s, limited_by, awaited``.
+        operators: A row an operator and phase: ``name, cause, phase, count, time_s, flops, bytes,
+            peak_flops, memory_bandwidth, limited_by``; times and counts of one GPU of the busiest stage and step.
+        utilization_timeline: ``time_s, kind, utilization`` in equal intervals over the measured steps.
+        memory_timeline: ``time_s, stage, bytes``, a row a change.
+    """
+
+    name: str
+    model: str
+    accelerator: str
+    num_gpus: int
+    parallelism: dict[str, int]
+    step_time_s: float
+    tokens_per_s: float | None
+    tokens_per_s_per_gpu: float | None
+    samples_per_s: float | None
+    model_tflops_per_gpu: float | None
+    mfu: float | None
+    hfu: float | None
+    peak_memory_bytes: int
+    memory_capacity_bytes: int
+    fits: bool
+    memory_by_part: dict[str, int]
+    memory_by_stage: list[int]
+    breakdown: dict[str, float]
+    bottlenecks: list[Bottleneck]
+    utilization: dict[str, float]
+    basis: list[BasisNote]
+    warnings: list[str]
+    num_activities: int
+    num_events: int
+    wall_s: float
+    player: str
+    version: str
+    seed: int
+    _tables: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def activities(self) -> pd.DataFrame:
+        """A row an activity."""
+        frame: pd.DataFrame = self._tables.activities()
+        return frame
+
+    @property
+    def operators(self) -> pd.DataFrame:
+        """A row an operator and phase."""
+        frame: pd.DataFrame = self._tables.operators()
+        return frame
+
+    @property
+    def utilization_timeline(self) -> pd.DataFrame:
+        """Use of every kind of capacity over time."""
+        frame: pd.DataFrame = self._tables.utilization_timeline()
+        return frame
+
+    @property
+    def memory_timeline(self) -> pd.DataFrame:
+        """Memory in use over time, by stage."""
+        frame: pd.DataFrame = self._tables.memory_timeline()
+        return frame

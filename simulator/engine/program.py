@@ -1,0 +1,164 @@
+"""A Program: the whole of one simulation as flat arrays, without a word of machine learning.
+
+**Activities** stand in ascending id on **lanes**; a lane runs them one at a time, in order of id.
+An activity may start when the one before it on its lane has ended, everything it depends on has
+ended, and the blocking pools that it takes from hold enough. It then waits out its class's
+*delay*, after which it draws its class's *demands* on **capacities** until its work is done. From
+start to end it keeps its *holds* (a step change of a capacity's rate) and its pool *takes*; its
+*gives* are paid back at the end.
+
+What many activities share is a **class**: delay, weight, demands, holds, pool deltas and label.
+All demands, holds, weights and pool deltas are integers.
+
+Dependencies and lane order both run from lower to higher id, so a Program is acyclic by
+construction unless a dependency points upward; `validate` refuses what is malformed, and a
+Program that can never end (a pool that blocks for ever) is a `DeadlockError` of the player.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacities:
+    """What activities draw on.
+
+    Attributes:
+        names: Unique name of each, such as ``stage0.gpu.tensor``.
+        kinds: Kind of each, such as ``tensor``, ``memory_bandwidth``, ``scale_up``; reports group by it.
+        owners: What each belongs to, such as ``stage0.gpu``; reports group by it.
+        rates: Units (FLOP, bytes, operations) per second, shape [C], int64, positive.
+        units: Unit of an amount: ``FLOP``, ``B``, ``op`` or ``s`` (thousandths of a second of a CPU core: ``ms``).
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    owners: tuple[str, ...]
+    rates: I64
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Queues that run one activity at a time.
+
+    Attributes:
+        names: Unique name of each, such as ``stage0.gpu.compute``.
+        kinds: Kind of each: ``compute``, ``communication``, ``storage``, ``host``, ...
+        owners: What each belongs to, as in `Capacities.owners`.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Amounts that activities take and give back.
+
+    Attributes:
+        names: Unique name of each, such as ``stage0.gpu.memory``.
+        owners: As in `Capacities.owners`.
+        limits: Size, shape [P], int64.
+        initial: Amount taken before the first activity, shape [P], int64.
+        blocking: Whether a take waits for room (True) or is recorded as an overdraft (False), shape [P], bool.
+    """
+
+    names: tuple[str, ...]
+    owners: tuple[str, ...]
+    limits: I64
+    initial: I64
+    blocking: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a class of activities is, in the words of whoever built the Program.
+
+    Attributes:
+        name: Such as ``attention.qkv``.
+        cause: Key of the breakdown, such as ``compute.matmul`` or ``communication.all_reduce``.
+        phase: Such as ``forward``, ``backward``, ``optimizer``, ``data``.
+    """
+
+    name: str
+    cause: str
+    phase: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """What activities demand; K classes, the lists in compressed rows (``x_ptr[k]:x_ptr[k+1]``).
+
+    Attributes:
+        labels: Label of each class.
+        delay: Picoseconds between start and first demand, shape [K], int64, >= 0.
+        weight: Weight in max-min sharing, shape [K], int64, >= 1.
+        demand_ptr: Shape [K+1], int32.
+        demand_capacity: Capacity of each demand, int32; at most once per class.
+        demand_amount: Units of that capacity, int64, >= 1.
+        hold_ptr: Shape [K+1], int32.
+        hold_capacity: Capacity whose rate is reduced from start to end, int32.
+        hold_amount: Units per second taken off the rate, int64, >= 1.
+        pool_ptr: Shape [K+1], int32.
+        pool_id: Pool of each delta, int32; at most once per class.
+        pool_take: Units taken at the start, int64, >= 0.
+        pool_give: Units given back at the end, int64, >= 0.
+    """
+
+    labels: tuple[Label, ...]
+    delay: I64
+    weight: I64
+    demand_ptr: I32
+    demand_capacity: I32
+    demand_amount: I64
+    hold_ptr: I32
+    hold_capacity: I32
+    hold_amount: I64
+    pool_ptr: I32
+    pool_id: I32
+    pool_take: I64
+    pool_give: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """N activities over capacities, lanes, pools and classes.
+
+    Attributes:
+        capacities: What is drawn on.
+        lanes: Queues.
+        pools: Amounts taken and given back.
+        classes: What activities demand.
+        lane: Lane of each activity, shape [N], int32.
+        cls: Class of each activity, shape [N], int32.
+        dep_ptr: Shape [N+1], int64.
+        dep: Activities that must have ended before (each lower than the activity itself), int32.
+        tags: Further integer labels of each activity, shape [N] each, such as ``micro_batch``, ``layer``,
+            ``step``, ``stage``; the engine carries them and never reads them.
+        job: Name of the job that the activities belong to.
+    """
+
+    capacities: Capacities
+    lanes: Lanes
+    pools: Pools
+    classes: Classes
+    lane: I32
+    cls: I32
+    dep_ptr: I64
+    dep: I32
+    tags: dict[str, I32] = field(default_factory=dict)
+    job: str = "job"
+
+    @property
+    def num_activities(self) -> int:
+        """Number of activities N."""
+        return int(self.lane.shape[0])

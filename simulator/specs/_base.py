@@ -1,0 +1,73 @@
+"""What every block of a scenario shares: frozen, strict, and quantities with units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import core_schema
+
+from simulator.errors import UnitError
+from simulator.units import Dimension, example, parse, render
+
+
+class Spec(BaseModel):
+    """A frozen description; unknown keys are refused and nothing is coerced silently."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Marks a float field as a quantity: text with a unit at the door, SI inside, text again when dumped."""
+
+    dimension: Dimension
+    allow_zero: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            self._read,
+            core_schema.float_schema(),
+            serialization=core_schema.plain_serializer_function_ser_schema(self._write),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "examples": [example(self.dimension).split('"')[1]]}
+
+    def _read(self, value: object) -> float:
+        try:
+            return parse(value, self.dimension, allow_zero=self.allow_zero)
+        except UnitError as error:
+            raise ValueError(str(error)) from None
+
+    def _write(self, value: float) -> str:
+        return render(value, self.dimension)
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+Bytes = Annotated[float, Quantity("bytes")]
+BytesOrZero = Annotated[float, Quantity("bytes", allow_zero=True)]
+Bandwidth = Annotated[float, Quantity("bandwidth")]
+Compute = Annotated[float, Quantity("compute")]
+Seconds = Annotated[float, Quantity("time")]
+Latency = Annotated[float, Quantity("time", allow_zero=True)]
+Rate = Annotated[float, Quantity("rate")]
+Watts = Annotated[float, Quantity("power")]
+Hertz = Annotated[float, Quantity("frequency")]
+MoneyRate = Annotated[float, Quantity("money_rate", allow_zero=True)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=10**9)]
+Fraction01 = Annotated[float, Field(gt=0.0, le=1.0, strict=False)]

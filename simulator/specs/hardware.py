@@ -1,0 +1,178 @@
+"""What a cluster is made of: accelerators, links, hosts, storage, and how they are put together."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from simulator.specs._base import (
+    Bandwidth,
+    Bytes,
+    Compute,
+    Count,
+    Latency,
+    MoneyRate,
+    Rate,
+    Spec,
+    Watts,
+)
+
+Precision = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4"]
+Basis = Literal["datasheet", "measured", "assumed"]
+
+
+class Figure(Spec):
+    """Where one figure comes from."""
+
+    basis: Basis
+    """`datasheet`, `measured` or `assumed`."""
+    source: str
+    """URL, document or reasoning behind the figure."""
+
+
+class AcceleratorSpec(Spec):
+    """One accelerator as its data sheet gives it: dense rates, bandwidths per direction."""
+
+    name: str
+    """Name, as shown in reports."""
+    vendor: str = "unknown"
+    """Maker."""
+    peak_flops: dict[Precision, Compute] = Field(min_length=1)
+    """Dense matrix throughput by precision [FLOP/s]; a precision that is missing is not supported."""
+    vector_flops: Compute
+    """Throughput of the general (non-matrix) units in fp32 [FLOP/s]."""
+    memory_capacity: Bytes
+    """Capacity of the device memory (HBM) [B]."""
+    memory_bandwidth: Bandwidth
+    """Bandwidth of the device memory [B/s]."""
+    l2_capacity: Bytes | None = None
+    """Last-level on-chip cache [B]."""
+    num_compute_units: Count | None = None
+    """Streaming multiprocessors, compute units or cores."""
+    tdp: Watts | None = None
+    """Thermal design power [W]."""
+    price_per_hour: MoneyRate | None = None
+    """Rent of one accelerator."""
+    figures: dict[str, Figure] = Field(default_factory=dict)
+    """Source and basis by figure."""
+
+
+LinkTopology = Literal["switch", "mesh", "torus", "bus"]
+
+
+class LinkSpec(Spec):
+    """One accelerator's attachment to an interconnect, per direction."""
+
+    name: str
+    """Name, as shown in reports."""
+    bandwidth: Bandwidth
+    """Bandwidth per accelerator and direction [B/s]."""
+    latency: Latency
+    """Time of flight of a small message between two ends, without software [s]."""
+    topology: LinkTopology = "switch"
+    """`switch` (any pair at full rate), `mesh` (a link a pair), `torus` or `bus` (through the host)."""
+    num_links: Count | None = None
+    """Links that the bandwidth is made of."""
+    in_network_reduction: bool = False
+    """Whether switches reduce (NVLink SHARP, InfiniBand SHARP)."""
+    figures: dict[str, Figure] = Field(default_factory=dict)
+    """Source and basis by figure."""
+
+
+class HostSpec(Spec):
+    """The computer that the accelerators of one node sit in."""
+
+    name: str
+    """Name, as shown in reports."""
+    cpu_cores: Count
+    """Cores that loader workers may use, the whole node together."""
+    memory_capacity: Bytes
+    """Main memory of the node [B]."""
+    memory_bandwidth: Bandwidth
+    """Main memory bandwidth of the node [B/s]."""
+    pcie_bandwidth: Bandwidth
+    """Bandwidth between host and one accelerator, per direction [B/s]."""
+    storage_bandwidth: Bandwidth
+    """Bandwidth of the node's path to shared storage, per direction [B/s]."""
+    figures: dict[str, Figure] = Field(default_factory=dict)
+    """Source and basis by figure."""
+
+
+class StorageSpec(Spec):
+    """Storage that training data are read from and checkpoints written to."""
+
+    name: str
+    """Name, as shown in reports."""
+    kind: Literal["local", "shared"] = "shared"
+    """`local`: one set of drives in every node; `shared`: one system for all nodes."""
+    servers: Count = 1
+    """Equal servers (or drives, if local) that the load is spread over."""
+    read_bandwidth: Bandwidth
+    """Reading, one server [B/s]."""
+    write_bandwidth: Bandwidth
+    """Writing, one server [B/s]."""
+    read_iops: Rate
+    """Read requests per second, one server."""
+    write_iops: Rate
+    """Write requests per second, one server."""
+    latency: Latency
+    """Time to the first byte of one request on an idle server [s]."""
+    figures: dict[str, Figure] = Field(default_factory=dict)
+    """Source and basis by figure."""
+
+
+class FabricSpec(Spec):
+    """The network between nodes, above the NICs."""
+
+    oversubscription: float = Field(default=1.0, ge=1.0, le=1000.0, strict=False)
+    """Injection bandwidth of all nodes over the bandwidth of the core; 1 is non-blocking."""
+
+
+class NodeGroupSpec(Spec):
+    """Equal nodes."""
+
+    name: str = "nodes"
+    """Name of the group."""
+    nodes: Count
+    """Nodes in the group."""
+    gpus_per_node: Count
+    """Accelerators in one node."""
+    accelerator: AcceleratorSpec
+    """The accelerator, by catalogue name, `base:` plus changed figures, or in full."""
+    scale_up: LinkSpec
+    """Interconnect within the scale-up domain (NVLink, xGMI, ICI, PCIe), per accelerator."""
+    scale_up_domain: Count | None = None
+    """Accelerators that the scale-up interconnect joins; the node if not given."""
+    scale_out: LinkSpec
+    """Network between nodes, per accelerator."""
+    host: HostSpec
+    """The node's host."""
+
+    @property
+    def num_gpus(self) -> int:
+        """Accelerators in the group."""
+        return self.nodes * self.gpus_per_node
+
+    @property
+    def domain(self) -> int:
+        """Accelerators in one scale-up domain."""
+        return self.scale_up_domain or self.gpus_per_node
+
+
+class ClusterSpec(Spec):
+    """Node groups, the fabric that joins them, and storage."""
+
+    name: str = "cluster"
+    """Name, as shown in reports."""
+    node_groups: tuple[NodeGroupSpec, ...] = Field(min_length=1)
+    """Groups of equal nodes; the short form of the scenario is one group."""
+    fabric: FabricSpec = FabricSpec()
+    """The network above the NICs."""
+    storage: StorageSpec | None = None
+    """Where data and checkpoints live."""
+
+    @property
+    def num_gpus(self) -> int:
+        """Accelerators in the whole cluster."""
+        return sum(group.num_gpus for group in self.node_groups)

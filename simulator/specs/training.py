@@ -1,0 +1,101 @@
+"""How the model is trained and laid out: batches, precision, optimizer, parallelism, data, checkpoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from simulator.specs._base import Bytes, Count, CountOrZero, Seconds, Spec
+
+TrainingPrecision = Literal["fp32", "tf32", "fp16", "bf16"]
+Optimizer = Literal["sgd", "momentum", "adam", "adamw"]
+Recompute = Literal["none", "selective", "full"]
+Sharding = Literal["none", "optimizer", "gradients", "parameters"]
+
+
+class TrainingSpec(Spec):
+    """Batches, precision, optimizer, steps."""
+
+    sequence_length: Count = 1
+    """Tokens in one sample; 1 for a model without a sequence."""
+    micro_batch_size: Count
+    """Sequences that one replica processes at once."""
+    global_batch_size: Count
+    """Sequences between two updates of the parameters, all replicas together."""
+    precision: TrainingPrecision = "bf16"
+    """Precision of forward and backward passes; bf16 and fp16 keep fp32 master parameters."""
+    optimizer: Optimizer = "adamw"
+    """Update rule."""
+    gradient_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision in which gradients are accumulated and reduced."""
+    recompute: Recompute = "none"
+    """Activations computed again in the backward pass: none, the attention core, or whole layers."""
+    attention: Literal["fused", "unfused"] = "fused"
+    """`fused` (FlashAttention: scores never reach memory) or `unfused` (scores are written and kept)."""
+    gradient_clipping: bool = True
+    """Whether the norm of all gradients is taken before the update."""
+    steps: Count = 1
+    """Steps that are measured."""
+
+
+class ParallelismSpec(Spec):
+    """How the model and the batch are split over the GPUs."""
+
+    tensor_parallel: Count = 1
+    """GPUs that each matrix is split over."""
+    sequence_parallel: bool = False
+    """Whether norms and dropout are split along the sequence in the tensor-parallel group."""
+    pipeline_parallel: Count = 1
+    """Stages that the layers are split into."""
+    virtual_pipeline: Count = 1
+    """Model chunks per stage (interleaved schedule)."""
+    pipeline_schedule: Literal["1f1b", "interleaved_1f1b"] | None = None
+    """Order of passes; follows from `virtual_pipeline` if not given."""
+    context_parallel: Count = 1
+    """GPUs that each sequence is split over."""
+    expert_parallel: Count = 1
+    """GPUs that the experts are spread over."""
+    data_parallel: Count | None = None
+    """Replicas; what is left of the GPUs if not given."""
+    data_parallel_sharding: Sharding = "none"
+    """What replicas share out instead of keeping whole: ZeRO-1, 2, 3 are optimizer, gradients, parameters."""
+    gradient_bucket: Bytes | None = None
+    """Gradients reduced together, overlapping the backward pass; 25 MiB times the replicas' share if not given."""
+    overlap_gradient_reduction: bool = True
+    """Whether gradients are reduced while the backward pass goes on."""
+
+
+class DataSpec(Spec):
+    """Where samples come from."""
+
+    sample_size: Bytes
+    """Bytes read from storage for one sample (sequence)."""
+    samples_per_file: Count = 1
+    """Samples in one file; each file costs one request."""
+    read_size: Bytes | None = None
+    """Bytes of one read request; the whole file if not given."""
+    decode_time: Seconds | None = None
+    """CPU time to decode one sample on one core; none if not given."""
+    loader_workers: Count = 4
+    """Loader processes per GPU, each on one core."""
+    prefetch: CountOrZero = 2
+    """Global batches read ahead of the step that uses them."""
+
+
+class CheckpointSpec(Spec):
+    """A synchronous checkpoint."""
+
+    interval: Count
+    """Steps between checkpoints."""
+
+
+class SimulationSpec(Spec):
+    """How the simulation is run; no figure of the system."""
+
+    player: Literal["auto", "reference", "compiled"] = "auto"
+    """Which player runs the program."""
+    seed: CountOrZero = 0
+    """Seed of everything random."""
+    warmup_steps: CountOrZero | None = None
+    """Steps before the measured ones; enough to fill the loader's queue if not given."""
+    fold: Literal["auto", "off"] = "auto"
+    """Whether ranks that do the same at the same time are simulated once."""

@@ -1,0 +1,96 @@
+"""What one GPU has to do, without a word about which GPU: kernels and communications."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+KernelKind = Literal[
+    "matmul",
+    "attention",
+    "convolution",
+    "norm",
+    "activation",
+    "elementwise",
+    "softmax",
+    "embedding",
+    "loss",
+    "optimizer",
+]
+
+Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send"]
+
+Axis = Literal["tensor", "pipeline", "data", "context", "expert"]
+
+
+@dataclass(frozen=True, slots=True)
+class MatmulShape:
+    """`batch` independent products of [m, k] by [k, n]."""
+
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """Fused attention of `batch` sequences: `heads` query heads on `kv_heads` key and value heads.
+
+    `query_length` and `key_length` are tokens; `causal` halves the work of a square problem.
+    """
+
+    batch: int
+    heads: int
+    kv_heads: int
+    query_length: int
+    key_length: int
+    head_dim: int
+    causal: bool
+    direction: Literal["forward", "backward"] = "forward"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One or a few launches of the same kind on one GPU.
+
+    Attributes:
+        name: Operator, such as ``attention.qkv``.
+        kind: Kind; names the breakdown's cause ``compute.<kind>``.
+        flops: Arithmetic [FLOP]: on the matrix units for matmul, convolution and attention, on the vector
+            units for the rest. Causal attention counts the lower triangle only.
+        read_bytes: Compulsory reads from device memory [B].
+        write_bytes: Compulsory writes to device memory [B].
+        precision: Precision of the arithmetic, a key of `AcceleratorSpec.peak_flops`.
+        shape: Shape of a matmul, convolution (as a matmul) or attention.
+        launches: Kernel launches that this stands for.
+        model_flops: The part of `flops` that counts towards MFU (recomputation does not) [FLOP].
+    """
+
+    name: str
+    kind: KernelKind
+    flops: int
+    read_bytes: int
+    write_bytes: int
+    precision: str
+    shape: MatmulShape | AttentionShape | None = None
+    launches: int = 1
+    model_flops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Communication:
+    """A collective that every rank along an axis takes part in.
+
+    Attributes:
+        name: Such as ``attention.all_gather``.
+        collective: Which collective.
+        axis: Along which axis of the plan.
+        message_bytes: Full buffer, as nccl-tests prints it: what each rank ends up with in an all-reduce,
+            all-gather or broadcast, what each rank starts with in a reduce-scatter or all-to-all [B].
+    """
+
+    name: str
+    collective: Collective
+    axis: Axis
+    message_bytes: int

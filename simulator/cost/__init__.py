@@ -1,1 +1,20 @@
-"""TODO."""
+"""Pure functions without a clock: what a kernel, a collective or a file access demands of which capacity."""
+
+from simulator.cost.collectives import RankGroup, collective_demand, link_rates, send_demand
+from simulator.cost.demand import Demand, capacity_rates, tensor_rate
+from simulator.cost.kernels import kernel_demand
+from simulator.cost.storage import read_demand, storage_rates, write_demand
+
+__all__ = [
+    "Demand",
+    "RankGroup",
+    "capacity_rates",
+    "collective_demand",
+    "kernel_demand",
+    "link_rates",
+    "read_demand",
+    "send_demand",
+    "storage_rates",
+    "tensor_rate",
+    "write_demand",
+]

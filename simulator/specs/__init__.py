@@ -1,5 +1,6 @@
 """Frozen descriptions of hardware, models, training and data; one class a block of a scenario."""
 
+from simulator.specs.calibration import Calibration, CollectiveConstants, Constant, KernelConstants
 from simulator.specs.hardware import (
     AcceleratorSpec,
     Basis,
@@ -40,14 +41,18 @@ __all__ = [
     "ActivationLayer",
     "AttentionLayer",
     "Basis",
+    "Calibration",
     "CheckpointSpec",
     "ClusterSpec",
+    "CollectiveConstants",
+    "Constant",
     "ConvolutionLayer",
     "DataSpec",
     "EmbeddingLayer",
     "FabricSpec",
     "Figure",
     "HostSpec",
+    "KernelConstants",
     "LatentAttentionSpec",
     "Layer",
     "LayerListSpec",

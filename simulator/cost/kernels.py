@@ -1,0 +1,75 @@
+"""What a kernel demands of the accelerator that it runs on."""
+
+from __future__ import annotations
+
+from simulator.cost.attention import attention_seconds
+from simulator.cost.demand import ELEMENT_BYTES, Demand, tensor_rate
+from simulator.cost.matmul import FALLBACK_UNITS, matmul_seconds
+from simulator.errors import UnsupportedError
+from simulator.specs import AcceleratorSpec
+from simulator.specs.calibration import Calibration
+from simulator.workload.kernels import AttentionShape, Kernel, MatmulShape
+
+MATRIX_KINDS = frozenset({"matmul", "convolution", "attention"})
+"""Kinds of kernels whose arithmetic runs on the matrix units."""
+
+
+def kernel_demand(kernel: Kernel, accelerator: AcceleratorSpec, calibration: Calibration) -> Demand:
+    """What a kernel demands of an accelerator.
+
+    Every launch costs `kernel_latency` on the device (delay) and `host_launch_time` on the launching
+    thread (capacity ``host``). Matrix kernels occupy ``tensor`` as long as tiling or attention says;
+    all others ask ``vector`` for their FLOPs; all ask ``memory_bandwidth`` for their traffic.
+
+    Args:
+        kernel: The kernel.
+        accelerator: Where it runs.
+        calibration: Constants that all accelerators share.
+
+    Returns:
+        Delay, and effective amounts of ``tensor`` or ``vector`` [FLOP], ``memory_bandwidth`` [B] and ``host``
+        [s]; the rates are those of `capacity_rates`.
+
+    Raises:
+        UnsupportedError: The accelerator has no figure for the kernel's precision.
+    """
+    constants = calibration.kernels
+    traffic = float(kernel.read_bytes + kernel.write_bytes)
+    amounts: dict[str, float] = {}
+    if kernel.kind in MATRIX_KINDS:
+        seconds, reloaded = _matrix_seconds(kernel, accelerator, calibration)
+        amounts["tensor"] = seconds * tensor_rate(accelerator)
+        traffic += reloaded
+    elif kernel.flops:
+        amounts["vector"] = kernel.flops / constants.vector_peak_fraction
+    if traffic:
+        amounts["memory_bandwidth"] = traffic / constants.memory_fraction
+    amounts["host"] = kernel.launches * constants.host_launch_time
+    return Demand(delay=kernel.launches * constants.kernel_latency, amounts=amounts)
+
+
+def _matrix_seconds(
+    kernel: Kernel, accelerator: AcceleratorSpec, calibration: Calibration
+) -> tuple[float, float]:
+    """Seconds on the matrix units, and bytes read again."""
+    constants = calibration.kernels
+    peak = _peak(kernel.precision, accelerator)
+    units = accelerator.num_compute_units or FALLBACK_UNITS
+    shape = kernel.shape
+    if isinstance(shape, AttentionShape):
+        return attention_seconds(shape, peak, accelerator.vector_flops, units, constants), 0.0
+    if isinstance(shape, MatmulShape):
+        seconds, elements = matmul_seconds(shape.m, shape.n, shape.k, shape.batch, peak, units, constants)
+        again = elements * ELEMENT_BYTES[kernel.precision] if kernel.kind == "matmul" else 0.0
+        return seconds, again
+    return kernel.flops / (peak * constants.matmul_peak_fraction), 0.0
+
+
+def _peak(precision: str, accelerator: AcceleratorSpec) -> float:
+    peaks: dict[str, float] = {str(name): peak for name, peak in accelerator.peak_flops.items()}
+    if precision not in peaks:
+        raise UnsupportedError(
+            ("training", "precision"),
+            f'{accelerator.name} has no matrix rate for "{precision}"; it has: {", ".join(peaks)}',
+        )
+    return peaks[precision]

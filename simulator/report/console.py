@@ -1,0 +1,274 @@
+"""The report on the terminal: what a newcomer understands, at any width, in any encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from simulator.analysis.result import Result
+from simulator.report.palette import colour
+from simulator.report.text import (
+    apportion,
+    cause_label,
+    family,
+    gib,
+    grouped,
+    largest_first,
+    part_label,
+    percent,
+    quantity,
+    resource_label,
+    seconds,
+    shown,
+)
+
+STARVING: Final = 0.05
+"""Part of the step spent waiting for data from which the report says that the job starves."""
+
+_MAX_CAUSES: Final = 14
+_WIDEST: Final = 120
+_EIGHTHS: Final = " ▏▎▍▌▋▊▉"
+_LIMIT: Final = 120
+
+Row = tuple[str, str, str, float, str]
+"""Label, figure, second figure, length of the bar (0 to 1), colour."""
+
+
+def print_report(result: Result, folder: Path | None, console: Console) -> None:
+    """Tell a person what the simulation found.
+
+    Args:
+        result: What was found.
+        folder: Where its files are; None if none were written.
+        console: Where to print; its width, encoding and colours are respected.
+    """
+    page = _Page(console)
+    _headline(page, result)
+    _throughput(page, result)
+    _where_the_time_went(page, result)
+    _memory(page, result)
+    _bottlenecks(page, result)
+    _basis(page, result)
+    _footer(page, result, folder)
+
+
+class _Page:
+    """A console that never raises for a character that it cannot show."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.width = max(20, min(console.width - 1, _WIDEST))
+        self.plain = console.options.ascii_only
+
+    def line(self, text: str | Text = "", style: str = "", indent: int = 0) -> None:
+        """Print one paragraph, wrapped at the width of the page."""
+        content = text if isinstance(text, Text) else Text(text, style=style)
+        content.plain = self._encodable(content.plain)
+        for part in content.wrap(self.console, self.width - indent):
+            part.rstrip()
+            self.console.print(Text(" " * indent) + part, soft_wrap=True, highlight=False)
+
+    def title(self, text: str) -> None:
+        """Print a heading."""
+        self.line()
+        self.line(text, style="bold")
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Print labels, figures and bars in columns; the bar goes where there is no room for it."""
+        if not rows:
+            return
+        figure, second = max(len(row[1]) for row in rows), max(len(row[2]) for row in rows)
+        label = min(max(len(row[0]) for row in rows), max(10, self.width - figure - second - 6))
+        room = min(40, self.width - label - figure - second - 8)
+        for name, first, other, length, hue in rows:
+            text = Text(f"  {shown(name, label):<{label}}  {first:>{figure}}  {other:>{second}}")
+            if room >= 6 and length > 0:
+                text.append("  ")
+                text.append(self._bar(length, room), style=hue)
+            self.line(text)
+
+    def _bar(self, length: float, room: int) -> str:
+        if self.plain:
+            return "#" * max(1, round(length * room))
+        eighths = max(1, round(length * room * 8))
+        return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+    def _encodable(self, text: str) -> str:
+        encoding = self.console.encoding or "ascii"
+        return text.encode(encoding, "replace").decode(encoding, "replace")
+
+
+def _headline(page: _Page, result: Result) -> None:
+    machine = f"{result.num_gpus:,} x {shown(result.accelerator, _LIMIT)}"
+    model = shown(result.model, _LIMIT)
+    if not result.fits:
+        page.line(f"{model} does not fit on {machine}.", style="bold red")
+        return
+    verb = "trains" if result.num_gpus == 1 else "train"
+    speed = ""
+    if result.tokens_per_s_per_gpu is not None:
+        speed = f" at {quantity(result.tokens_per_s_per_gpu)} tokens/s per GPU"
+    elif result.samples_per_s is not None:
+        speed = f" at {quantity(result.samples_per_s)} samples/s"
+    used = f" (MFU {percent(result.mfu)})" if result.mfu is not None else ""
+    step = seconds(result.step_time_s)
+    page.line(f"{machine} {verb} {model}{speed}{used}; a step takes {step}.", style="bold")
+    stall = sum(value for cause, value in result.breakdown.items() if family(cause) == "data")
+    if result.step_time_s > 0 and stall >= STARVING * result.step_time_s:
+        share = percent(stall / result.step_time_s)
+        page.line(
+            f"The job starves on {_culprit(result)}: the GPUs wait for data during {share} of the step.",
+            "red",
+        )
+
+
+def _culprit(result: Result) -> str:
+    for bottleneck in result.bottlenecks:
+        name = bottleneck.resource
+        if name.startswith("storage"):
+            return f"storage ({resource_label(name)})"
+        if "cpu" in name:
+            return "the CPUs that load and decode samples"
+    return "storage"
+
+
+def _throughput(page: _Page, result: Result) -> None:
+    page.title("Throughput")
+    figures = [
+        ("step time", seconds(result.step_time_s)),
+        ("tokens/s", _maybe(result.tokens_per_s)),
+        ("tokens/s per GPU", _maybe(result.tokens_per_s_per_gpu)),
+        ("samples/s", _maybe(result.samples_per_s)),
+        ("TFLOP/s per GPU", _maybe(result.model_tflops_per_gpu)),
+        ("MFU", "-" if result.mfu is None else percent(result.mfu)),
+        ("HFU", "-" if result.hfu is None else percent(result.hfu)),
+    ]
+    page.rows([(name, figure, "", 0.0, "") for name, figure in figures])
+    degrees = ", ".join(f"{shown(key)} {size:,}" for key, size in result.parallelism.items() if size != 1)
+    if degrees:
+        page.line(f"plan: {degrees}", indent=2)
+    meaning = (
+        "MFU: arithmetic that the model needs / peak of the training precision; HFU counts recomputation too."
+    )
+    page.line(meaning, style="dim", indent=2)
+    if not result.fits:
+        page.line("No throughput: the step time is what a step would take if the memory sufficed.", indent=2)
+
+
+def _maybe(value: float | None) -> str:
+    return "-" if value is None else quantity(value)
+
+
+def _where_the_time_went(page: _Page, result: Result) -> None:
+    page.title("Where the time of a step went")
+    causes = grouped(result.breakdown, _MAX_CAUSES)
+    amounts = [value for _, value in causes]
+    unit, scale, digits = _time_unit(result.step_time_s)
+    parts = apportion(amounts, round(result.step_time_s * scale * 10**digits))
+    shares = apportion(amounts, 1000)
+    longest = max(amounts, default=0.0)
+    rows = [
+        (
+            cause_label(cause),
+            f"{part / 10**digits:,.{digits}f} {unit}",
+            f"{share / 10:.1f} %",
+            value / longest,
+            colour(cause),
+        )
+        for (cause, value), part, share in zip(causes, parts, shares, strict=True)
+    ]
+    total = f"{sum(parts) / 10**digits:,.{digits}f} {unit}"
+    page.rows([*rows, ("step", total, f"{sum(shares) / 10:.1f} %", 0.0, "")])
+
+
+def _time_unit(step: float) -> tuple[str, float, int]:
+    """Unit, units per second and decimals that give a step at least four digits."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if step * scale >= 1 or unit == "us":
+            break
+    scaled = step * scale
+    return unit, scale, 3 if scaled < 10 else 2 if scaled < 100 else 1
+
+
+def _memory(page: _Page, result: Result) -> None:
+    page.title("Memory at the peak, per GPU")
+    peak, capacity = result.peak_memory_bytes, result.memory_capacity_bytes
+    whole = max(peak, capacity, 1)
+    rows = [
+        (
+            part_label(part),
+            gib(size),
+            percent(size / capacity) if capacity else "",
+            size / whole,
+            colour(part),
+        )
+        for part, size in grouped(result.memory_by_part, _MAX_CAUSES)
+    ]
+    rows.append(("peak", gib(peak), percent(peak / capacity) if capacity else "", peak / whole, "#6B6B6B"))
+    rows.append(("capacity", gib(capacity), "", capacity / whole, "#B8B8B8"))
+    page.rows(rows)
+    if result.fits:
+        page.line(f"fits: {gib(capacity - peak)} free", style="green", indent=2)
+    else:
+        page.line(_shortfall(result), style="bold red", indent=2)
+
+
+def _shortfall(result: Result) -> str:
+    peak, capacity = result.peak_memory_bytes, result.memory_capacity_bytes
+    ranked = largest_first(result.memory_by_part)
+    holds = f"; {part_label(ranked[0][0])} holds {gib(ranked[0][1])}" if ranked else ""
+    short = gib(peak - capacity)
+    return f"does not fit: needs {gib(peak)}, has {gib(capacity)}: {short} short{holds}"
+
+
+def _bottlenecks(page: _Page, result: Result) -> None:
+    if not result.bottlenecks:
+        return
+    page.title("Bottlenecks: share of the critical path, and what more is worth")
+    name = min(
+        max(len(resource_label(item.resource)) for item in result.bottlenecks), max(10, page.width - 16)
+    )
+    for rank, item in enumerate(result.bottlenecks, start=1):
+        label = shown(resource_label(item.resource), name)
+        text = Text(f"  {rank:>2}  {label:<{name}}  {percent(item.share):>7}")
+        worth = ""
+        if item.elasticity is not None:
+            worth = f"+10 % {label} -> {100 * 0.1 * item.elasticity:+.1f} % throughput"
+        if worth and len(text.plain) + 3 + len(worth) <= page.width:
+            page.line(text.append(f"   {worth}"))
+        else:
+            page.line(text)
+            if worth:
+                page.line(worth, indent=6)
+
+
+def _basis(page: _Page, result: Result) -> None:
+    if result.basis:
+        page.title("What the figures rest on")
+    width = max((len(shown(note.basis)) for note in result.basis), default=0)
+    for note in result.basis:
+        detail = f" ({shown(note.detail)})" if note.detail else ""
+        text = Text(f"{shown(note.basis):<{width}}", style="yellow" if note.basis == "assumed" else "")
+        page.line(text.append(f"  {shown(note.item, _LIMIT)}{detail}", style="default"), indent=2)
+    if result.warnings:
+        page.title("Warnings")
+    for warning in result.warnings:
+        page.line(f"! {shown(warning, 500)}", style="yellow", indent=2)
+
+
+def _footer(page: _Page, result: Result, folder: Path | None) -> None:
+    page.line()
+    page.line(
+        f"{result.num_activities:,} activities in {seconds(result.wall_s)} by the {shown(result.player)} "
+        f"player; seed {result.seed}, clustersim {shown(result.version)}",
+        style="dim",
+    )
+    if folder is not None:
+        page.line(f"Files: {shown(folder, 1000)}")
+        page.line(
+            "result.json, charts/, timeline.json.gz (open in ui.perfetto.dev), tables as .csv", indent=2
+        )

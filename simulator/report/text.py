@@ -1,0 +1,166 @@
+"""Words and numbers for people: names made harmless, causes in plain words, rounded figures."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Final
+
+from simulator.units import human
+
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that steer a terminal or a renderer, or show nothing."""
+
+_FAMILIES: Final = {
+    "compute": "compute",
+    "optimizer": "compute",
+    "communication": "communication",
+    "collective": "communication",
+    "network": "communication",
+    "send": "communication",
+    "pipeline": "bubble",
+    "bubble": "bubble",
+    "data": "data",
+    "storage": "data",
+    "loading": "data",
+    "checkpoint": "checkpoint",
+    "latency": "waiting",
+    "idle": "waiting",
+    "wait": "waiting",
+}
+"""First word of a cause -> the family that gives it its colour and its words."""
+
+_PHRASES: Final = {
+    "communication.send": "communication: pipeline send",
+    "pipeline_bubble": "pipeline bubble",
+    "bubble": "pipeline bubble",
+    "data_stall": "waiting for training data",
+    "data.stall": "waiting for training data",
+    "data": "waiting for training data",
+    "checkpoint": "writing checkpoints",
+    "optimizer": "optimizer step",
+}
+
+_HYPHENATED: Final = {
+    "all_reduce": "all-reduce",
+    "all_gather": "all-gather",
+    "reduce_scatter": "reduce-scatter",
+    "all_to_all": "all-to-all",
+    "scale_up": "scale-up",
+    "scale_out": "scale-out",
+    "pcie": "PCIe",
+    "hbm": "HBM",
+    "cpu": "CPU",
+    "nic": "NIC",
+    "kv": "KV",
+}
+
+_RESOURCES: Final = {
+    "tensor": "tensor cores",
+    "vector": "vector units",
+    "memory_bandwidth": "memory bandwidth",
+    "scale_up": "scale-up links",
+    "scale_out": "scale-out network",
+    "pcie": "PCIe",
+    "storage_read": "storage reads",
+    "storage_write": "storage writes",
+    "storage_operations": "storage operations",
+    "latency": "latency",
+    "cpu": "loader CPUs",
+    "host_cpu": "loader CPUs",
+}
+
+
+def shown(text: object, limit: int = 200) -> str:
+    """A name that cannot steer a terminal, a browser or a chart: one line, visible characters only.
+
+    Control characters, line breaks, direction overrides and lone surrogates become ``?``; what is longer than
+    `limit` characters is cut in the middle.
+    """
+    name = "".join("?" if unicodedata.category(char) in _INVISIBLE else char for char in str(text)[:4000])
+    if len(name) > limit:
+        head = (limit - 3 + 1) // 2
+        name = f"{name[:head]}...{name[len(name) - (limit - 3 - head) :]}"
+    return name
+
+
+def family(cause: str) -> str:
+    """The family of a cause: compute, communication, bubble, data, checkpoint, waiting or other."""
+    first = re.split(r"[._]", cause, maxsplit=1)[0]
+    return _FAMILIES.get(first, "other")
+
+
+def cause_label(cause: str) -> str:
+    """A cause in plain words: ``communication.all_reduce`` -> ``communication: all-reduce``."""
+    if cause in _PHRASES:
+        return _PHRASES[cause]
+    head, _, tail = cause.partition(".")
+    return f"{_words(head)}: {_words(tail)}" if tail else _words(head)
+
+
+def resource_label(resource: str) -> str:
+    """A kind of capacity or of wait in plain words: ``scale_up`` -> ``scale-up links``."""
+    return _RESOURCES.get(resource) or cause_label(resource)
+
+
+def part_label(part: str) -> str:
+    """A part of the memory in plain words: ``optimizer`` -> ``optimizer state``."""
+    return {"optimizer": "optimizer state", "parameters": "parameters"}.get(part) or _words(part)
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction as percent: ``0.4321`` -> ``43.2 %``."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def seconds(value: float) -> str:
+    """A duration, rounded: ``5.314 s``, ``12.35 ms``."""
+    return human(value, "time", 4) if value else "0 s"
+
+
+def gib(value: float) -> str:
+    """Bytes as GiB with one decimal, or finer where it is little: ``74.5 GiB``, ``35.2 MiB``."""
+    return f"{value / 2**30:,.1f} GiB" if abs(value) >= 2**30 / 2 else human(value, "bytes")
+
+
+def quantity(value: float) -> str:
+    """A figure with thousands separators and three or more digits: ``12,345``, ``43.2``, ``0.00123``."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def largest_first(amounts: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Items by falling amount, then by name; what is zero is left out."""
+    return sorted(
+        ((key, value) for key, value in amounts.items() if value), key=lambda item: (-item[1], item[0])
+    )
+
+
+def grouped(amounts: Mapping[str, float], most: int) -> list[tuple[str, float]]:
+    """`largest_first`, with what goes beyond `most` rows added up in a last row ``other (n)``."""
+    ranked = largest_first(amounts)
+    if len(ranked) <= most:
+        return ranked
+    rest = ranked[most - 1 :]
+    return [*ranked[: most - 1], (f"other ({len(rest)})", sum(value for _, value in rest))]
+
+
+def _words(key: str) -> str:
+    name = shown(key)
+    for token, word in _HYPHENATED.items():
+        name = re.sub(rf"(?<![a-z]){token}(?![a-z])", word, name)
+    return name.replace("_", " ")
+
+
+def apportion(amounts: list[float], total: int) -> list[int]:
+    """Integers in proportion to `amounts` that add up to `total` exactly (largest remainder)."""
+    whole = math.fsum(amounts)
+    if whole <= 0 or total <= 0:
+        return [0] * len(amounts)
+    exact = [amount / whole * total for amount in amounts]
+    floors = [math.floor(value) for value in exact]
+    order = sorted(range(len(amounts)), key=lambda i: (floors[i] - exact[i], i))
+    for index in order[: total - sum(floors)]:
+        floors[index] += 1
+    return floors

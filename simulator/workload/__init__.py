@@ -1,1 +1,36 @@
-"""TODO."""
+"""Models as graphs of operators: arithmetic, traffic, parameters and activations; no hardware in sight."""
+
+from simulator.workload.blocks import BYTES_PER_ELEMENT, Block, Node, Shard
+from simulator.workload.kernels import (
+    AttentionShape,
+    Axis,
+    Collective,
+    Communication,
+    Kernel,
+    KernelKind,
+    MatmulShape,
+)
+from simulator.workload.layers import layer_list_blocks
+from simulator.workload.transformer import embedding_block, head_block, layer_block
+from simulator.workload.update import StateBytes, state_bytes, update_kernels
+
+__all__ = [
+    "BYTES_PER_ELEMENT",
+    "AttentionShape",
+    "Axis",
+    "Block",
+    "Collective",
+    "Communication",
+    "Kernel",
+    "KernelKind",
+    "MatmulShape",
+    "Node",
+    "Shard",
+    "StateBytes",
+    "embedding_block",
+    "head_block",
+    "layer_block",
+    "layer_list_blocks",
+    "state_bytes",
+    "update_kernels",
+]

@@ -1,0 +1,121 @@
+"""Blocks: the forward and backward pass of one layer as a short list of kernels and communications."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from simulator.workload.kernels import Communication, Kernel
+
+BYTES_PER_ELEMENT = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1, "fp4": 1}
+"""Bytes that one stored element takes, by precision of the arithmetic (tf32 is stored as fp32)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One GPU's part of one micro-batch.
+
+    Attributes:
+        micro_batch_size: Sequences (samples) in the micro-batch.
+        sequence_length: Tokens in a sequence.
+        tensor_parallel: GPUs that each matrix is split over.
+        sequence_parallel: Whether what lies between the matrices is split along the sequence.
+        precision: Precision of the arithmetic.
+        attention: ``fused`` or ``unfused``.
+        gradient_bytes: Bytes of one accumulated gradient.
+    """
+
+    micro_batch_size: int
+    sequence_length: int
+    tensor_parallel: int
+    sequence_parallel: bool
+    precision: str
+    attention: str
+    gradient_bytes: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in the micro-batch."""
+        return self.micro_batch_size * self.sequence_length
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one activation."""
+        return BYTES_PER_ELEMENT[self.precision]
+
+    @property
+    def residual_tokens(self) -> int:
+        """Tokens of the residual stream that this GPU holds."""
+        return self.tokens // (self.tensor_parallel if self.sequence_parallel else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One step of a pass.
+
+    Attributes:
+        op: What is done.
+        after: Earlier nodes of the same pass that must have ended; besides, nodes of one stream run in order.
+        kept_bytes: Activations that come to stay until the backward pass [B].
+        freed_bytes: Kept activations that the end of this node releases [B].
+        role: ``core`` marks what selective recomputation does again, ``weight_gradient`` what no other
+            node of the pass waits for.
+    """
+
+    op: Kernel | Communication
+    after: tuple[int, ...] = ()
+    kept_bytes: int = 0
+    freed_bytes: int = 0
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A layer, the embedding or the head, as one GPU sees it.
+
+    Attributes:
+        name: Such as ``layer``, ``embedding``, ``head``.
+        forward: Nodes of the forward pass.
+        backward: Nodes of the backward pass.
+        parameters: Parameters that this GPU holds of it.
+        input_bytes: Its input on this GPU, which full recomputation keeps in place of all else [B].
+        sequential_parameters: Of `parameters`, those that tensor parallelism replicates.
+    """
+
+    name: str
+    forward: tuple[Node, ...]
+    backward: tuple[Node, ...]
+    parameters: int
+    input_bytes: int
+    sequential_parameters: int = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Activations that the forward pass keeps for the backward pass [B]."""
+        return sum(node.kept_bytes for node in self.forward)
+
+
+@dataclass(slots=True)
+class PassBuilder:
+    """Collects the nodes of one pass; a node follows the one before it unless told otherwise."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(
+        self,
+        op: Kernel | Communication | None,
+        *,
+        after: tuple[int, ...] | None = None,
+        kept: int = 0,
+        freed: int = 0,
+        role: str = "",
+    ) -> int:
+        """Appends a node and returns its index; `None` appends nothing and returns the last index."""
+        if op is None:
+            return len(self.nodes) - 1
+        previous = (len(self.nodes) - 1,) if self.nodes else ()
+        self.nodes.append(Node(op, previous if after is None else after, kept, freed, role))
+        return len(self.nodes) - 1
+
+    def done(self) -> tuple[Node, ...]:
+        """The finished pass."""
+        return tuple(self.nodes)

@@ -1,0 +1,177 @@
+"""Operators: what one matrix product, norm, activation or loss costs, forward and backward, on one GPU.
+
+Arithmetic counts a multiply-add as two FLOP. Traffic is compulsory: every input read once, every output
+written once, unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from simulator.workload.blocks import BYTES_PER_ELEMENT
+from simulator.workload.kernels import AttentionShape, Kernel, KernelKind, MatmulShape
+
+NORM_FLOPS = 8
+"""Arithmetic of a norm per element: mean, variance, scale, shift."""
+POINTWISE_FLOPS = {"gelu": 10, "silu": 6, "tanh": 6, "sigmoid": 5, "relu": 1, "squared_relu": 2, "none": 1}
+"""Arithmetic of an activation function per element."""
+SOFTMAX_FLOPS = 5
+"""Arithmetic of a softmax per element: maximum, subtract, exponential, sum, divide."""
+
+
+def matmul(
+    name: str,
+    m: int,
+    n: int,
+    k: int,
+    precision: str,
+    *,
+    batch: int = 1,
+    out_bytes: int | None = None,
+    counts: bool = True,
+) -> Kernel:
+    """`batch` products [m, k] x [k, n]: 2 m n k FLOP each."""
+    element = BYTES_PER_ELEMENT[precision]
+    flops = 2 * batch * m * n * k
+    written = batch * m * n * (element if out_bytes is None else out_bytes)
+    return Kernel(
+        name=name,
+        kind="matmul",
+        flops=flops,
+        read_bytes=batch * (m * k + k * n) * element,
+        write_bytes=written,
+        precision=precision,
+        shape=MatmulShape(m, n, k, batch),
+        model_flops=flops if counts else 0,
+    )
+
+
+def weight_gradient(name: str, m: int, n: int, k: int, precision: str, gradient_bytes: int) -> Kernel:
+    """Gradient [k, n] of a weight: [k, m] x [m, n], added to the accumulated gradient in place."""
+    element = BYTES_PER_ELEMENT[precision]
+    flops = 2 * m * n * k
+    return Kernel(
+        name=name,
+        kind="matmul",
+        flops=flops,
+        read_bytes=m * (n + k) * element + k * n * gradient_bytes,
+        write_bytes=k * n * gradient_bytes,
+        precision=precision,
+        shape=MatmulShape(k, n, m),
+        model_flops=flops,
+    )
+
+
+def pointwise(
+    name: str,
+    kind: KernelKind,
+    elements: int,
+    *,
+    reads: int,
+    writes: int,
+    flops: int,
+    launches: int = 1,
+) -> Kernel:
+    """A memory-bound kernel over `elements`: bytes read, bytes written and FLOP are per element."""
+    return Kernel(
+        name=name,
+        kind=kind,
+        flops=elements * flops,
+        read_bytes=elements * reads,
+        write_bytes=elements * writes,
+        precision="fp32",
+        launches=launches,
+    )
+
+
+def fused_attention(
+    name: str,
+    *,
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    query_length: int,
+    key_length: int,
+    head_dim: int,
+    causal: bool,
+    precision: str,
+    backward: bool = False,
+) -> Kernel:
+    """FlashAttention: scores stay on the chip.
+
+    Forward 4 b a s^2 d FLOP, half of it when causal; backward 2.5 times the forward (five products, one of
+    them the scores again, of which four count towards the model).
+
+    Source: Dao et al., FlashAttention-2, arXiv:2307.08691.
+    """
+    element = BYTES_PER_ELEMENT[precision]
+    pairs = query_length * key_length
+    if causal:
+        pairs = pairs - (query_length * (query_length - 1)) // 2 if key_length >= query_length else pairs // 2
+    products = 10 if backward else 4
+    flops = products * batch * heads * pairs * head_dim
+    query = batch * heads * query_length * head_dim * element
+    key_value = 2 * batch * kv_heads * key_length * head_dim * element
+    statistics = 4 * batch * heads * query_length
+    read = query + key_value + (2 * query + statistics if backward else 0)
+    written = (query + key_value) if backward else (query + statistics)
+    return Kernel(
+        name=name,
+        kind="attention",
+        flops=flops,
+        read_bytes=read,
+        write_bytes=written,
+        precision=precision,
+        shape=AttentionShape(
+            batch,
+            heads,
+            kv_heads,
+            query_length,
+            key_length,
+            head_dim,
+            causal,
+            "backward" if backward else "forward",
+        ),
+        model_flops=8 * batch * heads * pairs * head_dim if backward else flops,
+    )
+
+
+def unfused_attention(
+    *, batch: int, heads: int, length: int, head_dim: int, causal: bool, precision: str
+) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
+    """Attention with the scores in memory: forward and backward kernels in order.
+
+    Scores are computed in full even when causal; only the lower triangle counts towards the model.
+    """
+    element = BYTES_PER_ELEMENT[precision]
+    groups = batch * heads
+    scores = groups * length * length
+
+    def product(name: str, n: int, k: int) -> Kernel:
+        whole = matmul(name, length, n, k, precision, batch=groups)
+        useful = whole.flops * (length + 1) // (2 * length) if causal else whole.flops
+        return Kernel(
+            whole.name,
+            whole.kind,
+            whole.flops,
+            whole.read_bytes,
+            whole.write_bytes,
+            precision,
+            whole.shape,
+            1,
+            useful,
+        )
+
+    forward = (
+        product("attention.scores", length, head_dim),
+        pointwise("attention.softmax", "softmax", scores, reads=element, writes=element, flops=SOFTMAX_FLOPS),
+        product("attention.values", head_dim, length),
+    )
+    backward = (
+        product("attention.values.weights_gradient", length, head_dim),
+        product("attention.values.gradient", head_dim, length),
+        pointwise(
+            "attention.softmax.gradient", "softmax", scores, reads=2 * element, writes=element, flops=4
+        ),
+        product("attention.scores.query_gradient", head_dim, length),
+        product("attention.scores.key_gradient", head_dim, length),
+    )
+    return forward, backward

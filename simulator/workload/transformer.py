@@ -1,0 +1,376 @@
+"""A transformer as blocks: embedding, layer, head; each with its forward and backward pass on one GPU.
+
+Tensor parallelism splits matrices by columns, then by rows (Shoeybi et al., arXiv:1909.08053); sequence
+parallelism turns each all-reduce into an all-gather and a reduce-scatter and splits what lies between
+(Korthikanti et al., arXiv:2205.05198). Kept activations follow the second paper, operator by operator.
+"""
+
+from __future__ import annotations
+
+from simulator.errors import UnsupportedError
+from simulator.specs.model import TransformerSpec
+from simulator.workload import operators
+from simulator.workload.blocks import Block, PassBuilder, Shard
+from simulator.workload.kernels import Collective, Communication, Kernel
+
+
+def refuse_unsupported(model: TransformerSpec) -> None:
+    """Refuses what the workload does not model yet.
+
+    Raises:
+        UnsupportedError: Mixtures of experts, latent attention.
+    """
+    if model.mixture is not None:
+        raise UnsupportedError(("model", "mixture"), "mixtures of experts are not modelled yet")
+    if model.latent_attention is not None:
+        raise UnsupportedError(
+            ("model", "latent_attention"), "multi-head latent attention is not modelled yet"
+        )
+
+
+def layer_block(model: TransformerSpec, shard: Shard) -> Block:
+    """One transformer block: attention and MLP with their norms and residuals."""
+    refuse_unsupported(model)
+    forward, backward = PassBuilder(), PassBuilder()
+    _attention_forward(model, shard, forward)
+    _mlp_forward(model, shard, forward)
+    _mlp_backward(model, shard, backward)
+    _attention_backward(model, shard, backward)
+    matrices, vectors = _layer_parameters(model, shard.tensor_parallel)
+    return Block(
+        name="layer",
+        forward=forward.done(),
+        backward=backward.done(),
+        parameters=matrices + vectors,
+        input_bytes=shard.residual_tokens * model.hidden_size * shard.element_bytes,
+        sequential_parameters=vectors,
+    )
+
+
+def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
+    """Token (and position) look-up; the table is split by rows of the vocabulary."""
+    tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
+    rows = _vocab_shard(model, shard)
+    forward, backward = PassBuilder(), PassBuilder()
+    learned = model.position_embedding == "learned"
+    forward.add(
+        operators.pointwise(
+            "embedding",
+            "embedding",
+            tokens * width,
+            reads=element * (2 if learned else 1),
+            writes=element,
+            flops=1,
+        )
+    )
+    forward.add(_reduce(shard, "embedding", tokens * width * element))
+    if shard.sequence_parallel:
+        backward.add(_tensor(shard, "embedding.gradient", "all_gather", tokens * width * element))
+    backward.add(
+        operators.pointwise(
+            "embedding.gradient",
+            "embedding",
+            tokens * width,
+            reads=element + shard.gradient_bytes,
+            writes=shard.gradient_bytes,
+            flops=1,
+        )
+    )
+    positions = model.max_position_embeddings * width if learned else 0
+    return Block(
+        name="embedding",
+        forward=forward.done(),
+        backward=backward.done(),
+        parameters=rows * width + positions,
+        input_bytes=tokens * 8,
+        sequential_parameters=positions,
+    )
+
+
+def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) -> Block:
+    """Final norm, projection to the vocabulary and loss; the vocabulary is split over the GPUs.
+
+    Args:
+        model: The transformer.
+        shard: One GPU's part of the micro-batch.
+        shares_embedding: Whether the projection's matrix is already counted with the embedding on this GPU.
+    """
+    tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
+    residual, rows = shard.residual_tokens, _vocab_shard(model, shard)
+    forward, backward = PassBuilder(), PassBuilder()
+    logits, normed = tokens * rows, residual * width
+    encoder = model.family == "encoder"
+    if encoder:
+        forward.add(
+            operators.matmul("head.transform", residual, width, width, shard.precision), kept=normed * element
+        )
+    forward.add(_norm("head.norm", normed, element), kept=2 * normed * element)
+    forward.add(_gather(shard, "head", tokens * width * element))
+    forward.add(operators.matmul("head", tokens, rows, width, shard.precision), kept=logits * element)
+    # An fp32 copy, the maximum, the shifted exponential with its sum, then the probabilities that are kept.
+    forward.add(
+        operators.pointwise("loss", "loss", logits, reads=element + 12, writes=12, flops=8, launches=4),
+        kept=4 * logits,
+    )
+    forward.add(_tensor(shard, "loss", "all_reduce", 3 * 4 * tokens))
+    backward.add(
+        operators.pointwise("loss.gradient", "loss", logits, reads=4, writes=element, flops=2, launches=2),
+        freed=4 * logits,
+    )
+    data = backward.add(operators.matmul("head.input_gradient", tokens, width, rows, shard.precision))
+    reduced = backward.add(_scatter(shard, "head.gradient", tokens * width * element), after=(data,))
+    backward.add(
+        operators.weight_gradient(
+            "head.weight_gradient", tokens, rows, width, shard.precision, shard.gradient_bytes
+        ),
+        after=(data,),
+        freed=logits * element,
+        role="weight_gradient",
+    )
+    norm_gradient = _norm("head.norm.gradient", normed, element, backward=True)
+    backward.add(norm_gradient, after=(reduced,), freed=2 * normed * element)
+    if encoder:
+        _dense_backward(backward, "head.transform", residual, width, shard, freed=normed * element)
+    norm = width * (2 if model.norm == "layernorm" else 1)
+    transform = (width * width + width) * encoder
+    return Block(
+        name="head",
+        forward=forward.done(),
+        backward=backward.done(),
+        parameters=(0 if shares_embedding else rows * width) + norm + transform,
+        input_bytes=normed * element,
+        sequential_parameters=norm + transform,
+    )
+
+
+def _dense_backward(
+    into: PassBuilder, name: str, tokens: int, width: int, shard: Shard, *, freed: int
+) -> None:
+    precision, gradient = shard.precision, shard.gradient_bytes
+    into.add(operators.matmul(f"{name}.input_gradient", tokens, width, width, precision))
+    into.add(
+        operators.weight_gradient(f"{name}.weight_gradient", tokens, width, width, precision, gradient),
+        freed=freed,
+    )
+
+
+def _vocab_shard(model: TransformerSpec, shard: Shard) -> int:
+    """Rows of the vocabulary on one GPU; frameworks pad the table until it divides."""
+    return -(-model.vocab_size // shard.tensor_parallel)
+
+
+def _attention_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
+    width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
+    tokens, residual = shard.tokens, shard.residual_tokens
+    query, key_value = _head_widths(model, tp)
+    into.add(_norm("attention.norm", residual * width, element), kept=2 * residual * width * element)
+    into.add(_gather(shard, "attention", tokens * width * element))
+    into.add(
+        operators.matmul("attention.qkv", tokens, query + key_value, width, shard.precision),
+        kept=tokens * (query + key_value) * element,
+    )
+    into.add(_rotary(model, shard, "attention.rotary", query + key_value // 2))
+    scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
+    if shard.attention == "fused":
+        statistics = 4 * tokens * model.num_attention_heads // tp
+        into.add(_fused(model, shard), kept=tokens * query * element + statistics, role="core")
+    else:
+        forward, _ = _unfused(model, shard)
+        kept = (0, scores * element, tokens * query * element)
+        for kernel, bytes_kept in zip(forward, kept, strict=True):
+            into.add(kernel, kept=bytes_kept, role="core")
+    into.add(operators.matmul("attention.output", tokens, width, query, shard.precision))
+    into.add(_reduce(shard, "attention", tokens * width * element))
+    into.add(_residual("attention.residual", residual * width, element))
+
+
+def _mlp_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
+    width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
+    tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
+    up = inner * (2 if model.gated_mlp else 1)
+    into.add(_norm("mlp.norm", residual * width, element), kept=2 * residual * width * element)
+    into.add(_gather(shard, "mlp", tokens * width * element))
+    into.add(operators.matmul("mlp.up", tokens, up, width, shard.precision), kept=tokens * up * element)
+    into.add(
+        operators.pointwise(
+            "mlp.activation",
+            "activation",
+            tokens * inner,
+            reads=element * (2 if model.gated_mlp else 1),
+            writes=element,
+            flops=operators.POINTWISE_FLOPS[model.hidden_act],
+        ),
+        kept=tokens * inner * element,
+    )
+    into.add(operators.matmul("mlp.down", tokens, width, inner, shard.precision))
+    into.add(_reduce(shard, "mlp", tokens * width * element))
+    into.add(_residual("mlp.residual", residual * width, element))
+
+
+def _mlp_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
+    width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
+    tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
+    up = inner * (2 if model.gated_mlp else 1)
+    precision, gradient = shard.precision, shard.gradient_bytes
+    if shard.sequence_parallel:
+        into.add(_tensor(shard, "mlp.gradient", "all_gather", tokens * width * element))
+    into.add(operators.matmul("mlp.down.input_gradient", tokens, inner, width, precision))
+    into.add(
+        operators.weight_gradient("mlp.down.weight_gradient", tokens, width, inner, precision, gradient),
+        freed=tokens * inner * element,
+    )
+    into.add(
+        operators.pointwise(
+            "mlp.activation.gradient",
+            "activation",
+            tokens * inner,
+            reads=element * (3 if model.gated_mlp else 2),
+            writes=element * (2 if model.gated_mlp else 1),
+            flops=2 * operators.POINTWISE_FLOPS[model.hidden_act],
+        ),
+        freed=tokens * up * element,
+    )
+    _column_backward(shard, into, "mlp.up", up, width, residual)
+
+
+def _attention_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
+    width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
+    tokens, residual = shard.tokens, shard.residual_tokens
+    query, key_value = _head_widths(model, tp)
+    precision, gradient = shard.precision, shard.gradient_bytes
+    if shard.sequence_parallel:
+        into.add(_tensor(shard, "attention.gradient", "all_gather", tokens * width * element))
+    into.add(operators.matmul("attention.output.input_gradient", tokens, query, width, precision))
+    into.add(
+        operators.weight_gradient(
+            "attention.output.weight_gradient", tokens, width, query, precision, gradient
+        )
+    )
+    qkv = tokens * (query + key_value) * element
+    scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
+    if shard.attention == "fused":
+        statistics = 4 * tokens * model.num_attention_heads // tp
+        into.add(_fused(model, shard, backward=True), freed=qkv + tokens * query * element + statistics)
+    else:
+        _, backward = _unfused(model, shard)
+        freed = (0, tokens * query * element, scores * element, 0, qkv)
+        for kernel, bytes_freed in zip(backward, freed, strict=True):
+            into.add(kernel, freed=bytes_freed)
+    into.add(_rotary(model, shard, "attention.rotary.gradient", query + key_value // 2))
+    _column_backward(shard, into, "attention.qkv", query + key_value, width, residual)
+
+
+def _column_backward(
+    shard: Shard, into: PassBuilder, name: str, columns: int, width: int, residual: int
+) -> None:
+    """Backward of a column-split matrix and its norm; the reduction hides behind the weight gradient."""
+    element, tokens = shard.element_bytes, shard.tokens
+    part = name.partition(".")[0]
+    before = (len(into.nodes) - 1,)
+    again: tuple[int, ...] = ()
+    if shard.sequence_parallel:
+        again = (
+            into.add(_tensor(shard, f"{part}.input", "all_gather", tokens * width * element), after=before),
+        )
+    data = into.add(
+        operators.matmul(f"{name}.input_gradient", tokens, width, columns, shard.precision), after=before
+    )
+    reduced = into.add(_scatter(shard, f"{part}.gradient", tokens * width * element), after=(data,))
+    into.add(
+        operators.weight_gradient(
+            f"{name}.weight_gradient", tokens, columns, width, shard.precision, shard.gradient_bytes
+        ),
+        after=(data, *again),
+        role="weight_gradient",
+    )
+    into.add(
+        _norm(f"{part}.norm.gradient", residual * width, element, backward=True),
+        after=(reduced,),
+        freed=2 * residual * width * element,
+    )
+    into.add(_residual(f"{part}.residual.gradient", residual * width, element))
+
+
+def _head_widths(model: TransformerSpec, tp: int) -> tuple[int, int]:
+    """Width of the queries and of keys and values together on one GPU; few key heads are replicated."""
+    key_heads = max(1, model.num_key_value_heads // tp)
+    return model.num_attention_heads // tp * model.head_dim, 2 * key_heads * model.head_dim
+
+
+def _layer_parameters(model: TransformerSpec, tp: int) -> tuple[int, int]:
+    """Parameters of one layer on one GPU: split matrices, then replicated vectors."""
+    query, key_value = _head_widths(model, tp)
+    width, inner = model.hidden_size, model.intermediate_size // tp
+    up = inner * (2 if model.gated_mlp else 1)
+    matrices = width * (query + key_value) + query * width + width * up + inner * width
+    matrices += (query + key_value) * model.attention_bias + up * model.mlp_bias
+    vectors = model.norms_per_layer * width * (2 if model.norm == "layernorm" else 1)
+    vectors += width * model.attention_output_bias + width * model.mlp_bias
+    vectors += 2 * model.head_dim * model.qk_norm
+    return matrices, vectors
+
+
+def _fused(model: TransformerSpec, shard: Shard, *, backward: bool = False) -> Kernel:
+    tp = shard.tensor_parallel
+    return operators.fused_attention(
+        "attention.core.gradient" if backward else "attention.core",
+        batch=shard.micro_batch_size,
+        heads=model.num_attention_heads // tp,
+        kv_heads=max(1, model.num_key_value_heads // tp),
+        query_length=shard.sequence_length,
+        key_length=shard.sequence_length,
+        head_dim=model.head_dim,
+        causal=model.family == "decoder",
+        precision=shard.precision,
+        backward=backward,
+    )
+
+
+def _unfused(model: TransformerSpec, shard: Shard) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
+    return operators.unfused_attention(
+        batch=shard.micro_batch_size,
+        heads=model.num_attention_heads // shard.tensor_parallel,
+        length=shard.sequence_length,
+        head_dim=model.head_dim,
+        causal=model.family == "decoder",
+        precision=shard.precision,
+    )
+
+
+def _norm(name: str, elements: int, element: int, *, backward: bool = False) -> Kernel:
+    reads, writes = (2 * element, element) if backward else (element, element)
+    return operators.pointwise(name, "norm", elements, reads=reads, writes=writes, flops=operators.NORM_FLOPS)
+
+
+def _residual(name: str, elements: int, element: int) -> Kernel:
+    return operators.pointwise(name, "elementwise", elements, reads=2 * element, writes=element, flops=1)
+
+
+def _rotary(model: TransformerSpec, shard: Shard, name: str, columns: int) -> Kernel | None:
+    if model.position_embedding != "rotary":
+        return None
+    element = shard.element_bytes
+    return operators.pointwise(
+        name, "elementwise", shard.tokens * columns, reads=element, writes=element, flops=6, launches=2
+    )
+
+
+def _tensor(shard: Shard, name: str, collective: Collective, message_bytes: int) -> Communication | None:
+    if shard.tensor_parallel == 1:
+        return None
+    return Communication(f"{name}.{collective}", collective, "tensor", message_bytes)
+
+
+def _gather(shard: Shard, name: str, message_bytes: int) -> Communication | None:
+    """What a column-split matrix needs before it: the whole sequence, if that is split."""
+    return _tensor(shard, name, "all_gather", message_bytes) if shard.sequence_parallel else None
+
+
+def _reduce(shard: Shard, name: str, message_bytes: int) -> Communication | None:
+    """What a row-split matrix needs after it: the sum over the GPUs."""
+    return _tensor(shard, name, "reduce_scatter" if shard.sequence_parallel else "all_reduce", message_bytes)
+
+
+def _scatter(shard: Shard, name: str, message_bytes: int) -> Communication | None:
+    """The backward of `_gather`, or of the copy that stands in its place."""
+    return _reduce(shard, name, message_bytes)

@@ -1,0 +1,66 @@
+"""The end of a step: gradients checked and clipped, parameters updated; and what all that keeps in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.workload.blocks import BYTES_PER_ELEMENT
+from simulator.workload.kernels import Kernel
+
+STATE_WORDS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
+"""fp32 words of state per parameter."""
+UPDATE_FLOPS = {"sgd": 2, "momentum": 4, "adam": 12, "adamw": 14}
+"""Arithmetic of an update per parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateBytes:
+    """Bytes per parameter of what a replica keeps between steps.
+
+    Attributes:
+        parameters: The copy that the passes read.
+        gradients: Accumulated gradients.
+        optimizer: fp32 master copy (where the passes read a shorter one) and the optimizer's state.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+
+
+def state_bytes(precision: str, gradient_precision: str, optimizer: str) -> StateBytes:
+    """Bytes per parameter; mixed-precision Adam with fp32 gradients: 2 + 4 + 12.
+
+    Source: Rajbhandari et al., ZeRO, arXiv:1910.02054; Micikevicius et al., arXiv:1710.03740.
+    """
+    stored = BYTES_PER_ELEMENT[precision]
+    master = 4 if stored < 4 else 0
+    return StateBytes(stored, BYTES_PER_ELEMENT[gradient_precision], master + 4 * STATE_WORDS[optimizer])
+
+
+def update_kernels(
+    parameters: int, state: StateBytes, optimizer: str, *, clipping: bool, held_gradients: int
+) -> tuple[Kernel, ...]:
+    """Norm of the gradients, update of `parameters`, and gradients set to zero for the next step.
+
+    Args:
+        parameters: Parameters that this GPU updates.
+        state: Bytes per parameter.
+        optimizer: Update rule.
+        clipping: Whether the norm is taken.
+        held_gradients: Gradients that this GPU holds and sets to zero.
+    """
+    kernels = []
+    if clipping:
+        kernels.append(_kernel("gradient_norm", parameters, read=state.gradients, written=0, flops=2))
+    read = state.gradients + (state.optimizer or state.parameters)
+    written = state.optimizer + state.parameters
+    kernels.append(_kernel("update", parameters, read=read, written=written, flops=UPDATE_FLOPS[optimizer]))
+    kernels.append(_kernel("zero_gradients", held_gradients, read=0, written=state.gradients, flops=0))
+    return tuple(kernels)
+
+
+def _kernel(name: str, elements: int, *, read: int, written: int, flops: int) -> Kernel:
+    return Kernel(
+        f"optimizer.{name}", "optimizer", elements * flops, elements * read, elements * written, "fp32"
+    )

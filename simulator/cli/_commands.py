@@ -1,0 +1,150 @@
+"""The commands and their arguments; each hands on to the room that does the work.
+
+Nothing heavy is imported here: `clustersim --help` must answer at once, so the rooms come in inside the
+functions that use them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.errors import EXIT_DONE
+
+app = typer.Typer(
+    name="clustersim",
+    help="Simulates clusters that train large models: what a step takes, and what holds it up.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the scenario; may be repeated."),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No report and no progress; errors only.")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"clustersim {version('clustersim')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML or JSON).", show_default=False)],
+    changes: _Set = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the result; results/<name> if not given.")
+    ] = None,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+    force: _Force = False,
+) -> int:
+    """Simulate a scenario, print the report and write its result folder."""
+    from simulator.cli._run import run_scenario
+
+    return run_scenario(scenario, changes or [], out=out, as_json=as_json, quiet=quiet, force=force)
+
+
+@app.command()
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Scenario files.", show_default=False)
+    ],
+    changes: _Set = None,
+) -> int:
+    """Read, validate and plan scenarios without simulating them."""
+    from simulator.cli._run import check_scenarios
+
+    return check_scenarios(files, changes or [])
+
+
+@app.command()
+def catalog(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Such as accelerators.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One entry, with sources.")] = None,
+) -> int:
+    """Show what can be named in a scenario: kinds, the entries of a kind, or all figures of one entry."""
+    from simulator.cli._catalog import show_catalog
+
+    show_catalog(kind, name)
+    return EXIT_DONE
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of scenarios, for editors."""
+    import json
+
+    from simulator.scenario import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+    return EXIT_DONE
+
+
+@app.command()
+def plot(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RESULT_DIR...", help="Result folders.", show_default=False)
+    ],
+    quiet: _Quiet = False,
+) -> int:
+    """Draw the charts of saved results again."""
+    from simulator.cli._run import redraw
+
+    return redraw(folders, quiet=quiet)
+
+
+@app.command()
+def validate(
+    measurements: Annotated[
+        Path, typer.Argument(metavar="MEASUREMENTS.csv", help="File of measurements.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="PREDICTIONS.csv", help="Where predictions go.")
+    ] = None,
+    as_json: _Json = False,
+    only: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Rows whose id or group matches.", show_default=False)
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="N rows, always the same, from all groups.")
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Processes.")] = 1,
+    quiet: _Quiet = False,
+    force: _Force = False,
+) -> int:
+    """Predict measured runs and print how far off the predictions are."""
+    from simulator.cli._validate import run_validation
+
+    return run_validation(
+        measurements,
+        out=out,
+        as_json=as_json,
+        only=only,
+        sample=sample,
+        workers=workers,
+        quiet=quiet,
+        force=force,
+    )

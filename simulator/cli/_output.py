@@ -1,0 +1,100 @@
+"""How results reach the terminal, and what folders are called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from simulator.errors import ClustersimError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LONGEST_SLUG = 80
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+def say(text: str) -> None:
+    """One line on stdout."""
+    print(text, file=sys.stdout)  # noqa: T201
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def console() -> Console:
+    """Where reports are printed; colours only on a terminal, no line longer than it is wide."""
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False, markup=False)
+
+
+def write_json(document: object) -> None:
+    """A JSON document alone on stdout, readable in any character set.
+
+    Args:
+        document: JSON text, or what `json.dumps` takes.
+    """
+    text = document if isinstance(document, str) else json.dumps(document, indent=2, allow_nan=False)
+    say(_NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text).rstrip("\n"))
+
+
+def slug(name: str) -> str:
+    """A folder name for any scenario name; different names never share one.
+
+    Letters, digits, ``.``, ``_`` and ``-`` stay; a name that has anything else, or that a file system
+    reserves, gets eight digits of its SHA-256 behind what is left of it.
+    """
+    kept = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:_LONGEST_SLUG]
+    if kept == name and not _RESERVED.fullmatch(kept):
+        return kept
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{kept}-{digest}" if kept else digest
+
+
+def overrides_of(changes: list[str]) -> dict[str, str]:
+    """``--set key=value`` arguments as a mapping.
+
+    Raises:
+        ClustersimError: No ``=``, or no key before it.
+    """
+    overrides: dict[str, str] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key.strip():
+            raise ClustersimError(f'--set: "{change}" is not of the form key=value, such as training.steps=4')
+        overrides[key.strip()] = value.strip()
+    return overrides
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False) -> None:
+    """A plain table, folded to the width of the terminal.
+
+    Args:
+        heads: Names of the columns.
+        rows: Cells, as many in each row as there are heads.
+        numeric: Whether all columns but the first are right-aligned.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD if _draws_lines() else box.ASCII2, pad_edge=False)
+    for number, head in enumerate(heads):
+        justify: Literal["left", "right"] = "right" if numeric and number else "left"
+        table.add_column(Text(head), justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def _draws_lines() -> bool:
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
+    return encoding.replace("-", "").startswith("utf")

@@ -1,0 +1,111 @@
+"""`run`, `check` and `plot`: a scenario in, a report and a folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from simulator.cli._output import complain, console, overrides_of, say, slug, write_json
+from simulator.cli._progress import Report, progress
+from simulator.errors import EXIT_DONE, ClustersimError, PlanError, Problem, ScenarioError
+
+if TYPE_CHECKING:
+    from simulator.analysis.result import Result
+    from simulator.scenario import Scenario
+
+RESULTS = Path("results")
+"""Where a result goes that was not told where to go."""
+
+_T = TypeVar("_T")
+
+
+def run_scenario(
+    path: Path, changes: list[str], *, out: Path | None, as_json: bool, quiet: bool, force: bool
+) -> int:
+    """Simulate one scenario, print its report and write its folder.
+
+    Args:
+        path: Scenario file.
+        changes: ``key=value`` each.
+        out: Folder of the result; `RESULTS` and the scenario's name if not given, and nothing is written
+            where only JSON was asked for.
+        as_json: Print the JSON of the result instead of the report.
+        quiet: Print nothing but errors (and the JSON, if asked for).
+        force: Replace an existing folder.
+
+    Raises:
+        ClustersimError: Whatever is wrong with the scenario, the plan or the folder.
+    """
+    from simulator.report import check_destination, print_report, result_json, write_result_folder
+    from simulator.scenario import load_scenario, resolved_yaml
+
+    scenario = load_scenario(path, overrides_of(changes))
+    folder = out if out is not None else None if as_json else RESULTS / slug(scenario.name)
+    if folder is not None:
+        check_destination(folder, force)
+    with progress(quiet) as report:
+        result = _located(path, lambda: _simulate(scenario, report))
+        if folder is not None:
+            write_result_folder(result, resolved_yaml(scenario), folder, force=force, charts=True)
+    if as_json:
+        write_json(result_json(result))
+    elif not quiet:
+        print_report(result, folder, console())
+    return EXIT_DONE
+
+
+def check_scenarios(paths: list[Path], changes: list[str]) -> int:
+    """Validate and plan every file: a line on stdout for each that is right, one on stderr for each mistake.
+
+    Returns:
+        0 if all are right, else the exit code of the first that is not.
+    """
+    overrides = overrides_of(changes)
+    code = EXIT_DONE
+    for path in paths:
+        try:
+            summary = _checked(path, overrides)
+        except ClustersimError as error:
+            complain(str(error))
+            code = code or error.exit_code
+        else:
+            say(f"{path}: ok ({summary})")
+    return code
+
+
+def redraw(folders: list[Path], *, quiet: bool) -> int:
+    """Draw the charts of saved results again, beside them."""
+    from simulator.report import draw_charts, load_result_folder
+
+    for number, folder in enumerate(folders):
+        with progress(quiet) as report:
+            report(number / len(folders), f"drawing {folder}")
+            draw_charts(load_result_folder(folder), folder)
+        if not quiet:
+            say(f"{folder}: charts drawn")
+    return EXIT_DONE
+
+
+def _simulate(scenario: Scenario, report: Report) -> Result:
+    from simulator.run import simulate
+
+    # Elasticities come in here, once `advise` can rank bottlenecks by replaying the program.
+    return simulate(scenario, progress=report)
+
+
+def _checked(path: Path, overrides: dict[str, str]) -> str:
+    from simulator.run import plan
+    from simulator.scenario import load_scenario
+
+    scenario = load_scenario(path, overrides)
+    _located(path, lambda: plan(scenario))
+    return f"{scenario.model.name}, {scenario.cluster.num_gpus} GPUs"
+
+
+def _located(path: Path, action: Callable[[], _T]) -> _T:
+    """What `action` returns; a plan that cannot be laid out is told with the file it stands in."""
+    try:
+        return action()
+    except PlanError as error:
+        raise ScenarioError(Problem(str(path), 0, 0, str(error))) from error

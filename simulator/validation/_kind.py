@@ -1,0 +1,147 @@
+"""Kinds of measurement files: one class each, told apart by their columns."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from simulator.errors import Problem, ScenarioError
+from simulator.validation._table import Row, Table
+
+_NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One thing that a kind of file measures.
+
+    Attributes:
+        name: Such as ``step time``.
+        unit: Unit of both columns.
+        predicted: Column of the predictions.
+        group_column: Column of the measurements whose values are the groups of the table.
+    """
+
+    name: str
+    unit: str
+    predicted: str
+    group_column: str
+
+
+class MeasurementKind(ABC):
+    """What one kind of measurement file holds, and how a row of it is predicted.
+
+    To add a kind: derive, set the class attributes, write the three methods, and put
+    `@measurement_kind` above the class.
+
+    Attributes:
+        name: Word for the kind.
+        required: Columns without which a file is not of this kind.
+        measured: Columns of measurements; each filled cell is a positive number, and a row has at least one.
+        predicted_columns: Columns of the predictions file behind ``id,status,reason``.
+        metrics: What is scored.
+    """
+
+    name: ClassVar[str]
+    required: ClassVar[tuple[str, ...]]
+    measured: ClassVar[tuple[str, ...]]
+    predicted_columns: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    @abstractmethod
+    def check(self, row: Row) -> Iterable[Problem]:
+        """Mistakes in the cells that describe the row; measured cells are checked for every kind alike."""
+
+    @abstractmethod
+    def measurement(self, cells: Mapping[str, str], metric: Metric) -> float | None:
+        """What the row measured of one metric, in the metric's unit; None where it did not."""
+
+    @abstractmethod
+    def predict(self, cells: Mapping[str, str]) -> dict[str, float]:
+        """Predicted column -> value.
+
+        Raises:
+            ClustersimError: The row cannot be expressed or is not modelled; the message is the reason.
+        """
+
+    def group(self, cells: Mapping[str, str]) -> str:
+        """The stratum of the row when a sample is drawn."""
+        return cells.get(self.metrics[0].group_column, "")
+
+
+_KINDS: Final[dict[str, MeasurementKind]] = {}
+
+
+def measurement_kind(kind: type[MeasurementKind]) -> type[MeasurementKind]:
+    """Make a kind of measurement file known."""
+    _KINDS[kind.name] = kind()
+    return kind
+
+
+def kinds() -> tuple[MeasurementKind, ...]:
+    """All kinds that are known, in the order in which they were added."""
+    return tuple(_KINDS.values())
+
+
+def recognise(table: Table) -> MeasurementKind:
+    """The kind of a file, by its header.
+
+    Raises:
+        ScenarioError: Columns of no kind; the message names the nearest kind and what it lacks.
+    """
+    header = set(table.header)
+    for kind in kinds():
+        if header.issuperset(kind.required) and header.intersection(kind.measured):
+            return kind
+    nearest = max(kinds(), key=lambda kind: len(header.intersection(kind.required)) / len(kind.required))
+    missing = [name for name in nearest.required if name not in header]
+    if len(missing) * 2 > len(nearest.required):
+        wanted = "; ".join(f"{kind.name}: {', '.join(kind.required)}" for kind in kinds())
+        raise ScenarioError(
+            Problem(table.file, 1, 1, f"not a file of measurements; columns wanted are {wanted}")
+        )
+    lacks = (
+        f"missing column {', '.join(missing)}"
+        if missing
+        else f"none of the columns {', '.join(nearest.measured)}"
+    )
+    raise ScenarioError(Problem(table.file, 1, 1, f"{lacks} (a file of {nearest.name})"))
+
+
+def number(text: str) -> float:
+    """A finite decimal number.
+
+    Raises:
+        ValueError: Anything else; the message says what.
+    """
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(f'"{text[:40]}" is not a number')
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f'"{text[:40]}" must be finite')
+    return value
+
+
+def check_measured(kind: MeasurementKind, row: Row) -> list[Problem]:
+    """What is wrong with the measured cells of a row: none at all, unreadable, zero, negative, NaN."""
+    problems = []
+    filled = [name for name in kind.measured if name in row.cells]
+    if not filled:
+        problems.append(
+            Problem(row.file, row.line, 1, f"no measurement; one of {', '.join(kind.measured)} is wanted")
+        )
+    for name in filled:
+        try:
+            value = number(row.cells[name])
+        except ValueError as error:
+            problems.append(row.problem(name, str(error)))
+            continue
+        if value <= 0:
+            problems.append(
+                row.problem(name, f"{row.cells[name]} is not a measurement; it must be more than 0")
+            )
+    return problems

@@ -1,0 +1,72 @@
+"""Finds the catalogue's entry for a name as other people write it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from simulator.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from simulator.catalog import Kind
+
+_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
+
+
+@cache
+def accelerator(name: str, scale_up: str) -> str:
+    """The catalogue's accelerator, such as ``H100-SXM5-80GB`` for ``H100-SXM-80GB``.
+
+    A name that fits several cards (``A100-80GB``) means the one with the link of the row: the board for
+    NVLink is ``SXM``, the one for PCIe ``PCIe``.
+
+    Raises:
+        UnsupportedError: No entry, or several.
+    """
+    form = {"nvlink": "sxm", "pcie": "pcie"}.get(words(scale_up)[0] if scale_up else "")
+    return _find(
+        "accelerators", name, ("cluster", "accelerator"), lambda name: form is None or form in words(name)
+    )
+
+
+@cache
+def interconnect(name: str) -> str:
+    """The catalogue's interconnect, such as ``PCIe4-x16`` for ``PCIe4``.
+
+    Raises:
+        UnsupportedError: No entry, or several.
+    """
+    return _find("interconnects", name, ("cluster",), lambda _name: True)
+
+
+def _find(kind: Kind, name: str, path: Sequence[str], preferred: Callable[[str], bool]) -> str:
+    from simulator.catalog import UnknownEntry, entry, names
+
+    try:
+        entry(kind, name)
+    except UnknownEntry as unknown:
+        suggestions = unknown.suggestions
+    else:
+        return name
+    wanted = set(words(name))
+    fitting = [each for each in names(kind) if wanted.issubset(words(each))]
+    better = [each for each in fitting if preferred(each)]
+    chosen = better or fitting
+    if len(chosen) == 1:
+        return chosen[0]
+    said = ", ".join(chosen or suggestions)
+    hint = f"; it may be {said}" if said else ""
+    raise UnsupportedError(path, f'"{name}" is not in the catalogue{hint}')
+
+
+@cache
+def words(name: str) -> tuple[str, ...]:
+    """A name's letters and numbers, apart; the generation of a form factor is dropped: SXM5 is SXM."""
+    parts = _WORD.findall(name.casefold())
+    return tuple(
+        part
+        for place, part in enumerate(parts)
+        if not (part.isdigit() and place and parts[place - 1] == "sxm")
+    )

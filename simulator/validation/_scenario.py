@@ -1,0 +1,294 @@
+"""A row of a training file as a scenario: every column understood, every gap filled by a stated rule.
+
+What an empty cell means (`—` where the cell may not be empty):
+
+| column | empty |
+|---|---|
+| family | decoder |
+| num_key_value_heads | as many as query heads |
+| head_dim | hidden size over query heads |
+| intermediate_size | four times the hidden size (two matrices); experts only: the experts' width |
+| gated_mlp | no gate |
+| tie_word_embeddings | not tied |
+| global_batch_size | one micro-batch a replica |
+| gpus_per_node | 8, or all GPUs where there are fewer |
+| scale_up | the accelerator's own link does not follow from its name: refused, unless there is one GPU |
+| scale_out_gbps_per_gpu | that of the maker's reference system; refused without one, unless on one node |
+| precision | bf16 |
+| degrees of parallelism | 1; data parallel: what is left of the GPUs |
+| data_parallel_sharding | none |
+| sequence_parallel | off |
+| pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
+| recompute | none |
+| optimizer | adam |
+| flash_attention | fused |
+
+What no column says follows from `gated_mlp`: with a gate the block is Llama's (RMSNorm, rotary positions, SiLU,
+no biases), without it is GPT-2's (LayerNorm, learned positions, GELU, biases). A table of learned positions is as
+long as the sequence, and the vocabulary is taken as it stands, without padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final, get_args
+
+from simulator.errors import UnsupportedError
+from simulator.validation._names import accelerator, interconnect, words
+
+Mapped = dict[str, Any]
+
+_REFERENCE_INJECTION: Final = {
+    "v100": 50,
+    "a100": 200,
+    "h100": 400,
+    "h200": 400,
+    "b200": 400,
+    "gb200": 400,
+    "b300": 800,
+    "gb300": 800,
+}
+"""Network bandwidth per GPU of the maker's reference system [Gb/s].
+
+Source: NVIDIA, user guides of DGX-1 (4 x 100 Gb/s for 8 GPUs), DGX A100 (8 x 200), DGX H100/H200 and DGX B200
+(8 x 400), DGX B300 (8 x 800), GB200 NVL72 (400 a GPU), GB300 NVL72 (800 a GPU).
+"""
+
+_NETWORK: Final = "InfiniBand-NDR"
+"""The network whose latency is taken; its bandwidth comes from the row."""
+
+_LATENT_ATTENTION: Final = ("deepseekv2", "deepseekv3", "deepseekr1", "kimik2")
+"""Models with multi-head latent attention, which `num_key_value_heads` and `head_dim` do not describe."""
+
+_GPUS_PER_NODE: Final = 8
+
+
+def scenario_mapping(cells: Mapping[str, str]) -> Mapped:
+    """The scenario of one row, as `scenario_from_mapping` takes it.
+
+    Args:
+        cells: Column -> text, empty cells missing; the types are checked already.
+
+    Raises:
+        UnsupportedError: The row says something that a scenario cannot say, and what.
+    """
+    _refuse_other_workloads(cells)
+    return {
+        "name": cells["id"],
+        "cluster": _cluster(cells),
+        "model": _model(cells),
+        "training": _training(cells),
+        "parallelism": _parallelism(cells),
+    }
+
+
+def tokens_per_gpu_and_step(cells: Mapping[str, str]) -> float:
+    """Tokens that a step processes, over the number of GPUs."""
+    return _global_batch(cells) * _count(cells, "sequence_length", 1) / _count(cells, "num_gpus", 1)
+
+
+def _refuse_other_workloads(cells: Mapping[str, str]) -> None:
+    workload = cells.get("workload", "pretrain")
+    if workload not in ("pretrain", "sft"):
+        raise UnsupportedError(
+            ("training",), f'workload "{workload}": training with low-rank adapters is not modelled'
+        )
+    model = "".join(words(cells.get("model", "")))
+    if model.startswith(_LATENT_ATTENTION):
+        raise UnsupportedError(
+            ("model",), f'"{cells["model"]}": the columns do not describe its latent attention'
+        )
+
+
+def _model(cells: Mapping[str, str]) -> Mapped:
+    family = cells.get("family", "decoder")
+    hidden, heads = _count(cells, "hidden_size", 1), _count(cells, "num_attention_heads", 1)
+    gated = _flag(cells, "gated_mlp") or False
+    if "head_dim" not in cells and hidden % heads:
+        raise UnsupportedError(
+            ("model", "head_dim"), f"not given, and {hidden} is no multiple of {heads} heads"
+        )
+    mixture = _mixture(cells)
+    intermediate = _count(
+        cells, "intermediate_size", mixture["moe_intermediate_size"] if mixture else 4 * hidden
+    )
+    return {
+        "kind": "transformer",
+        "name": cells.get("model", cells["id"]),
+        "family": "decoder" if family == "moe" else _allowed("model", "family", family),
+        "num_hidden_layers": _count(cells, "num_hidden_layers", 1),
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_attention_heads": heads,
+        "num_key_value_heads": _count(cells, "num_key_value_heads", heads),
+        "head_dim": _count(cells, "head_dim", hidden // heads),
+        "vocab_size": _count(cells, "vocab_size", 1),
+        "max_position_embeddings": _count(cells, "sequence_length", 1),
+        "tie_word_embeddings": _flag(cells, "tie_word_embeddings") or False,
+        **_block(gated),
+        **({"mixture": mixture} if mixture else {}),
+    }
+
+
+def _block(gated: bool) -> Mapped:
+    return {
+        "gated_mlp": gated,
+        "hidden_act": "silu" if gated else "gelu",
+        "norm": "rmsnorm" if gated else "layernorm",
+        "position_embedding": "rotary" if gated else "learned",
+        "attention_bias": not gated,
+        "attention_output_bias": not gated,
+        "mlp_bias": not gated,
+    }
+
+
+def _mixture(cells: Mapping[str, str]) -> Mapped:
+    if "num_experts" not in cells:
+        if cells.get("family") == "moe":
+            raise UnsupportedError(
+                ("model", "mixture", "num_experts"), "family moe without a number of experts"
+            )
+        return {}
+    for column in ("num_experts_per_tok", "moe_intermediate_size"):
+        if column not in cells:
+            raise UnsupportedError(("model", "mixture", column), "experts without this figure")
+    return {
+        "num_experts": _count(cells, "num_experts", 1),
+        "num_experts_per_tok": _count(cells, "num_experts_per_tok", 1),
+        "moe_intermediate_size": _count(cells, "moe_intermediate_size", 1),
+        "num_shared_experts": _count(cells, "num_shared_experts", 0),
+    }
+
+
+def _training(cells: Mapping[str, str]) -> Mapped:
+    return {
+        "sequence_length": _count(cells, "sequence_length", 1),
+        "micro_batch_size": _count(cells, "micro_batch_size", 1),
+        "global_batch_size": _global_batch(cells),
+        "precision": _allowed("training", "precision", cells.get("precision", "bf16")),
+        "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
+        "recompute": _allowed("training", "recompute", cells.get("recompute", "none")),
+        "attention": "unfused" if _flag(cells, "flash_attention") is False else "fused",
+    }
+
+
+def _parallelism(cells: Mapping[str, str]) -> Mapped:
+    degrees = (
+        "tensor_parallel",
+        "pipeline_parallel",
+        "virtual_pipeline",
+        "context_parallel",
+        "expert_parallel",
+    )
+    mapped: Mapped = {name: _count(cells, name, 1) for name in degrees}
+    mapped["data_parallel"] = _data_parallel(cells)
+    mapped["sequence_parallel"] = bool(_flag(cells, "sequence_parallel")) and mapped["tensor_parallel"] > 1
+    mapped["data_parallel_sharding"] = _allowed(
+        "parallelism", "data_parallel_sharding", cells.get("data_parallel_sharding", "none")
+    )
+    schedule = cells.get("pipeline_schedule", "none")
+    if schedule != "none":
+        mapped["pipeline_schedule"] = _allowed("parallelism", "pipeline_schedule", schedule)
+    group = _count(cells, "sharding_group_size", 0)
+    if group and group != mapped["data_parallel"]:
+        _require_key("parallelism", "sharding_group_size")
+        mapped["sharding_group_size"] = group
+    return mapped
+
+
+def _cluster(cells: Mapping[str, str]) -> Mapped:
+    gpus = _count(cells, "num_gpus", 1)
+    per_node = min(_count(cells, "gpus_per_node", _GPUS_PER_NODE), gpus)
+    nodes, rest = divmod(gpus, per_node)
+    if rest:
+        message = f"{gpus} GPUs in nodes of {per_node} leave {rest}; unequal nodes are not expressed"
+        raise UnsupportedError(("cluster", "nodes"), message)
+    link = cells.get("scale_up", "")
+    if not link and per_node > 1:
+        raise UnsupportedError(("cluster", "scale_up"), "not given, and several GPUs share a node")
+    card = accelerator(cells["gpu"], link)
+    return {
+        "accelerator": card,
+        "nodes": nodes,
+        "gpus_per_node": per_node,
+        "scale_up": interconnect(link or "PCIe4"),
+        "scale_out": _scale_out(cells, card, nodes),
+    }
+
+
+def _scale_out(cells: Mapping[str, str], card: str, nodes: int) -> Mapped:
+    if "scale_out_gbps_per_gpu" in cells:
+        rate = cells["scale_out_gbps_per_gpu"]
+    else:
+        generation = next((word for word in card.casefold().split("-") if word in _REFERENCE_INJECTION), None)
+        if generation is None and nodes > 1:
+            message = (
+                f"scale_out_gbps_per_gpu is not given, and {card} has no reference system to take it from"
+            )
+            raise UnsupportedError(("cluster", "scale_out"), message)
+        # One node sends nothing over its network; the block wants a figure all the same.
+        rate = str(_REFERENCE_INJECTION[generation] if generation else 100)
+    return {"base": interconnect(_NETWORK), "bandwidth": f"{rate} Gb/s"}
+
+
+def _data_parallel(cells: Mapping[str, str]) -> int:
+    if "data_parallel" in cells:
+        return _count(cells, "data_parallel", 1)
+    gpus = _count(cells, "num_gpus", 1)
+    model = 1
+    for name in ("tensor_parallel", "pipeline_parallel", "context_parallel"):
+        model *= _count(cells, name, 1)
+    if gpus % model:
+        raise UnsupportedError(
+            ("parallelism", "data_parallel"), f"not given, and {gpus} GPUs are no multiple of {model}"
+        )
+    return gpus // model
+
+
+def _global_batch(cells: Mapping[str, str]) -> int:
+    if "global_batch_size" in cells:
+        return _count(cells, "global_batch_size", 1)
+    return _count(cells, "micro_batch_size", 1) * _data_parallel(cells)
+
+
+def _count(cells: Mapping[str, str], column: str, default: int) -> int:
+    return int(float(cells[column])) if column in cells else default
+
+
+def _flag(cells: Mapping[str, str], column: str) -> bool | None:
+    return cells[column].lower() == "true" if column in cells else None
+
+
+def _allowed(block: str, key: str, value: str) -> str:
+    """The value itself, if a scenario can say it; what the blocks learn later is taken from then on."""
+    words_known = _vocabulary(block, key)
+    if value not in words_known:
+        raise UnsupportedError((block, key), f'"{value}" is not modelled; there are {", ".join(words_known)}')
+    return value
+
+
+def _require_key(block: str, key: str) -> None:
+    if key not in _blocks()[block].model_fields:
+        raise UnsupportedError((block, key), "is not modelled")
+
+
+@cache
+def _vocabulary(block: str, key: str) -> tuple[str, ...]:
+    annotation = _blocks()[block].model_fields[key].annotation
+    found: list[str] = []
+    pending: list[Any] = [annotation]
+    while pending:
+        each = pending.pop(0)
+        if isinstance(each, str):
+            found.append(each)
+        else:
+            pending.extend(get_args(each))
+    return tuple(found)
+
+
+@cache
+def _blocks() -> dict[str, Any]:
+    from simulator.specs import ParallelismSpec, TrainingSpec, TransformerSpec
+
+    return {"model": TransformerSpec, "training": TrainingSpec, "parallelism": ParallelismSpec}

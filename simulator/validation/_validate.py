@@ -1,0 +1,210 @@
+"""Predicts the rows of a measurements file and scores the predictions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from simulator.errors import ClustersimError, Problem, ScenarioError
+from simulator.validation._choose import pattern, sample
+from simulator.validation._kind import MeasurementKind, check_measured, recognise
+from simulator.validation._predictions import check_predictions_path, predictions_file
+from simulator.validation._score import MetricScore, Score, Scorer
+from simulator.validation._table import Row, Table
+from simulator.validation._workers import OK, Cells, predict_rows
+
+_MOST_PROBLEMS: Final = 20
+"""Mistakes that are listed; a foreign file would have one in each of a million rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """How far clustersim is off on one file.
+
+    Attributes:
+        file: Path as the user gave it.
+        kind: Kind of the file.
+        rows: Rows that were chosen.
+        predicted: Rows of them with a prediction.
+        metrics: A score for each metric that any chosen row measured.
+        reasons: Why rows are unsupported -> how many, the most frequent first.
+    """
+
+    file: str
+    kind: str
+    rows: int
+    predicted: int
+    metrics: tuple[MetricScore, ...]
+    reasons: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain mappings; errors are fractions, None where nothing was predicted."""
+        return {
+            "file": self.file,
+            "kind": self.kind,
+            "rows": self.rows,
+            "predicted": self.predicted,
+            "coverage": self.predicted / self.rows,
+            "metrics": [_metric_json(score) for score in self.metrics],
+            "reasons": self.reasons,
+        }
+
+
+def validate(
+    path: str | Path,
+    *,
+    out: Path | None = None,
+    only: str | None = None,
+    sample_rows: int | None = None,
+    workers: int = 1,
+    force: bool = False,
+    progress: Callable[[float, str], None] | None = None,
+) -> Validation:
+    """Check a whole file, predict the chosen rows, write the predictions, and score them.
+
+    Args:
+        path: CSV file of a known kind, told by its columns.
+        out: Predictions file; none is written if not given.
+        only: Regular expression that the id or the group of a row must contain.
+        sample_rows: Rows of a stratified sample, always the same ones.
+        workers: Processes; the outcome does not depend on their number.
+        force: Replace a file at `out` that holds something else.
+        progress: Called with the part done and what is being done.
+
+    Raises:
+        ScenarioError: Mistakes in the file, with line and column; nothing is predicted or written then.
+        ClustersimError: No row chosen, a bad pattern, or a bad destination.
+    """
+    table = Table(path)
+    kind = recognise(table)
+    regex = pattern(only)
+    if out is not None:
+        check_predictions_path(out, table.path, force=force)
+    chosen, count = _choose(table, kind, regex, sample_rows)
+    scorers = {metric.name: Scorer(metric) for metric in kind.metrics}
+    reasons: Counter[str] = Counter()
+    rows = (row.cells for place, row in enumerate(table.rows()) if place in chosen)
+    done = 0
+    outcomes = predict_rows(kind, rows, min(workers, count))
+    with predictions_file(out, kind.predicted_columns) as write, closing(outcomes):
+        for cells, outcome in outcomes:
+            write(cells["id"], outcome)
+            if outcome.status != OK:
+                reasons[outcome.reason] += 1
+            _score_row(kind, scorers, cells, outcome.values)
+            done += 1
+            if progress is not None:
+                progress(done / count, f"predicting {done}/{count}")
+    return Validation(
+        file=table.file,
+        kind=kind.name,
+        rows=count,
+        predicted=count - reasons.total(),
+        metrics=tuple(score for score in (each.result() for each in scorers.values()) if score.total.rows),
+        reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+    )
+
+
+def _choose(
+    table: Table, kind: MeasurementKind, regex: re.Pattern[str] | None, sample_rows: int | None
+) -> tuple[set[int] | range, int]:
+    """Places of the rows to predict, and how many; the whole file is checked on the way."""
+    places: list[int] = []
+    groups: dict[str, list[tuple[str, int]]] = {}
+    total = 0
+    for place, row in enumerate(_checked(table, kind)):
+        total += 1
+        group = kind.group(row.cells)
+        if regex is not None and not (regex.search(row.cells["id"]) or regex.search(group)):
+            continue
+        if sample_rows is not None:
+            groups.setdefault(group, []).append((row.cells["id"], place))
+        elif regex is not None:
+            places.append(place)
+    if total == 0:
+        raise ScenarioError(Problem(table.file, 1, 1, "no rows; measurements are wanted below the header"))
+    if regex is None and sample_rows is None:
+        return range(total), total
+    chosen = sample(groups, sample_rows) if sample_rows is not None else set(places)
+    if not chosen:
+        asked = f'no id or group contains "{regex.pattern}"' if regex is not None else "a sample of 0 rows"
+        raise ClustersimError(f"{table.file}: no row is chosen: {asked}")
+    return chosen, len(chosen)
+
+
+def _checked(table: Table, kind: MeasurementKind) -> Iterator[Row]:
+    """The rows of a file; raised at its end, or once there are many, is all that is wrong with it."""
+    problems: list[Problem] = []
+    first_line: dict[str, int] = {}
+    try:
+        for row in table.rows():
+            found = [*_problems_of_id(row, first_line), *check_measured(kind, row), *kind.check(row)]
+            problems += found
+            if len(problems) >= _MOST_PROBLEMS:
+                problems[_MOST_PROBLEMS:] = [
+                    Problem(table.file, 0, 0, "and perhaps more; reading stopped here")
+                ]
+                break
+            if not problems:
+                yield row
+    except ScenarioError as error:
+        raise ScenarioError([*problems, *error.problems]) from None
+    if problems:
+        raise ScenarioError(problems)
+
+
+def _problems_of_id(row: Row, first_line: dict[str, int]) -> Iterator[Problem]:
+    row_id = row.cells.get("id")
+    if row_id is None:
+        yield row.problem("id", "an empty cell; every row needs an id")
+        return
+    earlier = first_line.setdefault(row_id, row.line)
+    if earlier != row.line:
+        yield row.problem("id", f'"{row_id[:60]}" stands already on line {earlier}')
+
+
+def _score_row(kind: MeasurementKind, scorers: dict[str, Scorer], cells: Cells, values: Any) -> None:
+    for metric in kind.metrics:
+        measured = kind.measurement(cells, metric)
+        if measured is not None:
+            group = cells.get(metric.group_column, "(not given)")
+            scorers[metric.name].add(cells["id"], group, measured, values.get(metric.predicted))
+
+
+def _metric_json(score: MetricScore) -> dict[str, Any]:
+    return {
+        "metric": score.metric.name,
+        "unit": score.metric.unit,
+        "total": _score_json(score.total),
+        "mean_over_groups": score.mean_over_groups,
+        "groups": [_score_json(group) for group in score.groups],
+        "worst_rows": [
+            {
+                "id": row.id,
+                "group": row.group,
+                "measured": row.measured,
+                "predicted": row.predicted,
+                "error": row.error,
+            }
+            for row in score.worst
+        ],
+    }
+
+
+def _score_json(score: Score) -> dict[str, Any]:
+    return {
+        "name": score.name,
+        "rows": score.rows,
+        "predicted": score.predicted,
+        "coverage": score.coverage,
+        "mape": score.mape,
+        "median": score.median,
+        "p90": score.p90,
+        "worst": score.worst,
+        "bias": score.bias,
+    }

@@ -1,0 +1,126 @@
+"""Predicts rows in this process or in several; the outcomes come in the order of the rows either way."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from simulator.errors import ClustersimError, EnvironmentFailure
+from simulator.validation._kind import MeasurementKind
+
+OK: Final = "ok"
+UNSUPPORTED: Final = "unsupported"
+
+_LONGEST_REASON: Final = 500
+_AHEAD: Final = 4
+"""Rows handed to each worker ahead of the one that is awaited; bounds what a long file keeps in memory."""
+
+Cells = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one row.
+
+    Attributes:
+        status: `OK` or `UNSUPPORTED`.
+        reason: Why it is unsupported, in one line.
+        values: Predicted column -> value.
+    """
+
+    status: str
+    reason: str
+    values: Mapping[str, float]
+
+
+def predict_row(kind: MeasurementKind, cells: Cells) -> Outcome:
+    """Predict one row; what clustersim refuses in words becomes the reason, a bug stays an exception."""
+    try:
+        values = kind.predict(cells)
+    except ClustersimError as error:
+        return Outcome(UNSUPPORTED, " ".join(str(error).split())[:_LONGEST_REASON], {})
+    except Exception as error:
+        error.add_note(f"while predicting the row with the id {cells.get('id')!r}")
+        raise
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ArithmeticError(f"{name} = {value!r} for the row with the id {cells.get('id')!r}")
+    return Outcome(OK, "", values)
+
+
+def predict_rows(
+    kind: MeasurementKind, rows: Iterable[Cells], workers: int
+) -> Generator[tuple[Cells, Outcome], None, None]:
+    """Predict rows one after another, or by several processes.
+
+    Args:
+        kind: Kind of the file; with several workers its class must be importable.
+        rows: Cells of each row, taken as they are needed.
+        workers: Processes; 1 means this one.
+
+    Raises:
+        EnvironmentFailure: A worker process died.
+    """
+    if workers == 1:
+        for cells in rows:
+            yield cells, predict_row(kind, cells)
+        return
+    pending: deque[tuple[Cells, Future[Outcome]]] = deque()
+    with _pool(workers) as pool:
+        for cells in rows:
+            pending.append((cells, pool.submit(predict_row, kind, cells)))
+            if len(pending) >= workers * _AHEAD:
+                yield _awaited(*pending.popleft())
+        while pending:
+            yield _awaited(*pending.popleft())
+
+
+def _awaited(cells: Cells, future: Future[Outcome]) -> tuple[Cells, Outcome]:
+    try:
+        return cells, future.result()
+    except BrokenProcessPool:
+        message = f"a worker process died at or near the row with the id {cells.get('id')!r}; out of memory?"
+        raise EnvironmentFailure(message) from None
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    import multiprocessing
+
+    # spawn: the same start on every platform, and no copied locks of a threaded parent.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    before = set(multiprocessing.active_children())
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        # A simulation may take long; whoever interrupts does not want to wait for it.
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it."""
+    import multiprocessing
+    import threading
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()

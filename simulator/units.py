@@ -23,7 +23,16 @@ PICOSECONDS: Final = 1_000_000_000_000
 MAX_PICOSECONDS: Final = 100 * 86_400 * PICOSECONDS
 """The longest horizon that the engine accepts: 100 days (int64 ends after 106)."""
 
-_DECIMAL: Final = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
+_DECIMAL: Final = {
+    "": 1,
+    "k": 10**3,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "P": 10**15,
+    "E": 10**18,
+}
 _BINARY: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 
 
@@ -92,6 +101,10 @@ _RANGE: Final[dict[Dimension, tuple[float, float]]] = {
 
 _QUANTITY: Final = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4})?)\s*(\S.*?)?\s*")
 
+_SPARSE: Final = re.compile(
+    r"\s*(.*?)\s*(\()?(?:with )?(?:structured )?spars(?:e|ity)(?(2)\))\s*", re.IGNORECASE
+)
+
 
 def example(dimension: Dimension) -> str:
     """A well-formed quantity of this dimension, to show to a user."""
@@ -128,11 +141,28 @@ def parse(text: object, dimension: Dimension, *, allow_zero: bool = False) -> fl
     scale = _UNITS[dimension].get(unit)
     if scale is None:
         raise UnitError(_unit_complaint(unit, dimension))
-    value = float(Fraction(digits) * scale)
+    try:
+        value = float(Fraction(digits) * scale)
+    except OverflowError:
+        raise UnitError(f"{_shown(text)} is out of range") from None
     return check_range(value, dimension, allow_zero=allow_zero, shown=text)
 
 
-def check_range(value: float, dimension: Dimension, *, allow_zero: bool = False, shown: object = None) -> float:
+def dense(text: str) -> str | None:
+    """The dense rate that a rate with structured sparsity stands for, or None if it says nothing of sparsity.
+
+    Two of four operands are zero and skipped, so ``"2 PFLOP/s (sparse)"`` is ``"1 PFLOP/s"`` of real work.
+
+    Raises:
+        UnitError: It says so, but is no rate.
+    """
+    match = _SPARSE.fullmatch(text) if len(text) <= 80 else None
+    return None if match is None else render(parse(match.group(1), "compute") / 2, "compute")
+
+
+def check_range(
+    value: float, dimension: Dimension, *, allow_zero: bool = False, shown: object = None
+) -> float:
     """The value itself, if clustersim can reckon with it.
 
     Raises:
@@ -201,9 +231,13 @@ def to_seconds(picoseconds: int) -> float:
 def _unit_complaint(unit: str, dimension: Dimension) -> str:
     for other, units in _UNITS.items():
         if other != dimension and unit in units:
-            return f'unit "{unit}" measures {other}, not {dimension}; write for example {_EXAMPLES[dimension]}'
+            return (
+                f'unit "{unit}" measures {other}, not {dimension}; write for example {_EXAMPLES[dimension]}'
+            )
     if "sparse" in unit.lower():
-        return f'"{unit[:40]}": give the dense rate (half of the sparse one), for example {_EXAMPLES[dimension]}'
+        return (
+            f'"{unit[:40]}": give the dense rate (half of the sparse one), for example {_EXAMPLES[dimension]}'
+        )
     return f'unknown unit "{unit[:40]}"; write for example {_EXAMPLES[dimension]}'
 
 

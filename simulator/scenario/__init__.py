@@ -1,1 +1,13 @@
-"""TODO."""
+"""YAML into a checked `Scenario`, with every mistake told at once and in its place."""
+
+from simulator.scenario._loading import load_scenario, resolved_yaml, scenario_from_mapping
+from simulator.scenario._scenario import Scenario
+from simulator.scenario._slug import slug
+
+__all__ = [
+    "Scenario",
+    "load_scenario",
+    "resolved_yaml",
+    "scenario_from_mapping",
+    "slug",
+]

@@ -32,7 +32,9 @@ class Quantity:
     dimension: Dimension
     allow_zero: bool = False
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(
             self._read,
             core_schema.float_schema(),
@@ -70,4 +72,4 @@ Hertz = Annotated[float, Quantity("frequency")]
 MoneyRate = Annotated[float, Quantity("money_rate", allow_zero=True)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**9)]
 CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=10**9)]
-Fraction01 = Annotated[float, Field(gt=0.0, le=1.0, strict=False)]
+Fraction01 = Annotated[float, Field(gt=0.0, le=1.0)]

@@ -22,6 +22,7 @@ class KernelConstants:
     matmul_peak_fraction: float
     matmul_tile_overhead: float
     matmul_tile_latency: float
+    matmul_wave_quantisation: float
     memory_fraction: float
     kernel_latency: float
     host_launch_time: float
@@ -29,6 +30,8 @@ class KernelConstants:
     attention_softmax_operations: float
     attention_backward_fraction: float
     vector_peak_fraction: float
+    matrix_energy: float
+    vector_energy: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class StorageSpec(Spec):
 class FabricSpec(Spec):
     """The network between nodes, above the NICs."""
 
-    oversubscription: float = Field(default=1.0, ge=1.0, le=1000.0, strict=False)
+    oversubscription: float = Field(default=1.0, ge=1.0, le=1000.0)
     """Injection bandwidth of all nodes over the bandwidth of the core; 1 is non-blocking."""
 
 

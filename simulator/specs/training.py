@@ -59,7 +59,7 @@ class ParallelismSpec(Spec):
     data_parallel_sharding: Sharding = "none"
     """What replicas share out instead of keeping whole: ZeRO-1, 2, 3 are optimizer, gradients, parameters."""
     gradient_bucket: Bytes | None = None
-    """Gradients reduced together, overlapping the backward pass; 25 MiB times the replicas' share if not given."""
+    """Gradients reduced together in the backward pass; 25 MiB times the replicas' share if not given."""
     overlap_gradient_reduction: bool = True
     """Whether gradients are reduced while the backward pass goes on."""
 

@@ -1,0 +1,131 @@
+"""The cluster block: systems, the short form of one node group, the long form of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from simulator.documents import KeyPath
+from simulator.scenario._blocks import block
+from simulator.scenario._findings import Findings
+from simulator.scenario._messages import shown
+from simulator.scenario._near_misses import suggestion
+from simulator.scenario._parts import entry, part
+from simulator.specs import (
+    AcceleratorSpec,
+    ClusterSpec,
+    FabricSpec,
+    HostSpec,
+    LinkSpec,
+    NodeGroupSpec,
+    StorageSpec,
+)
+from simulator.specs._base import Spec
+
+GROUP_PARTS: Final[Mapping[str, type[Spec]]] = {
+    "accelerator": AcceleratorSpec,
+    "scale_up": LinkSpec,
+    "scale_out": LinkSpec,
+    "host": HostSpec,
+}
+GROUP_KEYS: Final = tuple(key for key in NodeGroupSpec.model_fields if key != "name")
+CLUSTER_KEYS: Final = ("name", "system", "node_groups", "fabric", "storage")
+"""Keys of the cluster that belong to no node group."""
+
+
+def cluster_block(data: object, findings: Findings) -> ClusterSpec | None:
+    """The cluster's spec; None, and the mistakes noted, if it is wrong."""
+    path = ("cluster",)
+    if not isinstance(data, Mapping):
+        findings.add(path, f"expected a mapping, not {shown(data)}")
+        return None
+    short = "node_groups" not in data
+    findings.origin.short_cluster = short
+    allowed = {*CLUSTER_KEYS, *GROUP_KEYS} if short else {*CLUSTER_KEYS}
+    sound = _keys_known(data, allowed, path, findings)
+    system = _system(data, path, findings)
+    if short:
+        own = {key: data[key] for key in GROUP_KEYS if key in data}
+        groups: list[NodeGroupSpec | None] = [_group(own, system, path, findings)]
+    else:
+        groups = _groups(data["node_groups"], system, findings)
+    built: dict[str, Any] = {"node_groups": tuple(groups)}
+    if data.get("name", system) is not system or "name" in system:
+        built["name"] = data.get("name", system.get("name"))
+    fabric = data.get("fabric", system.get("fabric"))
+    if fabric is not None:
+        built["fabric"] = block(FabricSpec, fabric, (*path, "fabric"), findings)
+    storage = _storage(data, system, path, findings)
+    if storage is not None:
+        built["storage"] = storage
+    wrong = None in groups or not sound or ("fabric" in built and built["fabric"] is None) or storage is False
+    return None if wrong else block(ClusterSpec, built, path, findings)
+
+
+def _groups(listed: object, system: Mapping[str, Any], findings: Findings) -> list[NodeGroupSpec | None]:
+    path = ("cluster", "node_groups")
+    if not isinstance(listed, (list, tuple)) or not listed:
+        findings.add(path, f"expected a list of node groups, not {shown(listed)}")
+        return [None]
+    groups: list[NodeGroupSpec | None] = []
+    for index, data in enumerate(listed):
+        here = (*path, index)
+        if not isinstance(data, Mapping):
+            findings.add(here, f"expected a mapping, not {shown(data)}")
+            groups.append(None)
+            continue
+        sound = _keys_known(data, {"name", "system", *GROUP_KEYS}, here, findings)
+        own = {key: value for key, value in data.items() if key in (*GROUP_KEYS, "name")}
+        made = _group(own, _system(data, here, findings) or system, here, findings)
+        groups.append(made if sound else None)
+    return groups
+
+
+def _group(
+    own: dict[str, Any], system: Mapping[str, Any], path: KeyPath, findings: Findings
+) -> NodeGroupSpec | None:
+    for key in ("nodes", "gpus_per_node", "scale_up_domain"):
+        if key in system:
+            own.setdefault(key, system[key])
+    absent: list[str] = []
+    for key, spec in GROUP_PARTS.items():
+        here = (*path, key)
+        known = len(findings.problems)
+        full = part(key, own.pop(key, None), here, findings, system.get(key))
+        made = None if full is None else block(spec, full, here, findings, extra_keys=("base",))
+        if made is not None:
+            own[key] = made
+        elif len(findings.problems) > known:
+            absent.append(key)
+    made_group = block(NodeGroupSpec, own, path, findings, absent=absent)
+    return None if absent else made_group
+
+
+def _storage(
+    data: Mapping[str, Any], system: Mapping[str, Any], path: KeyPath, findings: Findings
+) -> StorageSpec | bool | None:
+    """The storage's spec, None where there is none, False where it is wrong."""
+    here = (*path, "storage")
+    known = len(findings.problems)
+    full = part("storage", data.get("storage"), here, findings, system.get("storage"))
+    made = None if full is None else block(StorageSpec, full, here, findings, extra_keys=("base",))
+    return made if made is not None or len(findings.problems) == known else False
+
+
+def _system(data: Mapping[str, Any], path: KeyPath, findings: Findings) -> Mapping[str, Any]:
+    name = data.get("system")
+    if name is None:
+        return {}
+    if not isinstance(name, str):
+        findings.add((*path, "system"), f"expected a name of the catalogue, not {shown(name)}")
+        return {}
+    return entry("system", name, (*path, "system"), findings) or {}
+
+
+def _keys_known(data: Mapping[str, Any], allowed: set[str], path: KeyPath, findings: Findings) -> bool:
+    unknown = [key for key in data if key not in allowed]
+    for key in unknown:
+        inner = key in GROUP_KEYS and "node_groups" in data
+        message = "belongs in each of the node_groups" if inner else suggestion(str(key), allowed, "cluster")
+        findings.add((*path, key), message, "key")
+    return not unknown

@@ -1,0 +1,118 @@
+"""File, overrides and catalogue into a scenario."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from simulator.documents import Document, load_document, write_yaml
+from simulator.scenario._blocks import block, model_block
+from simulator.scenario._checks import check
+from simulator.scenario._cluster import cluster_block
+from simulator.scenario._findings import Findings, Origin
+from simulator.scenario._near_misses import suggestion
+from simulator.scenario._overrides import apply_overrides
+from simulator.scenario._parts import model
+from simulator.scenario._scenario import Scenario
+from simulator.specs import CheckpointSpec, DataSpec, ParallelismSpec, SimulationSpec, TrainingSpec
+from simulator.specs._base import Spec
+
+_REQUIRED: Final = ("cluster", "model", "training")
+_PLAIN: Final[Mapping[str, type[Spec]]] = {
+    "training": TrainingSpec,
+    "parallelism": ParallelismSpec,
+    "data": DataSpec,
+    "checkpoint": CheckpointSpec,
+    "simulation": SimulationSpec,
+}
+
+
+def load_scenario(path: str | os.PathLike[str], overrides: Mapping[str, object] | None = None) -> Scenario:
+    """Read, complete and check a scenario file.
+
+    Precedence: catalogue < included files < file < overrides.
+
+    Args:
+        path: YAML or JSON file.
+        overrides: Dotted key -> value, as in ``{"cluster.nodes": 16}``. A string is read as YAML, as on the
+            command line: ``"16"`` is a number, ``"6 TB/s"`` text, ``"'16'"`` the text 16.
+
+    Raises:
+        ScenarioError: Every mistake in the file, with line and column, sorted by position.
+        EnvironmentFailure: The system would not let the file be read.
+    """
+    document = load_document(path, what="scenario", includes=True)
+    folder = Path(path).parent
+    return _build(document.data, document, document.label, Path(path).stem, folder, overrides or {})
+
+
+def scenario_from_mapping(
+    data: Mapping[str, Any],
+    overrides: Mapping[str, object] | None = None,
+    *,
+    label: str = "scenario",
+    folder: str | os.PathLike[str] = ".",
+) -> Scenario:
+    """A scenario from a mapping in the form of a scenario file.
+
+    Args:
+        data: Blocks, short forms allowed; it is not changed.
+        overrides: As in `load_scenario`.
+        label: What messages call it; also the scenario's name if it has none.
+        folder: What a relative ``model.config`` is relative to.
+
+    Raises:
+        ScenarioError: Every mistake, without positions.
+    """
+    return _build(data, None, label, label, Path(folder), overrides or {})
+
+
+def resolved_yaml(scenario: Scenario) -> str:
+    """The scenario written out in full; loading it again gives an equal scenario and equal text."""
+    return write_yaml(scenario.model_dump(mode="json"))
+
+
+def _build(
+    data: Mapping[str, Any],
+    document: Document | None,
+    label: str,
+    name: str,
+    folder: Path,
+    overrides: Mapping[str, object],
+) -> Scenario:
+    places: Mapping[tuple[str | int, ...], str] = {}
+    if overrides:
+        data, places = apply_overrides(data, overrides, "--set")
+    findings = Findings(Origin(label, document, overrides=places))
+    unknown = [key for key in data if key not in Scenario.model_fields]
+    for key in unknown:
+        findings.add((key,), suggestion(str(key), Scenario.model_fields, ""), "key")
+    for key in _REQUIRED:
+        if key not in data:
+            findings.add((), f'missing block "{key}"', "key")
+    blocks = _blocks(data, folder, findings)
+    findings.stop_if_wrong()
+    scenario = block(Scenario, {"name": data.get("name", name), **blocks}, (), findings)
+    if scenario is not None:
+        # A remembered scenario may come from another file.
+        scenario = scenario.model_copy()
+        check(scenario, findings)
+    findings.stop_if_wrong()
+    assert scenario is not None
+    return scenario._noting(findings.origin, findings.warnings)
+
+
+def _blocks(data: Mapping[str, Any], folder: Path, findings: Findings) -> dict[str, Any]:
+    blocks: dict[str, Any] = {}
+    if "cluster" in data:
+        blocks["cluster"] = cluster_block(data["cluster"], findings)
+    if "model" in data:
+        full = model(data["model"], folder, findings)
+        blocks["model"] = None if full is None else model_block(full, findings, ("base", "config"))
+    for key, spec in _PLAIN.items():
+        value = data.get(key)
+        if value is not None or (key in _REQUIRED and key in data):
+            blocks[key] = block(spec, value, (key,), findings)
+    return blocks

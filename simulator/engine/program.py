@@ -17,7 +17,9 @@ Program that can never end (a pool that blocks for ever) is a `DeadlockError` of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,3 +164,60 @@ class Program:
     def num_activities(self) -> int:
         """Number of activities N."""
         return int(self.lane.shape[0])
+
+
+def concatenate(parts: Sequence[Program]) -> Program:
+    """One Program of several over the same capacities, lanes and pools.
+
+    Args:
+        parts: The first is whole; each further one is a fragment whose dependencies use the numbers
+            that the activities have in the whole. Tags that a part lacks are -1 there.
+    """
+    tags = sorted({name for part in parts for name in part.tags})
+    return Program(
+        parts[0].capacities,
+        parts[0].lanes,
+        parts[0].pools,
+        _concatenate_classes([part.classes for part in parts]),
+        np.concatenate([part.lane for part in parts]),
+        np.concatenate(_shifted([part.cls for part in parts], [len(part.classes.labels) for part in parts])),
+        _stacked([part.dep_ptr for part in parts]),
+        np.concatenate([part.dep for part in parts]),
+        {
+            name: np.concatenate(
+                [part.tags.get(name, np.full(part.num_activities, -1, np.int32)) for part in parts]
+            )
+            for name in tags
+        },
+        parts[0].job,
+    )
+
+
+def _concatenate_classes(parts: Sequence[Classes]) -> Classes:
+    return Classes(
+        labels=tuple(label for part in parts for label in part.labels),
+        delay=np.concatenate([part.delay for part in parts]),
+        weight=np.concatenate([part.weight for part in parts]),
+        demand_ptr=_stacked([part.demand_ptr for part in parts]),
+        demand_capacity=np.concatenate([part.demand_capacity for part in parts]),
+        demand_amount=np.concatenate([part.demand_amount for part in parts]),
+        hold_ptr=_stacked([part.hold_ptr for part in parts]),
+        hold_capacity=np.concatenate([part.hold_capacity for part in parts]),
+        hold_amount=np.concatenate([part.hold_amount for part in parts]),
+        pool_ptr=_stacked([part.pool_ptr for part in parts]),
+        pool_id=np.concatenate([part.pool_id for part in parts]),
+        pool_take=np.concatenate([part.pool_take for part in parts]),
+        pool_give=np.concatenate([part.pool_give for part in parts]),
+    )
+
+
+def _shifted(arrays: Sequence[I32], lengths: Sequence[int]) -> list[I32]:
+    """Each array raised by the lengths before it."""
+    firsts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
+    return [array + array.dtype.type(first) for array, first in zip(arrays, firsts, strict=True)]
+
+
+def _stacked(pointers: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Row pointers of rows that stand behind one another."""
+    lengths = [np.diff(pointer) for pointer in pointers]
+    return np.concatenate(([0], np.cumsum(np.concatenate(lengths)))).astype(pointers[0].dtype)

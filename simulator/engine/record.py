@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simulator.engine.program import I32, I64
 
 WAIT_NONE = 0
@@ -34,6 +37,8 @@ class Record:
             shape [S], int32, ordered by (activity, time).
         segment_start: When the further segment began, shape [S], int64.
         segment_limit: Capacity that bounds the further segment, shape [S], int32.
+        segment_left: Part of the activity's work that was left when the further segment began, 0 to 1,
+            shape [S], float64. The first segment did 1 minus the first of them, and so on.
         pool_peak: Highest amount taken in each pool, shape [P], int64.
         pool_peak_time: First moment of the peak, shape [P], int64.
         pool_final: Amount taken at the end, shape [P], int64.
@@ -51,6 +56,7 @@ class Record:
     segment_activity: I32
     segment_start: I64
     segment_limit: I32
+    segment_left: NDArray[np.float64]
     pool_peak: I64
     pool_peak_time: I64
     pool_final: I64

@@ -1,0 +1,115 @@
+"""What both players reckon with, computed once and in one place so that they get the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.program import I64, Classes, Program
+from simulator.errors import SimulationError
+from simulator.units import MAX_PICOSECONDS, PICOSECONDS
+
+F64 = NDArray[np.float64]
+
+WHOLE = 1 << 40
+"""Parts into which a capacity's rate is divided to add up loads: sums are integers, in any order the same."""
+
+TOLERANCE = 1e-9
+"""By how much loads may exceed what is available before sharing is solved, relative."""
+
+LEAST_LEVEL = 1e-15
+"""Least water level of a max-min solution: rounding must not leave a share of zero or below."""
+
+_LONG_DIVISION_BELOW = 2**63 // 1000
+
+
+class ClassTable:
+    """Alone time and full-speed use of each class; brought up to date when a rate changes.
+
+    Attributes:
+        nominal: Alone time of each class [ps]: max over demands of ceil(amount * 10^12 / rate); 0
+            without a demand; one above the horizon where it lies beyond. Shape [K].
+        limit: Capacity that defines the alone time, the lowest on ties; -1 without a demand. Shape [K].
+        usage: Units per picosecond that each demand draws at full speed: amount / nominal. Shape [D].
+        load: The same in `WHOLE` parts of the capacity's rate, rounded down. Shape [D].
+    """
+
+    def __init__(self, classes: Classes, rates: I64) -> None:
+        self._classes = classes
+        count = len(classes.labels)
+        self.rates = rates.copy()
+        self.nominal: I64 = np.zeros(count, np.int64)
+        self.limit: NDArray[np.int32] = np.full(count, -1, np.int32)
+        self.usage: F64 = np.zeros(classes.demand_amount.shape[0])
+        self.load: I64 = np.zeros(classes.demand_amount.shape[0], np.int64)
+        self._update(np.flatnonzero(np.diff(classes.demand_ptr) > 0))
+
+    def change_rate(self, capacity: int, rate: int) -> I64:
+        """Sets a base rate and returns the classes whose figures were computed anew."""
+        self.rates[capacity] = rate
+        rows = np.flatnonzero(self._classes.demand_capacity == capacity)
+        concerned = np.unique(np.searchsorted(self._classes.demand_ptr, rows, side="right") - 1)
+        self._update(concerned)
+        return concerned
+
+    def _update(self, concerned: I64) -> None:
+        """Computes the figures of classes that have a demand."""
+        if not concerned.size:
+            return
+        pointers, capacity = self._classes.demand_ptr, self._classes.demand_capacity
+        sizes = (pointers[concerned + 1] - pointers[concerned]).astype(np.int64)
+        firsts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+        rows = np.repeat(pointers[concerned] - firsts, sizes) + np.arange(int(sizes.sum()))
+        amounts, rates = self._classes.demand_amount[rows], self.rates[capacity[rows]]
+        times = alone_times(amounts, rates)
+        nominal = np.maximum.reduceat(times, firsts)
+        spread = np.repeat(nominal, sizes)
+        bound = np.where(times == spread, capacity[rows], np.iinfo(np.int32).max)
+        self.nominal[concerned] = nominal
+        self.limit[concerned] = np.minimum.reduceat(bound, firsts)
+        self.usage[rows] = amounts / spread
+        self.load[rows] = np.floor(self.usage[rows] * PICOSECONDS / rates * WHOLE)
+
+
+def alone_times(amounts: I64, rates: I64) -> I64:
+    """ceil(amount * 10^12 / rate) [ps], exactly; one above the horizon where it lies beyond."""
+    if amounts.size and int(rates.max()) >= _LONG_DIVISION_BELOW:
+        exact = [-(-int(a) * PICOSECONDS // int(r)) for a, r in zip(amounts, rates, strict=True)]
+        return np.array([min(t, MAX_PICOSECONDS + 1) for t in exact], np.int64)
+    seconds, rest = np.divmod(amounts, rates)
+    beyond = seconds > MAX_PICOSECONDS // PICOSECONDS
+    times = np.where(beyond, 0, seconds)
+    for _ in range(4):
+        digits, rest = np.divmod(rest * 1000, rates)
+        times = times * 1000 + digits
+    times += rest > 0
+    times[beyond | (times > MAX_PICOSECONDS)] = MAX_PICOSECONDS + 1
+    return times
+
+
+def room(rate: int, held: int) -> int:
+    """What holds leave of a capacity in `WHOLE` parts, tolerance included."""
+    return int((rate - held) / rate * WHOLE * (1.0 + TOLERANCE))
+
+
+def describe(program: Program, activity: int) -> str:
+    """An activity in words: number, label and lane."""
+    label = program.classes.labels[program.cls[activity]]
+    lane = program.lanes.names[program.lane[activity]]
+    phase = f" ({label.phase})" if label.phase else ""
+    return f'activity {activity} "{label.name}"{phase} on lane "{lane}"'
+
+
+def horizon_error(program: Program, activity: int, now: int) -> SimulationError:
+    """The complaint about an activity that would end after the last day that the clock can tell."""
+    return SimulationError(
+        f"at {now / PICOSECONDS:g} s: {describe(program, activity)} would end after the engine's horizon of 100 days"
+    )
+
+
+def hold_error(program: Program, capacity: int, now: int) -> SimulationError:
+    """The complaint about holds that leave nothing of a capacity."""
+    name = program.capacities.names[capacity]
+    return SimulationError(
+        f'at {now / PICOSECONDS:g} s: the activities that run at once hold all of capacity "{name}"'
+    )

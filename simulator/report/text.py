@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from simulator.units import human
 
@@ -128,6 +128,14 @@ def gib(value: float) -> str:
 def quantity(value: float) -> str:
     """A figure with thousands separators and three or more digits: ``12,345``, ``43.2``, ``0.00123``."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def subject(values: Mapping[str, Any]) -> str:
+    """Of what a chart speaks: ``llama3-8b on 8 x H100-SXM5-80GB  (quickstart)``."""
+    return (
+        f"{shown(values['model'], 60)} on {values['num_gpus']:,} x {shown(values['accelerator'], 60)}"
+        f"  ({shown(values['name'], 60)})"
+    )
 
 
 def largest_first(amounts: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -1,0 +1,206 @@
+"""Operators under the roofs of their GPU: arithmetic intensity against the speed that they reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from simulator.report.charts.style import DPI, MARGIN, SMALL, WIDTH, fitted, new_figure, place
+from simulator.report.palette import INK, QUIET, colour
+from simulator.report.saved import SavedResult
+from simulator.report.text import percent, quantity, shown, subject
+from simulator.units import human
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HEIGHT: Final = 5.6
+_LIST: Final = 3.0
+_NAMED: Final = 14
+_TERA: Final = 1e12
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top [px]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An operator: FLOP per byte, TFLOP/s reached, part of the time of all operators."""
+
+    name: str
+    cause: str
+    phase: str
+    intensity: float
+    speed: float
+    share: float
+
+
+def roofline_points(operators: Any) -> list[Point]:
+    """Operators that compute and move bytes, the longest first."""
+    whole = float(operators["time_s"].sum())
+    columns = (operators[name].tolist() for name in ("name", "cause", "phase", "flops", "bytes", "time_s"))
+    points = [
+        Point(str(name), str(cause), str(phase), flops / size, flops / time / _TERA, time / whole)
+        for name, cause, phase, flops, size, time in zip(*columns, strict=True)
+        if flops > 0 and size > 0 and time > 0
+    ]
+    return sorted(points, key=lambda point: (-point.share, point.name, point.phase))
+
+
+def draw_roofline(saved: SavedResult) -> Figure | None:
+    """Operators on logarithmic axes, None where none computes; the figures are operators.csv."""
+    points = roofline_points(saved.operators)
+    if not points:
+        return None
+    table = saved.operators
+    computing = table[(table["flops"] > 0) & (table["bytes"] > 0)]
+    peaks = sorted({float(value) / _TERA for value in computing["peak_flops"].tolist() if value > 0})
+    widths = sorted({float(value) / _TERA for value in computing["memory_bandwidth"].tolist() if value > 0})
+    figure = new_figure(
+        _HEIGHT, "Roofline: how close operators come to the limits of the GPU", subject(saved.values)
+    )
+    left, width, tall = MARGIN + 0.75, WIDTH - 0.75 - 2 * MARGIN - _LIST - 0.2, _HEIGHT - 0.65 - 0.85
+    axes = place(figure, left, 0.65, width, tall)
+    _scales(axes, points, peaks, widths)
+    taken = _roofs(axes, peaks, widths, tall / width)
+    hues = [colour(point.cause) for point in points]
+    sizes = [24 + 700 * point.share for point in points]
+    axes.scatter(
+        [point.intensity for point in points], [point.speed for point in points], s=sizes, c=hues,
+        edgecolors="white", linewidths=0.6, alpha=0.9, zorder=3,
+    )  # fmt: skip
+    _numbers(axes, points[:_NAMED], sizes, taken)
+    _key(figure, points, left + width + 0.3)
+    return figure
+
+
+def _scales(axes: Axes, points: list[Point], peaks: list[float], widths: list[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    ridge = [peak / width for peak in peaks for width in widths]
+    reach = [point.intensity for point in points] + ridge
+    speeds = [point.speed for point in points] + peaks
+    axes.set_xlim(min(reach) / 4, max(reach) * 4)
+    axes.set_ylim(min(speeds) / 4, max(speeds) * 2.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(10, numticks=8))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+    axes.set_xlabel("arithmetic intensity [FLOP per byte of device memory]")
+    axes.set_ylabel("speed reached [TFLOP/s]")
+    axes.grid()
+
+
+def _roofs(axes: Axes, peaks: list[float], widths: list[float], shape: float) -> list[Box]:
+    """Draw the limits with their names; the places that the names take."""
+    from matplotlib.collections import LineCollection
+
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    lines, labels = [], []
+    for peak in peaks:
+        start = min((peak / width for width in widths), default=left)
+        lines.append([(start, peak), (right, peak)])
+        text = f"{human(peak * _TERA, 'compute')}"
+        labels.append(
+            axes.annotate(
+                text, (right, peak), (-3, 3), textcoords="offset points", ha="right", fontsize=SMALL
+            )
+        )
+    slope = math.log10(right / left) / math.log10(high / low) * shape
+    for width in widths:
+        top = max(peaks, default=high)
+        lines.append([(low / width, low), (top / width, top)])
+        begin = max(left, low / width) * 1.3
+        labels.append(
+            axes.annotate(
+                human(width * _TERA, "bandwidth"),
+                (begin, begin * width),
+                (-4, 4),
+                textcoords="offset points",
+                rotation=math.degrees(math.atan(slope)),
+                rotation_mode="anchor",
+                fontsize=SMALL,
+            )  # fmt: skip
+        )
+    axes.add_collection(LineCollection(lines, colors=INK, linewidths=1.2), autolim=False)
+    canvas: Any = axes.figure.canvas
+    extents = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    return [(box.x0, box.y0, box.x1, box.y1) for box in extents]
+
+
+def _numbers(axes: Axes, points: list[Point], sizes: list[float], taken: list[Box]) -> None:
+    """Number the points where nothing else stands, with a thin line where that is not beside the point."""
+    places = axes.transData.transform([(point.intensity, point.speed) for point in points])
+    radii = [math.sqrt(size / math.pi) * DPI / 72 for size in sizes]
+    dots: list[Box] = [
+        (x - 0.7 * r, y - 0.7 * r, x + 0.7 * r, y + 0.7 * r)
+        for (x, y), r in zip(places.tolist(), radii, strict=False)
+    ]
+    boxes = [*taken, *dots]
+    frame = axes.bbox
+    for number, ((x, y), radius) in enumerate(zip(places.tolist(), radii, strict=False), start=1):
+        wide, tall = (8.5 if number < 10 else 15.5) * DPI / 100, 11 * DPI / 100
+        for distance, angle in ((d, a) for d in (8, 18, 30, 44, 60, 80) for a in range(45, 405, 30)):
+            away = radius + distance * DPI / 100
+            cx, cy = x + away * math.cos(math.radians(angle)), y + away * math.sin(math.radians(angle))
+            box = (cx - wide / 2, cy - tall / 2, cx + wide / 2, cy + tall / 2)
+            inside = frame.x0 < box[0] and box[2] < frame.x1 and frame.y0 < box[1] and box[3] < frame.y1
+            if inside and not any(_overlap(box, other) for other in boxes):
+                boxes.append(box)
+                _write_number(axes, number, (x, y), (cx, cy), distance > 8)
+                break
+
+
+def _write_number(
+    axes: Axes, number: int, at: tuple[float, float], to: tuple[float, float], line: bool
+) -> None:
+    offset = ((to[0] - at[0]) * 72 / DPI, (to[1] - at[1]) * 72 / DPI)
+    data = axes.transData.inverted().transform(at)
+    arrow = (
+        {"arrowstyle": "-", "color": QUIET, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2} if line else None
+    )
+    axes.annotate(
+        str(number), (float(data[0]), float(data[1])), offset, textcoords="offset points", ha="center",
+        va="center", fontsize=SMALL, color=INK, arrowprops=arrow, zorder=4,
+    )  # fmt: skip
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _key(figure: Figure, points: list[Point], left: float) -> None:
+    """The list of the numbered operators, with their part of the time of all operators."""
+    from matplotlib.lines import Line2D
+
+    width, height = figure.get_size_inches()
+    up = height - 0.95
+    figure.text((left + 0.42) / width, up / height, "operator", fontsize=SMALL, color=QUIET, va="center")
+    figure.text(1 - MARGIN / width, up / height, "time", fontsize=SMALL, color=QUIET, ha="right", va="center")
+    for number, point in enumerate(points[:_NAMED], start=1):
+        up -= 0.255
+        dot = Line2D(
+            [(left + 0.32) / width],
+            [up / height],
+            marker="o",
+            markersize=6,
+            color=colour(point.cause),
+            transform=figure.transFigure,
+        )
+        figure.add_artist(dot)
+        name = fitted(
+            figure, shown(f"{point.name}, {point.phase}" if point.phase else point.name, 60), _LIST - 1.15
+        )
+        figure.text((left + 0.2) / width, up / height, str(number), fontsize=SMALL, va="center", ha="right")
+        figure.text((left + 0.42) / width, up / height, name, fontsize=SMALL, va="center")
+        figure.text(
+            1 - MARGIN / width, up / height, percent(point.share), fontsize=SMALL, va="center", ha="right"
+        )
+    if len(points) > _NAMED:
+        up -= 0.255
+        rest = f"and {len(points) - _NAMED} more, not numbered"
+        figure.text((left + 0.42) / width, up / height, rest, fontsize=SMALL, va="center", color=QUIET)

@@ -32,12 +32,15 @@ def entry(key: str, name: str, path: KeyPath, findings: Findings) -> dict[str, A
     """The catalogue's entry for what a key names; None, and the mistake noted, if there is none."""
     kind = _KINDS[key]
     try:
-        return dict(_entry(kind, name))
+        found = dict(_entry(kind, name))
     except catalog.UnknownEntry as error:
         near = ", ".join(f'"{other}"' for other in error.suggestions)
         hint = f"; did you mean {near}?" if near else f"; `clustersim catalog {kind}` lists what there is"
         findings.add(path, f"{shown(name).removeprefix('the text ')} is not in the catalogue of {kind}{hint}")
         return None
+    if key == "model":
+        found.pop("figures", None)  # a model's shape is what it is; only hardware's figures are weighed later
+    return found
 
 
 def part(key: str, data: object, path: KeyPath, findings: Findings, default: object = None) -> Any:

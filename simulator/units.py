@@ -175,27 +175,40 @@ def check_range(
         return 0.0
     low, high = _RANGE[dimension]
     if not low <= value <= high:
-        unit = _CANONICAL[dimension][-1]
+        unit = _si(dimension)
         zero = "0 or " if allow_zero else ""
         raise UnitError(f"{named} is out of range; {zero}{low:g} to {high:g} {unit}")
     return value
 
 
 def render(value: float, dimension: Dimension) -> str:
-    """The shortest text with a unit that `parse` reads back as exactly this float."""
+    """The shortest text with a unit that `parse` reads back as exactly this float.
+
+    Of equally short ones, the one whose number lies between 1 and 1000, and of those the largest unit.
+    """
     if value == 0:
-        return f"0 {_CANONICAL[dimension][-1]}"
-    best: str | None = None
-    for unit in _CANONICAL[dimension]:
-        scaled = Fraction(value) / _UNITS[dimension][unit]
-        digits = f"{float(scaled):.15g}"
-        if float(Fraction(digits) * _UNITS[dimension][unit]) != value:
-            digits = repr(float(scaled))
-            if float(Fraction(digits) * _UNITS[dimension][unit]) != value:
-                continue
-        if best is None or len(digits.split("e")[0]) + 4 * ("e" in digits) < len(best.split(" ")[0]):
-            best = f"{digits} {unit}"
-    return best if best is not None else f"{value!r} {_CANONICAL[dimension][-1]}"
+        return f"0 {_si(dimension)}"
+    texts = [
+        (digits, unit) for unit in _CANONICAL[dimension] for digits in _digits(value, _UNITS[dimension][unit])
+    ]
+    # The SI unit's scale is 1, so repr() is exact there and the list is never empty.
+    digits, unit = min(texts, key=lambda text: (_length(text[0]), not 1 <= float(text[0]) < 1000))
+    return f"{digits} {unit}"
+
+
+def _digits(value: float, scale: Fraction) -> list[str]:
+    scaled = float(Fraction(value) / scale)
+    exact = (text for text in (f"{scaled:.15g}", repr(scaled)) if float(Fraction(text) * scale) == value)
+    return [text.removesuffix(".0") for text in exact][:1]
+
+
+def _length(digits: str) -> int:
+    """Digits to read; a number below 1 or with an exponent reads like a longer one."""
+    return len(digits.lstrip("0.").replace(".", "")) + 4 * ("e" in digits) + 2 * (float(digits) < 1)
+
+
+def _si(dimension: Dimension) -> str:
+    return next(unit for unit in _CANONICAL[dimension] if _UNITS[dimension][unit] == 1)
 
 
 def human(value: float, dimension: Dimension, digits: int = 3) -> str:

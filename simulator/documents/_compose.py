@@ -78,6 +78,8 @@ class _Composer:
     def _scalar(self, event: Any) -> None:
         position = self._at(event)
         node = Node("scalar", position, self._scalar_value(event, position))
+        # Long text counts for more: aliases of it would otherwise expand without a limit.
+        node.size += len(event.value) // 100
         if event.anchor:
             self.anchors[event.anchor] = node
         self._place(node)

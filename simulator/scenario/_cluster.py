@@ -42,11 +42,11 @@ def cluster_block(data: object, findings: Findings) -> ClusterSpec | None:
     short = "node_groups" not in data
     findings.origin.short_cluster = short
     allowed = {*CLUSTER_KEYS, *GROUP_KEYS} if short else {*CLUSTER_KEYS}
-    sound = _keys_known(data, allowed, path, findings)
+    unknown = _unknown_keys(data, allowed, path, findings)
     system = _system(data, path, findings)
     if short:
         own = {key: data[key] for key in GROUP_KEYS if key in data}
-        groups: list[NodeGroupSpec | None] = [_group(own, system, path, findings)]
+        groups: list[NodeGroupSpec | None] = [_group(own, system, path, findings, unknown)]
     else:
         groups = _groups(data["node_groups"], system, findings)
     built: dict[str, Any] = {"node_groups": tuple(groups)}
@@ -58,7 +58,7 @@ def cluster_block(data: object, findings: Findings) -> ClusterSpec | None:
     storage = _storage(data, system, path, findings)
     if storage is not None:
         built["storage"] = storage
-    wrong = None in groups or not sound or ("fabric" in built and built["fabric"] is None) or storage is False
+    wrong = None in groups or unknown or ("fabric" in built and built["fabric"] is None) or storage is False
     return None if wrong else block(ClusterSpec, built, path, findings)
 
 
@@ -74,20 +74,20 @@ def _groups(listed: object, system: Mapping[str, Any], findings: Findings) -> li
             findings.add(here, f"expected a mapping, not {shown(data)}")
             groups.append(None)
             continue
-        sound = _keys_known(data, {"name", "system", *GROUP_KEYS}, here, findings)
+        unknown = _unknown_keys(data, {"name", "system", *GROUP_KEYS}, here, findings)
         own = {key: value for key, value in data.items() if key in (*GROUP_KEYS, "name")}
-        made = _group(own, _system(data, here, findings) or system, here, findings)
-        groups.append(made if sound else None)
+        made = _group(own, _system(data, here, findings) or system, here, findings, unknown)
+        groups.append(None if unknown else made)
     return groups
 
 
 def _group(
-    own: dict[str, Any], system: Mapping[str, Any], path: KeyPath, findings: Findings
+    own: dict[str, Any], system: Mapping[str, Any], path: KeyPath, findings: Findings, unknown: list[str]
 ) -> NodeGroupSpec | None:
     for key in ("nodes", "gpus_per_node", "scale_up_domain"):
         if key in system:
             own.setdefault(key, system[key])
-    absent: list[str] = []
+    absent = [meant for message in unknown for meant in message.split('"')[1:2]]
     for key, spec in GROUP_PARTS.items():
         here = (*path, key)
         known = len(findings.problems)
@@ -98,7 +98,7 @@ def _group(
         elif len(findings.problems) > known:
             absent.append(key)
     made_group = block(NodeGroupSpec, own, path, findings, absent=absent)
-    return None if absent else made_group
+    return None if set(absent) & set(GROUP_PARTS) else made_group
 
 
 def _storage(
@@ -122,10 +122,15 @@ def _system(data: Mapping[str, Any], path: KeyPath, findings: Findings) -> Mappi
     return entry("system", name, (*path, "system"), findings) or {}
 
 
-def _keys_known(data: Mapping[str, Any], allowed: set[str], path: KeyPath, findings: Findings) -> bool:
-    unknown = [key for key in data if key not in allowed]
-    for key in unknown:
+def _unknown_keys(data: Mapping[str, Any], allowed: set[str], path: KeyPath, findings: Findings) -> list[str]:
+    """What was said about each key that does not belong here."""
+    told = []
+    for key in data:
+        if key in allowed:
+            continue
         inner = key in GROUP_KEYS and "node_groups" in data
-        message = "belongs in each of the node_groups" if inner else suggestion(str(key), allowed, "cluster")
-        findings.add((*path, key), message, "key")
-    return not unknown
+        told.append(
+            "belongs in each of the node_groups" if inner else suggestion(str(key), allowed, "cluster")
+        )
+        findings.add((*path, key), told[-1], "key")
+    return told

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from simulator.documents import Document, KeyPath, Position
 from simulator.errors import Problem, ScenarioError
 
 Path = tuple[str | int, ...]
+_MOST_TOLD: Final = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +77,13 @@ class Findings:
         Raises:
             ScenarioError: There is at least one mistake.
         """
-        if self.problems:
-            raise ScenarioError(sorted(self.problems))
+        if not self.problems:
+            return
+        told = sorted(dict.fromkeys(self.problems))
+        more = len(told) - _MOST_TOLD
+        if more > 0:
+            told[_MOST_TOLD:] = [Problem(self.origin.label, 0, 0, f"and {more:,} more mistakes")]
+        raise ScenarioError(told)
 
 
 def _step(step: str | int) -> str:

@@ -12,6 +12,7 @@ from simulator.scenario._blocks import block, model_block
 from simulator.scenario._checks import check
 from simulator.scenario._cluster import cluster_block
 from simulator.scenario._findings import Findings, Origin
+from simulator.scenario._messages import shown
 from simulator.scenario._near_misses import suggestion
 from simulator.scenario._overrides import apply_overrides
 from simulator.scenario._parts import model
@@ -93,8 +94,11 @@ def _build(
         if key not in data:
             findings.add((), f'missing block "{key}"', "key")
     blocks = _blocks(data, folder, findings)
+    given = data.get("name")
+    if given is not None and (not isinstance(given, str) or not given.strip()):
+        findings.add(("name",), f"expected some text, not {shown(given)}; quote it if it is a name")
     findings.stop_if_wrong()
-    scenario = block(Scenario, {"name": data.get("name", name), **blocks}, (), findings)
+    scenario = block(Scenario, {"name": name if given is None else given, **blocks}, (), findings)
     if scenario is not None:
         # A remembered scenario may come from another file.
         scenario = scenario.model_copy()

@@ -38,7 +38,10 @@ def translate(
         block: Dotted name of the block.
         extra_keys: Keys of the block that never reach the class (``base``).
     """
-    found = [_finding(spec, data, error, block, extra_keys) for error in errors]
+    # A list whose items are wrong counts as too short besides.
+    within = {tuple(error["loc"])[:length] for error in errors for length in range(1, len(error["loc"]))}
+    own = [error for error in errors if error["type"] != "too_short" or tuple(error["loc"]) not in within]
+    found = [_finding(spec, data, error, block, extra_keys) for error in own]
     # A misspelt key makes the right one missing as well: one mistake, told once.
     meant = {
         (*f.loc[:-1], f.message.split('"')[1]) for f in found if f.message.startswith("unknown key; did you")
@@ -85,6 +88,8 @@ def _finding(
         owner = _model_at(spec, loc[:-1], data)
         keys = {*(owner.model_fields if owner else ()), *(extra_keys if len(loc) == 1 else ())}
         return Finding(loc, suggestion(str(loc[-1]), keys, block), "key")
+    if kind == "union_tag_invalid":
+        loc = (*loc, error["ctx"]["discriminator"].strip("'"))
     return Finding(loc, _value_message(kind, value, error, _field_at(spec, loc, data)))
 
 

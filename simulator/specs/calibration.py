@@ -22,12 +22,14 @@ class KernelConstants:
     matmul_peak_fraction: float
     matmul_tile_overhead: float
     matmul_tile_latency: float
-    matmul_wave_quantisation: float
+    matmul_epilogue_operations: float
+    matmul_exchange: float
     memory_fraction: float
     kernel_latency: float
     host_launch_time: float
     attention_peak_fraction: float
     attention_softmax_operations: float
+    attention_block_latency: float
     attention_backward_fraction: float
     vector_peak_fraction: float
     matrix_energy: float

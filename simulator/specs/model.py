@@ -99,6 +99,7 @@ class LinearLayer(Spec):
     """Fully connected layer."""
 
     type: Literal["linear"]
+    """Kind of layer."""
     in_features: Count
     """Input width."""
     out_features: Count
@@ -111,6 +112,7 @@ class EmbeddingLayer(Spec):
     """Table look-up."""
 
     type: Literal["embedding"]
+    """Kind of layer."""
     num_embeddings: Count
     """Rows."""
     embedding_dim: Count
@@ -121,6 +123,7 @@ class NormLayer(Spec):
     """Normalisation over the features."""
 
     type: Literal["norm"]
+    """Kind of layer."""
     features: Count
     """Width (or channels)."""
     positions: Count = 1
@@ -133,6 +136,7 @@ class ActivationLayer(Spec):
     """Element-wise function."""
 
     type: Literal["activation"]
+    """Kind of layer."""
     features: Count
     """Elements per sample and token."""
     function: Activation = "relu"
@@ -143,6 +147,7 @@ class ConvolutionLayer(Spec):
     """Two-dimensional convolution, computed as a matrix multiplication."""
 
     type: Literal["convolution"]
+    """Kind of layer."""
     in_channels: Count
     """Input channels."""
     out_channels: Count
@@ -165,6 +170,7 @@ class AttentionLayer(Spec):
     """Multi-head attention with its projections."""
 
     type: Literal["attention"]
+    """Kind of layer."""
     hidden_size: Count
     """Width."""
     num_attention_heads: Count
@@ -181,6 +187,7 @@ class LossLayer(Spec):
     """What training minimises."""
 
     type: Literal["loss"]
+    """Kind of layer."""
     features: Count
     """Outputs per sample and token."""
     function: Literal["mse", "cross_entropy"] = "cross_entropy"

@@ -1,0 +1,154 @@
+"""The reference of all keys, written from the specs themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from simulator.scenario._cluster import GROUP_PARTS
+from simulator.specs import (
+    AcceleratorSpec,
+    ActivationLayer,
+    AttentionLayer,
+    CheckpointSpec,
+    ConvolutionLayer,
+    DataSpec,
+    EmbeddingLayer,
+    FabricSpec,
+    Figure,
+    HostSpec,
+    LatentAttentionSpec,
+    LayerListSpec,
+    LinearLayer,
+    LinkSpec,
+    LossLayer,
+    MixtureSpec,
+    NodeGroupSpec,
+    NormLayer,
+    ParallelismSpec,
+    SimulationSpec,
+    StorageSpec,
+    TrainingSpec,
+    TransformerSpec,
+)
+from simulator.specs._base import Quantity
+from simulator.units import example
+
+_OPENING: Final = """# Keys of a scenario
+
+A scenario is a YAML 1.2 (or JSON) file of these blocks. `cluster`, `model` and `training` must be there.
+Quantities are text with a unit. GB is not GiB, Gb is not GB; bandwidths are per direction.
+
+Of `accelerator`, `scale_up`, `scale_out`, `host`, `storage` each is one of
+- a name of the catalogue: `accelerator: H100-SXM5-80GB`;
+- a name with changed figures: `accelerator: {base: H100-SXM5-80GB, memory_bandwidth: 6 TB/s}`;
+- a mapping with `name:` and all figures, for hardware that the catalogue does not have.
+
+`cluster.system` names a system of the catalogue that gives what the cluster leaves out. Several kinds of node
+stand in `cluster.node_groups`, a list of mappings with the node keys. `model` is a name of the catalogue,
+`{base: NAME, ...}` with changes, `{config: PATH}` of a Hugging Face config.json (with changes, too), a
+transformer in full, or `{name: ..., layers: [...]}`. `include: PATH` (or a list) at the top puts files of the same folder
+beneath this one.
+
+Precedence: catalogue < included files < file < override (`--set key=value`).
+"""
+
+_SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
+    ("cluster (and each of cluster.node_groups)", NodeGroupSpec),
+    *((f"cluster.{key}", spec) for key, spec in GROUP_PARTS.items() if key != "scale_out"),
+    ("cluster.fabric", FabricSpec),
+    ("cluster.storage", StorageSpec),
+    ("figures.NAME (in any part of the cluster; NAME is a key, or default)", Figure),
+    ("model (transformer)", TransformerSpec),
+    ("model.mixture", MixtureSpec),
+    ("model.latent_attention", LatentAttentionSpec),
+    ("model (list of layers)", LayerListSpec),
+    *(
+        (f"model.layers: {kind}", layer)
+        for kind, layer in (
+            ("linear", LinearLayer),
+            ("embedding", EmbeddingLayer),
+            ("norm", NormLayer),
+            ("activation", ActivationLayer),
+            ("convolution", ConvolutionLayer),
+            ("attention", AttentionLayer),
+            ("loss", LossLayer),
+        )
+    ),
+    ("training", TrainingSpec),
+    ("parallelism", ParallelismSpec),
+    ("data", DataSpec),
+    ("checkpoint", CheckpointSpec),
+    ("simulation", SimulationSpec),
+)
+
+
+def write_reference() -> str:
+    """A Markdown page of every key: what it takes, its default, what it means."""
+    return "\n".join([_OPENING, *(_section(title, spec) for title, spec in _SECTIONS)])
+
+
+def _section(title: str, spec: type[BaseModel]) -> str:
+    title = title.replace("cluster.scale_up", "cluster.scale_up, cluster.scale_out")
+    lines = [
+        f"## {title}",
+        "",
+        spec.__doc__ or "",
+        "",
+        "| key | takes | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for key, field in spec.model_fields.items():
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        lines.append(f"| `{key}` | {_takes(field)} | {_default(field)} | {meaning} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value: Any = field.get_default(call_default_factory=True)
+    if value is None or value is PydanticUndefined:
+        return "none"
+    if isinstance(value, BaseModel):
+        return "see there"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _takes(field: FieldInfo) -> str:
+    if field.annotation in (AcceleratorSpec, LinkSpec, HostSpec, StorageSpec):
+        return "a name or a mapping"
+    parts = [*field.metadata, *_arguments(field.annotation)]
+    for part in parts:
+        if isinstance(part, Quantity):
+            by = " by precision" if get_origin(field.annotation) is dict else ""
+            return f"{part.dimension.replace('_', ' ')}{by}, as {example(part.dimension).split(' or ')[0]}"
+    literals = [part for part in parts if isinstance(part, str)]
+    if get_origin(field.annotation) is tuple:
+        return "a list"
+    if get_origin(field.annotation) is dict or any(_is_spec(part) for part in parts):
+        return "a mapping"
+    if literals:
+        return ", ".join(f"`{option}`" for option in dict.fromkeys(literals))
+    for kind, words in ((bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "text")):
+        if kind in parts:
+            return words
+    return "text"
+
+
+def _is_spec(part: object) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)
+
+
+def _arguments(annotation: object) -> Iterator[object]:
+    yield annotation
+    for argument in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        if get_args(argument):
+            yield from _arguments(argument)
+        else:
+            yield argument

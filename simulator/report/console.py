@@ -12,7 +12,6 @@ from rich.text import Text
 from simulator.analysis.result import Result
 from simulator.report.palette import colour
 from simulator.report.text import (
-    apportion,
     cause_label,
     family,
     gib,
@@ -24,6 +23,8 @@ from simulator.report.text import (
     resource_label,
     seconds,
     shown,
+    step_unit,
+    told,
 )
 
 STARVING: Final = 0.05
@@ -166,32 +167,14 @@ def _maybe(value: float | None) -> str:
 def _where_the_time_went(page: _Page, result: Result) -> None:
     page.title("Where the time of a step went")
     causes = grouped(result.breakdown, _MAX_CAUSES)
-    amounts = [value for _, value in causes]
-    unit, scale, digits = _time_unit(result.step_time_s)
-    parts = apportion(amounts, round(result.step_time_s * scale * 10**digits))
-    shares = apportion(amounts, 1000)
-    longest = max(amounts, default=0.0)
+    longest = max((value for _, value in causes), default=1.0)
     rows = [
-        (
-            cause_label(cause),
-            f"{part / 10**digits:,.{digits}f} {unit}",
-            f"{share / 10:.1f} %",
-            value / longest,
-            colour(cause),
-        )
-        for (cause, value), part, share in zip(causes, parts, shares, strict=True)
+        (cause_label(cause), part, share, value / longest, colour(cause))
+        for (cause, value), (part, share) in zip(causes, told(causes, result.step_time_s), strict=True)
     ]
-    total = f"{sum(parts) / 10**digits:,.{digits}f} {unit}"
-    page.rows([*rows, ("step", total, f"{sum(shares) / 10:.1f} %", 0.0, "")])
-
-
-def _time_unit(step: float) -> tuple[str, float, int]:
-    """Unit, units per second and decimals that give a step at least four digits."""
-    for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if step * scale >= 1 or unit == "us":
-            break
-    scaled = step * scale
-    return unit, scale, 3 if scaled < 10 else 2 if scaled < 100 else 1
+    unit, scale, digits = step_unit(result.step_time_s)
+    total = f"{result.step_time_s * scale:,.{digits}f} {unit}"
+    page.rows([*rows, ("step", total, "100.0 %", 0.0, "")])
 
 
 def _memory(page: _Page, result: Result) -> None:

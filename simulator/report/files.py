@@ -41,7 +41,8 @@ def check_destination(folder: Path, force: bool) -> None:
         force: Whether an earlier result there may be replaced.
 
     Raises:
-        ClustersimError: Something is there: a file, a result (without `force`), or a folder with foreign files.
+        ClustersimError: Something is there: a file, a result (without `force`), or a folder that holds
+            other files.
         EnvironmentFailure: The place cannot be looked at.
     """
     where = shown(folder, 1000)

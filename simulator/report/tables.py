@@ -36,7 +36,7 @@ _NEUTRALISED: Final = re.compile(r"'+[=+\-@\t\r]")
 
 
 def to_csv(frame: pd.DataFrame) -> bytes:
-    """A table as CSV: UTF-8, ``\\n``, floats that read back as exactly the same.
+    """A table as CSV: UTF-8, Unix line ends, floats that read back as exactly the same.
 
     Text that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``) gets
     an apostrophe in front, which `from_csv` takes away again.

@@ -120,6 +120,27 @@ def seconds(value: float) -> str:
     return human(value, "time", 4) if value else "0 s"
 
 
+def step_unit(step: float) -> tuple[str, float, int]:
+    """The unit in which a step and its parts are told: its name, how many make a second, and decimals."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if step * scale >= 1 or unit == "us":
+            break
+    scaled = step * scale
+    return unit, scale, 3 if scaled < 10 else 2 if scaled < 100 else 1
+
+
+def told(causes: list[tuple[str, float]], step: float) -> list[tuple[str, str]]:
+    """The parts of a step as time and as percent, rounded so that they add up to it exactly."""
+    unit, scale, digits = step_unit(step)
+    amounts = [value for _, value in causes]
+    parts = apportion(amounts, round(step * scale * 10**digits))
+    shares = apportion(amounts, 1000)
+    return [
+        (f"{part / 10**digits:,.{digits}f} {unit}", f"{share / 10:.1f} %")
+        for part, share in zip(parts, shares, strict=True)
+    ]
+
+
 def gib(value: float) -> str:
     """Bytes as GiB with one decimal, or finer where it is little: ``74.5 GiB``, ``35.2 MiB``."""
     return f"{value / 2**30:,.1f} GiB" if abs(value) >= 2**30 / 2 else human(value, "bytes")

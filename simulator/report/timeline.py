@@ -2,8 +2,8 @@
 
 A process an owner (the GPU of a stage, a node, the storage), a thread a lane, a slice an activity from
 its start to its end, and counters for the use of every kind of capacity and for the memory of every
-stage. Times are microseconds with three decimals: both ends of a slice are rounded to whole nanoseconds, so that
-slices that touch still do and none overlap.
+stage. Times are microseconds with three decimals: both ends of a slice are rounded to whole
+nanoseconds, so that slices that touch still do and none overlap.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def _counter(pid: int, label: str, unit: str, keys: Any, times: Any, values: Any
         if seen[key] % every == 0:
             name = json.dumps(f"{label} {key}")
             moment = _us(round(time * 1e9))
-            yield f'{{"ph":"C","name":{name},"pid":{pid},"ts":{moment},"args":{{"{unit}":{round(value, 3)!r}}}}}'
+            amount = f'"args":{{"{unit}":{round(value, 3)!r}}}'
+            yield f'{{"ph":"C","name":{name},"pid":{pid},"ts":{moment},{amount}}}'
 
 
 def _meta(kind: str, pid: int, tid: int, args: dict[str, Any]) -> str:

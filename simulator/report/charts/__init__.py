@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHARTS", "rendered"]
 
-CHARTS: dict[str, Callable[[SavedResult], "Figure | None"]] = {
+CHARTS: dict[str, Callable[[SavedResult], Figure | None]] = {
     "breakdown": draw_breakdown,
     "utilization": draw_utilization,
     "memory": draw_memory,

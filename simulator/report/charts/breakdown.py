@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from simulator.report.charts.style import (
     MARGIN,
-    SMALL,
     WIDTH,
+    beside,
     fitted,
     new_figure,
     place,
@@ -15,9 +15,9 @@ from simulator.report.charts.style import (
     time_unit,
     widest,
 )
-from simulator.report.palette import INK, colour
+from simulator.report.palette import colour
 from simulator.report.saved import SavedResult
-from simulator.report.text import cause_label, grouped, percent, seconds, subject
+from simulator.report.text import cause_label, grouped, seconds, subject, told
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def draw_breakdown(saved: SavedResult) -> Figure:
     height = 0.75 + _ROW * max(1, len(causes)) + 0.65
     figure = new_figure(height, f"Where a step of {seconds(step)} goes", subject(saved.values))
     labels = [fitted(figure, cause_label(cause), _LONGEST_LABEL) for cause, _ in causes]
-    figures = [f"{seconds(value)}  {percent(value / step) if step else ''}" for _, value in causes]
+    figures = ["   ".join(figures) for figures in told(causes, step)]
     left = MARGIN + widest(figure, labels) + 0.12
     room = WIDTH - left - MARGIN - widest(figure, figures) - 0.15
     axes = place(figure, left, 0.6, room, height - 0.6 - 0.75)
@@ -44,9 +44,7 @@ def draw_breakdown(saved: SavedResult) -> Figure:
     lengths = [value * scale for _, value in causes]
     axes.barh(rows, lengths, height=0.72, color=[colour(cause) for cause, _ in causes])
     for row, text, length in zip(rows, figures, lengths, strict=True):
-        axes.annotate(
-            text, (length, row), (5, 0), textcoords="offset points", va="center", fontsize=SMALL, color=INK
-        )
+        beside(axes, text, length, row)
     axes.set_yticks(rows, labels)
     axes.set_ylim(len(causes) - 0.5, -0.5)
     axes.set_xlim(0, longest)

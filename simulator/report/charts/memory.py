@@ -8,6 +8,7 @@ from simulator.report.charts.style import (
     MARGIN,
     SMALL,
     WIDTH,
+    beside,
     fitted,
     new_figure,
     place,
@@ -30,6 +31,7 @@ _STAGES: Final = 1.5
 _TIME: Final = 1.7
 _FOOT: Final = 0.62
 _MOST_LINES: Final = 6
+_MOST_FIGURES: Final = 12
 _HUES: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -54,9 +56,10 @@ def draw_memory(saved: SavedResult) -> Figure:
     figure = new_figure(height, verdict, f"memory of one GPU; {subject(values)}")
     labels = [fitted(figure, part_label(part), 2.4) for part, _ in parts]
     left = MARGIN + max(widest(figure, [*labels, "peak"]), 0.55) + 0.12
-    room = WIDTH - left - MARGIN - widest(figure, [f"{gib(peak)}  "])
+    room = WIDTH - left - 2 * MARGIN
+    reach = room / (room - widest(figure, [gib(peak)]) - 0.2)
     bottom = height - 0.95 - heights[0]
-    _waterfall(place(figure, left, bottom, room, heights[0]), parts, labels, peak, capacity)
+    _waterfall(place(figure, left, bottom, room, heights[0]), parts, labels, (peak, capacity), reach)
     if len(stages) > 1:
         bottom -= _FOOT + _STAGES
         _by_stage(place(figure, left, bottom, room, _STAGES), stages, capacity / _GIB)
@@ -67,9 +70,10 @@ def draw_memory(saved: SavedResult) -> Figure:
 
 
 def _waterfall(
-    axes: Axes, parts: list[tuple[str, float]], labels: list[str], peak: int, capacity: int
+    axes: Axes, parts: list[tuple[str, float]], labels: list[str], ends: tuple[int, int], reach: float
 ) -> None:
-    begin, starts, sizes = 0.0, [], []
+    (peak, capacity), begin = ends, 0.0
+    starts, sizes = [], []
     for _, size in parts:
         starts.append(begin / _GIB)
         sizes.append(size / _GIB)
@@ -78,14 +82,10 @@ def _waterfall(
     hues = [*(colour(part) for part, _ in parts), QUIET if peak <= capacity else ALARM]
     axes.barh(rows, [*sizes, peak / _GIB], left=[*starts, 0.0], height=0.72, color=hues)
     for row, start, size in zip(rows, [*starts, 0.0], [*sizes, peak / _GIB], strict=True):
-        text = gib(size * _GIB)
-        axes.annotate(
-            text, (start + size, row), (4, 0), textcoords="offset points", va="center", fontsize=SMALL,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-        )  # fmt: skip
+        beside(axes, gib(size * _GIB), start + size, row)
     axes.set_yticks(rows, [*labels, "peak"])
     axes.set_ylim(len(parts) + 0.5, -0.5)
-    axes.set_xlim(0, max(peak, capacity) / _GIB * 1.02)
+    axes.set_xlim(0, max(peak * reach, capacity * 1.02) / _GIB)
     axes.axvline(capacity / _GIB, color=INK, linestyle="--", linewidth=1.1)
     top = axes.get_xaxis_transform()
     axes.annotate(
@@ -103,7 +103,12 @@ def _waterfall(
 
 def _by_stage(axes: Axes, stages: list[float], capacity: float) -> None:
     hues = [ALARM if size > capacity else "#0072B2" for size in stages]
-    axes.bar(range(len(stages)), stages, width=0.72, color=hues)
+    axes.bar(range(len(stages)), stages, width=min(0.72, 0.12 * len(stages)), color=hues)
+    if len(stages) <= _MOST_FIGURES:
+        for stage, size in enumerate(stages):
+            axes.annotate(
+                f"{size:,.1f}", (stage, size), (0, 2), textcoords="offset points", ha="center", fontsize=SMALL
+            )
     axes.axhline(capacity, color=INK, linestyle="--", linewidth=1.1)
     axes.set_ylim(0, max(*stages, capacity) * 1.08)
     axes.set_xlim(-0.6, len(stages) - 0.4)

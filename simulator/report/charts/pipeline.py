@@ -33,7 +33,7 @@ class Bar:
 
 
 def pipeline_bars(activities: Any) -> list[Bar]:
-    """The passes of the last step, by stage: neighbouring kernels of one micro-batch and direction as one bar.
+    """The passes of the last step, by stage: neighbouring kernels of one micro-batch and way as one bar.
 
     Of a stage whose ranks are simulated one by one the first is shown.
     """
@@ -64,7 +64,7 @@ def draw_pipeline(saved: SavedResult) -> Figure | None:
     begin, end = min(bar.start_s for bar in bars), max(bar.end_s for bar in bars)
     unit, scale = time_unit(end - begin)
     band = min(0.5, max(0.12, 6.0 / len(stages)))
-    height = 1.15 + band * len(stages) + 0.65
+    height = 1.05 + band * len(stages) + 0.65
     idle = 1 - sum(bar.end_s - bar.start_s for bar in bars) / ((end - begin) * len(stages))
     title = f"The pipeline: the stages idle {percent(idle)} of the step"
     figure = new_figure(height, title, f"last step; numbers are micro-batches; {subject(saved.values)}")
@@ -97,9 +97,9 @@ def draw_pipeline(saved: SavedResult) -> Figure | None:
     axes.set_xlabel(f"time since the step began [{unit}]")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    _legend(
-        figure, {look[1]: look[0] for look in looks} | {"idle (bubble, waits)": IDLE}, left, height - 0.86
-    )
+    present = [look for look in (*_PHASES.values(), _OTHER) if look in looks]
+    entries = {name: hue for hue, name, _ in present} | {"idle (bubble, waits)": IDLE}
+    _legend(figure, entries, left, height - 0.88)
     return figure
 
 
@@ -126,7 +126,7 @@ def _legend(figure: Figure, entries: dict[str, str], left: float, up: float) -> 
     from matplotlib.patches import Rectangle
 
     width, height = figure.get_size_inches()
-    for name, hue in sorted(entries.items(), key=lambda entry: entry[0]):
+    for name, hue in entries.items():
         square = Rectangle(
             (left / width, up / height),
             0.14 / width,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from simulator.report.charts.style import DPI, MARGIN, SMALL, WIDTH, fitted, new_figure, place
 from simulator.report.palette import INK, QUIET, colour
 from simulator.report.saved import SavedResult
-from simulator.report.text import percent, quantity, shown, subject
+from simulator.report.text import percent, shown, subject
 from simulator.units import human
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def draw_roofline(saved: SavedResult) -> Figure | None:
     _scales(axes, points, peaks, widths)
     taken = _roofs(axes, peaks, widths, tall / width)
     hues = [colour(point.cause) for point in points]
-    sizes = [24 + 700 * point.share for point in points]
+    sizes = [30 + 900 * point.share for point in points]
     axes.scatter(
         [point.intensity for point in points], [point.speed for point in points], s=sizes, c=hues,
         edgecolors="white", linewidths=0.6, alpha=0.9, zorder=3,
@@ -89,7 +89,7 @@ def _scales(axes: Axes, points: list[Point], peaks: list[float], widths: list[fl
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(10, numticks=8))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axes.set_xlabel("arithmetic intensity [FLOP per byte of device memory]")
     axes.set_ylabel("speed reached [TFLOP/s]")
     axes.grid()
@@ -104,7 +104,7 @@ def _roofs(axes: Axes, peaks: list[float], widths: list[float], shape: float) ->
     for peak in peaks:
         start = min((peak / width for width in widths), default=left)
         lines.append([(start, peak), (right, peak)])
-        text = f"{human(peak * _TERA, 'compute')}"
+        text = f"{human(peak * _TERA, 'compute')} peak"
         labels.append(
             axes.annotate(
                 text, (right, peak), (-3, 3), textcoords="offset points", ha="right", fontsize=SMALL
@@ -117,14 +117,14 @@ def _roofs(axes: Axes, peaks: list[float], widths: list[float], shape: float) ->
         begin = max(left, low / width) * 1.3
         labels.append(
             axes.annotate(
-                human(width * _TERA, "bandwidth"),
+                f"{human(width * _TERA, 'bandwidth')} memory",
                 (begin, begin * width),
                 (-4, 4),
                 textcoords="offset points",
                 rotation=math.degrees(math.atan(slope)),
                 rotation_mode="anchor",
                 fontsize=SMALL,
-            )  # fmt: skip
+            )
         )
     axes.add_collection(LineCollection(lines, colors=INK, linewidths=1.2), autolim=False)
     canvas: Any = axes.figure.canvas
@@ -143,7 +143,7 @@ def _numbers(axes: Axes, points: list[Point], sizes: list[float], taken: list[Bo
     boxes = [*taken, *dots]
     frame = axes.bbox
     for number, ((x, y), radius) in enumerate(zip(places.tolist(), radii, strict=False), start=1):
-        wide, tall = (8.5 if number < 10 else 15.5) * DPI / 100, 11 * DPI / 100
+        wide, tall = (12 if number < 10 else 19) * DPI / 100, 12 * DPI / 100
         for distance, angle in ((d, a) for d in (8, 18, 30, 44, 60, 80) for a in range(45, 405, 30)):
             away = radius + distance * DPI / 100
             cx, cy = x + away * math.cos(math.radians(angle)), y + away * math.sin(math.radians(angle))

@@ -58,11 +58,14 @@ def house_style() -> Iterator[None]:
     """The settings of all charts; those of the user's matplotlibrc are set aside and come back."""
     import matplotlib as mpl
 
-    defaults = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
+    settings: Any = {
+        key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")
+    }
+    settings |= _SETTINGS
     with mpl.rc_context(), warnings.catch_warnings():
         # A character that the font lacks is drawn as a box, which is harmless and says enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        mpl.rcParams.update(defaults | _SETTINGS)
+        mpl.rcParams.update(settings)
         yield
 
 
@@ -128,7 +131,9 @@ def pictures(figure: Figure, name: str) -> Iterator[tuple[str, bytes]]:
     }
     for kind, metadata in nothing.items():
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        # Level 3 takes half the time of the default and a tenth more bytes.
+        options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata, **options)
         yield f"{name}.{kind}", buffer.getvalue()
 
 
@@ -145,6 +150,14 @@ def time_unit(span: float) -> tuple[str, float]:
         if span * scale >= 2:
             return unit, scale
     return "us", 1e6
+
+
+def beside(axes: Axes, text: str, x: float, y: float) -> None:
+    """Write a figure to the right of the end of a bar, legible on grid lines."""
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    axes.annotate(
+        text, (x, y), (5, 0), textcoords="offset points", va="center_baseline", fontsize=SMALL, bbox=ground
+    )
 
 
 def texts_of(figure: Figure) -> list[Text]:

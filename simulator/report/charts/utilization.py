@@ -16,7 +16,7 @@ from simulator.report.charts.style import (
     time_unit,
     widest,
 )
-from simulator.report.palette import FAINT, INK, QUIET, colour
+from simulator.report.palette import INK, QUIET, colour
 from simulator.report.saved import SavedResult
 from simulator.report.text import percent, resource_label, subject
 
@@ -28,15 +28,17 @@ _LONGEST_LABEL: Final = 2.4
 _MOST: Final = 24
 _FLOOR: Final = 0.96
 _REACH: Final = 0.86
+_GROUND: Final = "#F1F1F1"
 
 
 def draw_utilization(saved: SavedResult) -> Figure:
     """Utilisation of each kind over time, 0 to 100 % within its band; the figures are utilization.csv."""
     from matplotlib.collections import LineCollection, PolyCollection
 
-    mean = saved.values["utilization"]
     bands = _bands(saved.utilization)
-    kinds = sorted(bands, key=lambda kind: (-mean.get(kind, 0.0), kind))[:_MOST]
+    means = {kind: sum(use) / len(use) for kind, (_, use) in bands.items()}
+    mean = means | {kind: use for kind, use in saved.values["utilization"].items() if kind in bands}
+    kinds = sorted(bands, key=lambda kind: (-mean[kind], kind))[:_MOST]
     times = next(iter(bands.values()))[0] if bands else [0.0, 1.0]
     unit, scale = time_unit(times[-1] - times[0])
     height = 0.95 + _BAND * max(1, len(kinds)) + 0.65
@@ -45,7 +47,7 @@ def draw_utilization(saved: SavedResult) -> Figure:
     left = MARGIN + widest(figure, labels) + 0.12
     right = text_width(figure, "100.0 %", BODY) + 0.2
     axes = place(figure, left, 0.6, WIDTH - left - MARGIN - right, _BAND * max(1, len(kinds)))
-    outlines, tops, floors = [], [], []
+    outlines, tops, grounds = [], [], []
     end = (times[-1] - times[0]) * scale
     for row, kind in enumerate(kinds):
         moments, use = bands[kind]
@@ -53,19 +55,19 @@ def draw_utilization(saved: SavedResult) -> Figure:
         floor = row + _FLOOR
         outlines.append([(points[0][0], floor), *points, (points[-1][0], floor)])
         tops.append(points)
-        floors.append([(0.0, floor), (end, floor)])
+        grounds.append([(0.0, floor), (end, floor), (end, floor - _REACH), (0.0, floor - _REACH)])
         axes.text(
             1.02,
             row + 0.5,
-            percent(mean.get(kind, 0.0)),
+            percent(mean[kind]),
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=BODY,
         )
     hues = [colour(kind) for kind in kinds]
+    axes.add_collection(PolyCollection(grounds, facecolors=_GROUND, linewidths=0))
     axes.add_collection(PolyCollection(outlines, facecolors=hues, alpha=0.75, linewidths=0))
     axes.add_collection(LineCollection(tops, colors=hues, linewidths=0.9))
-    axes.add_collection(LineCollection(floors, colors=FAINT, linewidths=0.8))
     axes.text(
         1.02, -0.22, "mean", transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL, color=QUIET
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from simulator.scenario._near_misses import suggestion
 
 Loc = tuple[str | int, ...]
+_MOST_TRANSLATED: Final = 200
 
 
 class Finding(NamedTuple):
@@ -41,7 +42,7 @@ def translate(
     # A list whose items are wrong counts as too short besides.
     within = {tuple(error["loc"])[:length] for error in errors for length in range(1, len(error["loc"]))}
     own = [error for error in errors if error["type"] != "too_short" or tuple(error["loc"]) not in within]
-    found = [_finding(spec, data, error, block, extra_keys) for error in own]
+    found = [_finding(spec, data, error, block, extra_keys) for error in own[:_MOST_TRANSLATED]]
     # A misspelt key makes the right one missing as well: one mistake, told once.
     meant = {
         (*f.loc[:-1], f.message.split('"')[1]) for f in found if f.message.startswith("unknown key; did you")

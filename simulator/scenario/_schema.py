@@ -63,7 +63,7 @@ def _cluster(cluster: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: value for key, value in cluster.items() if key not in ("properties", "required")},
         "properties": own | short,
-        "oneOf": [{"required": ["nodes"]}, {"required": ["node_groups"]}],
+        "anyOf": [{"required": [key]} for key in ("nodes", "node_groups", "system")],
     }
 
 

@@ -1,8 +1,7 @@
-"""How results reach the terminal, and what folders are called."""
+"""How results reach the terminal, and what arguments mean."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
@@ -14,8 +13,6 @@ from simulator.errors import ClustersimError
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LONGEST_SLUG = 80
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
@@ -44,19 +41,6 @@ def write_json(document: object) -> None:
     """
     text = document if isinstance(document, str) else json.dumps(document, indent=2, allow_nan=False)
     say(_NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text).rstrip("\n"))
-
-
-def slug(name: str) -> str:
-    """A folder name for any scenario name; different names never share one.
-
-    Letters, digits, ``.``, ``_`` and ``-`` stay; a name that has anything else, or that a file system
-    reserves, gets eight digits of its SHA-256 behind what is left of it.
-    """
-    kept = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:_LONGEST_SLUG]
-    if kept == name and not _RESERVED.fullmatch(kept):
-        return kept
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{kept}-{digest}" if kept else digest
 
 
 def overrides_of(changes: list[str]) -> dict[str, str]:

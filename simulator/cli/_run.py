@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from simulator.cli._output import complain, console, overrides_of, say, slug, write_json
+from simulator.cli._output import complain, console, overrides_of, say, write_json
 from simulator.cli._progress import Report, progress
-from simulator.errors import EXIT_DONE, ClustersimError, PlanError, Problem, ScenarioError
+from simulator.errors import EXIT_DONE, ClustersimError, PlanError
 
 if TYPE_CHECKING:
     from simulator.analysis.result import Result
@@ -38,14 +38,14 @@ def run_scenario(
         ClustersimError: Whatever is wrong with the scenario, the plan or the folder.
     """
     from simulator.report import check_destination, print_report, result_json, write_result_folder
-    from simulator.scenario import load_scenario, resolved_yaml
+    from simulator.scenario import load_scenario, resolved_yaml, slug
 
     scenario = load_scenario(path, overrides_of(changes))
     folder = out if out is not None else None if as_json else RESULTS / slug(scenario.name)
     if folder is not None:
         check_destination(folder, force)
     with progress(quiet) as report:
-        result = _located(path, lambda: _simulate(scenario, report))
+        result = _located(scenario, lambda: _simulate(scenario, report))
         if folder is not None:
             write_result_folder(result, resolved_yaml(scenario), folder, force=force, charts=True)
     if as_json:
@@ -95,17 +95,17 @@ def _simulate(scenario: Scenario, report: Report) -> Result:
 
 
 def _checked(path: Path, overrides: dict[str, str]) -> str:
-    from simulator.run import plan
+    from simulator.program.plan import make_plan
     from simulator.scenario import load_scenario
 
     scenario = load_scenario(path, overrides)
-    _located(path, lambda: plan(scenario))
+    _located(scenario, lambda: make_plan(scenario))
     return f"{scenario.model.name}, {scenario.cluster.num_gpus} GPUs"
 
 
-def _located(path: Path, action: Callable[[], _T]) -> _T:
-    """What `action` returns; a plan that cannot be laid out is told with the file it stands in."""
+def _located(scenario: Scenario, action: Callable[[], _T]) -> _T:
+    """What `action` returns; a plan that cannot be laid out is told with the place of the key at fault."""
     try:
         return action()
     except PlanError as error:
-        raise ScenarioError(Problem(str(path), 0, 0, str(error))) from error
+        raise scenario.located(error) from error

@@ -45,11 +45,9 @@ def _find(kind: Kind, name: str, path: Sequence[str], preferred: Callable[[str],
     from simulator.catalog import UnknownEntry, entry, names
 
     try:
-        entry(kind, name)
+        return str(entry(kind, name)["name"])
     except UnknownEntry as unknown:
         suggestions = unknown.suggestions
-    else:
-        return name
     wanted = set(words(name))
     fitting = [each for each in names(kind) if wanted.issubset(words(each))]
     better = [each for each in fitting if preferred(each)]

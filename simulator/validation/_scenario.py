@@ -12,9 +12,9 @@ What an empty cell means (`—` where the cell may not be empty):
 | tie_word_embeddings | not tied |
 | global_batch_size | one micro-batch a replica |
 | gpus_per_node | 8, or all GPUs where there are fewer |
-| scale_up | the accelerator's own link does not follow from its name: refused, unless there is one GPU |
-| scale_out_gbps_per_gpu | that of the maker's reference system; refused without one, unless on one node |
-| precision | bf16 |
+| scale_up | that of the maker's reference system; refused without one, unless there is one GPU |
+| scale_out_gbps_per_gpu | as for scale_up; refused without a system, unless there is one node |
+| precision | bf16, or fp16 on a card without it |
 | degrees of parallelism | 1; data parallel: what is left of the GPUs |
 | data_parallel_sharding | none |
 | sequence_parallel | off |
@@ -23,9 +23,10 @@ What an empty cell means (`—` where the cell may not be empty):
 | optimizer | adam |
 | flash_attention | fused |
 
-What no column says follows from `gated_mlp`: with a gate the block is Llama's (RMSNorm, rotary positions, SiLU,
-no biases), without it is GPT-2's (LayerNorm, learned positions, GELU, biases). A table of learned positions is as
-long as the sequence, and the vocabulary is taken as it stands, without padding.
+What no column says follows from `gated_mlp`: with a gate the block is Llama's (RMSNorm, rotary positions,
+SiLU, no biases), without it is GPT-2's (LayerNorm, learned positions, GELU, biases). A table of learned
+positions is as long as the sequence, and the vocabulary is taken as it stands, without padding. The host is
+that of the maker's reference system, and so is the latency of a network of the row's bandwidth.
 """
 
 from __future__ import annotations
@@ -39,24 +40,23 @@ from simulator.validation._names import accelerator, interconnect, words
 
 Mapped = dict[str, Any]
 
-_REFERENCE_INJECTION: Final = {
-    "v100": 50,
-    "a100": 200,
-    "h100": 400,
-    "h200": 400,
-    "b200": 400,
-    "gb200": 400,
-    "b300": 800,
-    "gb300": 800,
+_REFERENCE_SYSTEMS: Final = {
+    "V100": "dgx-1",
+    "A100": "dgx-a100",
+    "H100": "dgx-h100",
+    "H200": "dgx-h200",
+    "B200": "dgx-b200",
+    "B300": "dgx-b300",
+    "GB200": "gb200-nvl72",
+    "GB300": "gb300-nvl72",
 }
-"""Network bandwidth per GPU of the maker's reference system [Gb/s].
+"""The maker's own system for a generation of cards; of other cards the one system that the catalogue has."""
 
-Source: NVIDIA, user guides of DGX-1 (4 x 100 Gb/s for 8 GPUs), DGX A100 (8 x 200), DGX H100/H200 and DGX B200
-(8 x 400), DGX B300 (8 x 800), GB200 NVL72 (400 a GPU), GB300 NVL72 (800 a GPU).
-"""
+_ANY_NETWORK: Final = "InfiniBand-NDR"
+"""Whose latency is taken where no system is known, and what stands in the block of a single node."""
 
-_NETWORK: Final = "InfiniBand-NDR"
-"""The network whose latency is taken; its bandwidth comes from the row."""
+_ANY_HOST: Final = "generic-2socket"
+"""Host where no system is known."""
 
 _LATENT_ATTENTION: Final = ("deepseekv2", "deepseekv3", "deepseekr1", "kimik2")
 """Models with multi-head latent attention, which `num_key_value_heads` and `head_dim` do not describe."""
@@ -74,11 +74,12 @@ def scenario_mapping(cells: Mapping[str, str]) -> Mapped:
         UnsupportedError: The row says something that a scenario cannot say, and what.
     """
     _refuse_other_workloads(cells)
+    cluster = _cluster(cells)
     return {
         "name": cells["id"],
-        "cluster": _cluster(cells),
+        "cluster": cluster,
         "model": _model(cells),
-        "training": _training(cells),
+        "training": _training(cells, cluster["accelerator"]),
         "parallelism": _parallelism(cells),
     }
 
@@ -161,16 +162,23 @@ def _mixture(cells: Mapping[str, str]) -> Mapped:
     }
 
 
-def _training(cells: Mapping[str, str]) -> Mapped:
+def _training(cells: Mapping[str, str], card: str) -> Mapped:
     return {
         "sequence_length": _count(cells, "sequence_length", 1),
         "micro_batch_size": _count(cells, "micro_batch_size", 1),
         "global_batch_size": _global_batch(cells),
-        "precision": _allowed("training", "precision", cells.get("precision", "bf16")),
+        "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
         "recompute": _allowed("training", "recompute", cells.get("recompute", "none")),
         "attention": "unfused" if _flag(cells, "flash_attention") is False else "fused",
     }
+
+
+def _usual_precision(card: str) -> str:
+    from simulator.catalog import entry
+
+    peaks: Any = entry("accelerators", card)["peak_flops"]
+    return "bf16" if "bf16" in peaks or "fp16" not in peaks else "fp16"
 
 
 def _parallelism(cells: Mapping[str, str]) -> Mapped:
@@ -204,32 +212,52 @@ def _cluster(cells: Mapping[str, str]) -> Mapped:
     if rest:
         message = f"{gpus} GPUs in nodes of {per_node} leave {rest}; unequal nodes are not expressed"
         raise UnsupportedError(("cluster", "nodes"), message)
-    link = cells.get("scale_up", "")
-    if not link and per_node > 1:
-        raise UnsupportedError(("cluster", "scale_up"), "not given, and several GPUs share a node")
-    card = accelerator(cells["gpu"], link)
+    card = accelerator(cells["gpu"], cells.get("scale_up", ""))
+    system = _reference_system(card)
+    domain = int(system.get("scale_up_domain", 0))
     return {
         "accelerator": card,
         "nodes": nodes,
         "gpus_per_node": per_node,
-        "scale_up": interconnect(link or "PCIe4"),
-        "scale_out": _scale_out(cells, card, nodes),
+        "scale_up": _scale_up(cells, system, card, per_node),
+        # A rack-wide domain joins whole nodes, and only as many as there are.
+        **({"scale_up_domain": min(domain, gpus)} if domain > per_node and domain % per_node == 0 else {}),
+        "scale_out": _scale_out(cells, system, card, nodes),
+        "host": system.get("host", _ANY_HOST),
     }
 
 
-def _scale_out(cells: Mapping[str, str], card: str, nodes: int) -> Mapped:
+def _scale_up(cells: Mapping[str, str], system: Mapping[str, Any], card: str, per_node: int) -> str:
+    if "scale_up" in cells:
+        return interconnect(cells["scale_up"])
+    if "scale_up" in system:
+        return str(system["scale_up"])
+    if per_node > 1:
+        raise UnsupportedError(("cluster", "scale_up"), f"not given, and no system with {card} is known")
+    return "PCIe4"
+
+
+def _scale_out(cells: Mapping[str, str], system: Mapping[str, Any], card: str, nodes: int) -> Mapped | str:
+    network = str(system.get("scale_out", _ANY_NETWORK))
     if "scale_out_gbps_per_gpu" in cells:
-        rate = cells["scale_out_gbps_per_gpu"]
-    else:
-        generation = next((word for word in card.casefold().split("-") if word in _REFERENCE_INJECTION), None)
-        if generation is None and nodes > 1:
-            message = (
-                f"scale_out_gbps_per_gpu is not given, and {card} has no reference system to take it from"
-            )
-            raise UnsupportedError(("cluster", "scale_out"), message)
-        # One node sends nothing over its network; the block wants a figure all the same.
-        rate = str(_REFERENCE_INJECTION[generation] if generation else 100)
-    return {"base": interconnect(_NETWORK), "bandwidth": f"{rate} Gb/s"}
+        return {"base": network, "bandwidth": f"{cells['scale_out_gbps_per_gpu']} Gb/s"}
+    if nodes > 1 and not system:
+        message = f"scale_out_gbps_per_gpu is not given, and no system with {card} is known"
+        raise UnsupportedError(("cluster", "scale_out"), message)
+    return network
+
+
+@cache
+def _reference_system(card: str) -> Mapping[str, Any]:
+    """The system that a card is at home in; empty where the catalogue has none, or several of equal right."""
+    from simulator.catalog import entry, names
+
+    home = next((_REFERENCE_SYSTEMS[part] for part in card.split("-") if part in _REFERENCE_SYSTEMS), None)
+    if home is not None:
+        return entry("systems", home)
+    systems = [entry("systems", name) for name in names("systems")]
+    with_card = [system for system in systems if system.get("accelerator") == card]
+    return with_card[0] if len(with_card) == 1 else {}
 
 
 def _data_parallel(cells: Mapping[str, str]) -> int:

@@ -1,0 +1,203 @@
+"""Rows of training files as scenarios: every column arrives, every gap has its rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from simulator.errors import UnsupportedError
+from simulator.scenario import Scenario, scenario_from_mapping
+from simulator.validation import scenario_mapping
+
+LLAMA = {
+    "id": "llama-70b",
+    "group": "g",
+    "workload": "pretrain",
+    "family": "decoder",
+    "model": "llama3-70b",
+    "num_hidden_layers": "80",
+    "hidden_size": "8192",
+    "num_attention_heads": "64",
+    "num_key_value_heads": "8",
+    "head_dim": "128",
+    "intermediate_size": "28672.0",
+    "gated_mlp": "True",
+    "vocab_size": "128256",
+    "tie_word_embeddings": "false",
+    "sequence_length": "8192",
+    "micro_batch_size": "1",
+    "global_batch_size": "512",
+    "gpu": "H100-SXM-80GB",
+    "num_gpus": "512",
+    "gpus_per_node": "8",
+    "scale_up": "NVLink4",
+    "scale_out_gbps_per_gpu": "200",
+    "precision": "bf16",
+    "tensor_parallel": "4",
+    "pipeline_parallel": "4",
+    "virtual_pipeline": "5",
+    "context_parallel": "2",
+    "data_parallel": "16",
+    "data_parallel_sharding": "optimizer",
+    "sequence_parallel": "true",
+    "pipeline_schedule": "interleaved_1f1b",
+    "recompute": "selective",
+    "optimizer": "adam",
+    "flash_attention": "False",
+}
+BARE = {
+    key: LLAMA[key]
+    for key in (
+        "id",
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "vocab_size",
+        "sequence_length",
+        "gpu",
+        "num_gpus",
+    )
+} | {"micro_batch_size": "2"}
+
+
+def scenario(cells: dict[str, str]) -> Scenario:
+    return scenario_from_mapping(scenario_mapping(cells))
+
+
+def test_every_column_arrives() -> None:
+    made = scenario(LLAMA)
+    model: Any = made.model
+    assert made.name == "llama-70b"
+    assert (model.num_hidden_layers, model.hidden_size, model.intermediate_size) == (80, 8192, 28672)
+    assert (model.num_attention_heads, model.num_key_value_heads, model.head_dim) == (64, 8, 128)
+    assert (model.vocab_size, model.tie_word_embeddings, model.gated_mlp) == (128256, False, True)
+    assert (model.norm, model.position_embedding, model.hidden_act) == ("rmsnorm", "rotary", "silu")
+    assert model.family == "decoder"
+    group = made.cluster.node_groups[0]
+    assert (group.nodes, group.gpus_per_node, made.cluster.num_gpus) == (64, 8, 512)
+    assert group.accelerator.name == "H100-SXM5-80GB"
+    assert group.scale_up.bandwidth == 450e9
+    assert group.scale_out.bandwidth == 25e9
+    training = made.training
+    assert (training.sequence_length, training.micro_batch_size, training.global_batch_size) == (8192, 1, 512)
+    assert (training.precision, training.optimizer, training.recompute) == ("bf16", "adam", "selective")
+    assert training.attention == "unfused"
+    plan = made.parallelism
+    assert (plan.tensor_parallel, plan.pipeline_parallel, plan.virtual_pipeline) == (4, 4, 5)
+    assert (plan.context_parallel, plan.data_parallel, plan.expert_parallel) == (2, 16, 1)
+    assert (plan.data_parallel_sharding, plan.sequence_parallel) == ("optimizer", True)
+    assert plan.pipeline_schedule == "interleaved_1f1b"
+
+
+def test_empty_cells_have_their_stated_meaning() -> None:
+    made = scenario(BARE)
+    model: Any = made.model
+    assert (model.num_key_value_heads, model.head_dim, model.intermediate_size) == (64, 128, 4 * 8192)
+    assert (model.gated_mlp, model.norm, model.position_embedding) == (False, "layernorm", "learned")
+    assert model.max_position_embeddings == 8192
+    assert made.training.global_batch_size == 2 * 512
+    assert (made.training.precision, made.training.optimizer) == ("bf16", "adam")
+    assert (made.training.recompute, made.training.attention) == ("none", "fused")
+    assert (made.parallelism.data_parallel, made.parallelism.data_parallel_sharding) == (512, "none")
+    assert made.parallelism.pipeline_schedule is None
+    group = made.cluster.node_groups[0]
+    assert (group.gpus_per_node, group.scale_up.bandwidth, group.scale_out.bandwidth) == (8, 450e9, 50e9)
+
+
+def test_data_parallel_is_what_is_left_of_the_gpus() -> None:
+    made = scenario(BARE | {"tensor_parallel": "8", "pipeline_parallel": "4"})
+    assert made.parallelism.data_parallel == 16
+    assert made.training.global_batch_size == 32
+
+
+def test_fewer_gpus_than_a_node_has_make_one_smaller_node() -> None:
+    made = scenario(LLAMA | {"num_gpus": "2", "data_parallel": "1"})
+    assert (made.cluster.node_groups[0].nodes, made.cluster.node_groups[0].gpus_per_node) == (1, 2)
+
+
+def test_sequence_parallel_means_nothing_without_tensor_parallel() -> None:
+    assert not scenario(LLAMA | {"tensor_parallel": "1"}).parallelism.sequence_parallel
+
+
+def test_experts_become_a_mixture() -> None:
+    moe = {
+        "family": "moe",
+        "num_experts": "8",
+        "num_experts_per_tok": "2",
+        "moe_intermediate_size": "32768",
+        "num_shared_experts": "0",
+    }
+    cells = {key: text for key, text in LLAMA.items() if key != "intermediate_size"}
+    model: Any = scenario(cells | moe).model
+    assert model.family == "decoder"
+    assert model.intermediate_size == model.mixture.moe_intermediate_size == 32768
+    assert (model.mixture.num_experts, model.mixture.num_experts_per_tok) == (8, 2)
+
+
+def test_a_rack_is_one_scale_up_domain() -> None:
+    rack = LLAMA | {"gpu": "GB200", "gpus_per_node": "4", "scale_up": "NVLink5"}
+    assert scenario(rack | {"num_gpus": "64"}).cluster.node_groups[0].domain == 64
+    assert scenario(rack | {"num_gpus": "512"}).cluster.node_groups[0].domain == 72
+
+
+@pytest.mark.parametrize(
+    ("gpu", "scale_up", "name"),
+    [
+        ("A100-SXM-80GB", "NVLink3", "A100-SXM4-80GB"),
+        ("A100-SXM-40GB", "NVLink3", "A100-SXM4-40GB"),
+        ("V100-SXM2-16GB", "NVLink2", "V100-SXM2-16GB"),
+        ("V100-SXM2-32GB", "NVLink2", "V100-SXM2-32GB"),
+        ("H100-SXM-80GB", "NVLink4", "H100-SXM5-80GB"),
+        ("B200-180GB", "NVLink5", "B200-SXM-180GB"),
+        ("RTX4090", "PCIe4", "RTX-4090"),
+        ("H200 141GB", "NVLink4", "H200-SXM-141GB"),
+        ("V100 PCIE 32GB", "PCIe3", "V100-PCIe-32GB"),
+    ],
+)
+def test_accelerators_are_found_under_the_names_of_others(gpu: str, scale_up: str, name: str) -> None:
+    cells = {key: text for key, text in LLAMA.items() if key != "precision"}
+    made = scenario(cells | {"gpu": gpu, "scale_up": scale_up})
+    assert made.training.precision == ("fp16" if "V100" in gpu else "bf16")
+    assert made.cluster.node_groups[0].accelerator.name == name
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"precision": "int3"}, '"int3" is not modelled'),
+        ({"workload": "lora"}, "adapters"),
+        ({"family": "diffusion"}, '"diffusion" is not modelled'),
+        ({"pipeline_schedule": "my-own"}, '"my-own" is not modelled'),
+        ({"optimizer": "lamb9"}, '"lamb9" is not modelled'),
+        ({"recompute": "some"}, '"some" is not modelled'),
+        ({"data_parallel_sharding": "half"}, '"half" is not modelled'),
+        ({"gpu": "Abacus-3000"}, '"Abacus-3000" is not in the catalogue'),
+        ({"gpu": "A100-PCIe"}, "A100-PCIe-40GB, A100-PCIe-80GB"),
+        ({"scale_up": "StringLink"}, '"StringLink" is not in the catalogue'),
+        ({"num_gpus": "12"}, "leave 4"),
+        ({"family": "moe"}, "without a number of experts"),
+        ({"num_experts": "8"}, "num_experts_per_tok"),
+        ({"model": "DeepSeek-V3 671B"}, "latent attention"),
+    ],
+)
+def test_what_a_scenario_cannot_say_is_refused_with_the_reason(change: dict[str, str], said: str) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        scenario_mapping(LLAMA | change)
+    assert said in str(caught.value)
+
+
+def test_a_head_size_that_does_not_follow_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="no multiple of 63 heads"):
+        scenario_mapping(BARE | {"num_attention_heads": "63"})
+
+
+def test_several_nodes_of_an_unknown_card_need_their_network() -> None:
+    lonely = BARE | {"gpu": "H800", "scale_up": "NVLink4-H800"}
+    with pytest.raises(UnsupportedError, match="scale_out_gbps_per_gpu is not given"):
+        scenario_mapping(lonely)
+    assert (
+        scenario_mapping(lonely | {"scale_out_gbps_per_gpu": "400"})["cluster"]["scale_out"]["bandwidth"]
+        == "400 Gb/s"
+    )
+    assert scenario_mapping(lonely | {"num_gpus": "8"})["cluster"]["nodes"] == 1

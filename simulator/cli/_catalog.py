@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from simulator.cli._output import print_table
+from simulator.cli._output import print_table, say
 from simulator.errors import ClustersimError
 
 if TYPE_CHECKING:
     from simulator.catalog import Kind
 
 _FIGURES: Final = "figures"
+_WORDS: Final = ("name", "vendor")
+"""What is no figure and has no source."""
 
 _MAIN: Final[dict[str, tuple[str, ...]]] = {
     "accelerators": ("peak_flops.bf16", "peak_flops.fp16", "memory_capacity", "memory_bandwidth", "tdp"),
@@ -57,11 +59,19 @@ def _show_entry(kind: Kind, name: str) -> None:
     from simulator.catalog import entry, figure
 
     block = entry(kind, name)
+    sources: dict[str, int] = {}
     rows = []
     for key, value in _leaves(block):
+        if key in _WORDS:
+            continue
         ground = figure(block, key) or {}
-        rows.append((key, _shown(value), str(ground.get("basis", "")), str(ground.get("source", ""))))
+        source = str(ground.get("source", ""))
+        number = f"[{sources.setdefault(source, len(sources) + 1)}]" if source else ""
+        rows.append((key, _shown(value), str(ground.get("basis", "")), number))
+    say(" - ".join(str(block[key]) for key in _WORDS if key in block))
     print_table(("figure", "value", "basis", "source"), rows)
+    for source, place in sources.items():
+        say(f"[{place}] {' '.join(source.split())}")
 
 
 def _leaves(block: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -70,10 +70,11 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numeric:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD if _draws_lines() else box.ASCII2, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD if _draws_lines() else box.ASCII2, pad_edge=False, show_edge=False)
     for number, head in enumerate(heads):
         justify: Literal["left", "right"] = "right" if numeric and number else "left"
-        table.add_column(Text(head), justify=justify, overflow="fold")
+        # Names stay whole, so that they can be copied; what stands beside them folds.
+        table.add_column(Text(head), justify=justify, overflow="fold", no_wrap=not number)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)

@@ -214,7 +214,7 @@ def _si(dimension: Dimension) -> str:
 def human(value: float, dimension: Dimension, digits: int = 3) -> str:
     """A rounded quantity for people: ``"3.35 TB/s"``, ``"74.5 GiB"``, ``"1.29 s"``."""
     if value == 0 or not math.isfinite(value):
-        return f"{value:g} {_CANONICAL[dimension][-1]}"
+        return f"{value:g} {_si(dimension)}"
     units = [u for u in _CANONICAL[dimension] if dimension != "bytes" or u in ("GiB", "MiB", "KiB", "B")]
     units = [u for u in units if u not in ("h", "min")] if abs(value) < 600 else units
     for unit in units:

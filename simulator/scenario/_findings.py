@@ -45,11 +45,10 @@ class Origin:
             label = self.overrides.get(path[:length])
             if label is not None:
                 return Position(label, 0, 0)
-        if self.config is not None and path[:1] == ("model",) and self.config.has(path[1:]) and len(path) > 1:
+        written = self.document is not None and self.document.has(path)
+        if self.config is not None and not written and path[:1] == ("model",) and self.config.has(path[1:]):
             return self.config.position(path[1:], of)
-        if self.document is None:
-            return Position(self.label, 0, 0)
-        return self.document.position(path, of)
+        return Position(self.label, 0, 0) if self.document is None else self.document.position(path, of)
 
 
 @dataclass(slots=True)

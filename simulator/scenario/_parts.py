@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from simulator import catalog
 from simulator.documents import KeyPath, load_document
-from simulator.errors import ClustersimError, ScenarioError, UnitError
+from simulator.errors import ScenarioError, UnitError
 from simulator.scenario._findings import Findings
 from simulator.scenario._messages import shown
 from simulator.units import dense
@@ -133,29 +133,32 @@ def _named(base: object, key: str, path: KeyPath, findings: Findings) -> dict[st
 
 
 def _from_config(name: object, folder: Path, findings: Findings) -> dict[str, Any] | None:
-    from simulator.importers.huggingface import transformer_from_config
+    from simulator.importers import ConfigError, transformer_from_config
 
     path = ("model", "config")
     if not isinstance(name, str) or not name:
         findings.add(path, f"expected the path of a config.json, not {shown(name)}")
         return None
+    file = folder / name
     try:
-        document = load_document(folder / name, what="model config", limit=_CONFIG_LIMIT, label=name)
-        # From here on, a mistake in a model's key is told with its place in the model's own file.
-        findings.origin.config = document
-        made, warnings = transformer_from_config(document.data)
+        document = load_document(file, what="model config", limit=_CONFIG_LIMIT)
     except ScenarioError as error:
-        if any(problem.line for problem in error.problems):
-            findings.problems += error.problems
-        else:
-            findings.add(path, f"{shown(name).removeprefix('the text ')}: {error.problems[0].message}")
+        for problem in error.problems:
+            if problem.line:
+                findings.problems.append(problem)
+            else:
+                findings.add(path, f"{shown(name).removeprefix('the text ')}: {problem.message}")
         return None
-    except (ClustersimError, ValueError) as error:
-        findings.add(path, f"{shown(name).removeprefix('the text ')}: {' '.join(str(error).split())[:300]}")
+    # From here on, a mistake in a model's key is told with its place in the model's own file.
+    findings.origin.config = document
+    try:
+        made, warnings = transformer_from_config(document.data)
+    except ConfigError as error:
+        findings.problems += [document.problem(problem.path, problem.message) for problem in error.problems]
         return None
     for warning in warnings:
         findings.warn(path, warning)
-    return {"name": Path(name).resolve().parent.name or "model", **made}
+    return {"name": file.resolve().parent.name or "model", **made}
 
 
 def _with_kind(data: dict[str, Any]) -> dict[str, Any]:

@@ -77,8 +77,10 @@ class Table:
                             f"{len(record)} cells in a table of {len(self.header)} columns",
                         )
                     )
-                cells = {name: text.strip() for name, text in zip(self.header, record, strict=True)}
-                yield Row(self.file, line, {k: v for k, v in cells.items() if v}, order, raw)
+                cells = {
+                    name: text for name, text in zip(self.header, map(str.strip, record), strict=True) if text
+                }
+                yield Row(self.file, line, cells, order, raw)
 
     def _open(self) -> IO[str]:
         # utf-8-sig takes a byte order mark as what it is; newline="" leaves line ends to the csv module.

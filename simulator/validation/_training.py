@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from typing import Final
 
 from simulator.errors import Problem
@@ -40,8 +41,9 @@ _COUNTS: Final = (
     "sharding_group_size",
 )
 _COUNTS_OR_ZERO: Final = ("num_shared_experts",)
-_NUMBERS: Final = ("scale_out_gbps_per_gpu",)
+_RATES: Final = ("scale_out_gbps_per_gpu",)
 _FLAGS: Final = ("gated_mlp", "tie_word_embeddings", "sequence_parallel", "flash_attention")
+_LARGEST_COUNT: Final = 10**9
 
 
 @measurement_kind
@@ -73,14 +75,11 @@ class TrainingRuns(MeasurementKind):
         for column in self.required:
             if column not in row.cells and column != "id":
                 yield row.problem(column, "an empty cell; this column must be filled")
-        for columns, least in ((_COUNTS, 1), (_COUNTS_OR_ZERO, 0)):
-            for column in columns:
-                yield from _problems_of_count(row, column, least)
-        for column in _NUMBERS:
-            yield from _problems_of_number(row, column)
-        for column in _FLAGS:
-            if row.cells.get(column, "true").lower() not in ("true", "false"):
-                yield row.problem(column, f'"{row.cells[column][:40]}" is neither true nor false')
+        for column, fault_of in _FAULTS:
+            text = row.cells.get(column)
+            fault = None if text is None else fault_of(text)
+            if fault is not None:
+                yield row.problem(column, fault)
 
     def measurement(self, cells: Mapping[str, str], metric: Metric) -> float | None:
         """Step time [s] (from the throughput where only that is given) or peak memory [GiB]."""
@@ -105,27 +104,33 @@ class TrainingRuns(MeasurementKind):
         }
 
 
-def _problems_of_count(row: Row, column: str, least: int) -> Iterable[Problem]:
-    text = row.cells.get(column)
-    if text is None:
-        return
+@lru_cache(maxsize=1 << 16)
+def _fault_of_count(text: str, least: int) -> str | None:
+    """What keeps a text from being a whole number; the same few texts come back in every row."""
     try:
         value = number(text)
     except ValueError as error:
-        yield row.problem(column, str(error))
-        return
-    if not value.is_integer() or not least <= value <= 1e9:
-        yield row.problem(column, f"{text[:40]} is not a whole number from {least} to 1,000,000,000")
+        return str(error)
+    if not value.is_integer() or not least <= value <= _LARGEST_COUNT:
+        return f"{text[:40]} is not a whole number from {least} to {_LARGEST_COUNT:,}"
+    return None
 
 
-def _problems_of_number(row: Row, column: str) -> Iterable[Problem]:
-    text = row.cells.get(column)
-    if text is None:
-        return
+def _fault_of_rate(text: str) -> str | None:
     try:
         value = number(text)
     except ValueError as error:
-        yield row.problem(column, str(error))
-        return
-    if value <= 0:
-        yield row.problem(column, f"{text[:40]} must be more than 0")
+        return str(error)
+    return None if value > 0 else f"{text[:40]} must be more than 0"
+
+
+def _fault_of_flag(text: str) -> str | None:
+    return None if text.lower() in ("true", "false") else f'"{text[:40]}" is neither true nor false'
+
+
+_FAULTS: Final[tuple[tuple[str, Callable[[str], str | None]], ...]] = (
+    *((column, partial(_fault_of_count, least=1)) for column in _COUNTS),
+    *((column, partial(_fault_of_count, least=0)) for column in _COUNTS_OR_ZERO),
+    *((column, _fault_of_rate) for column in _RATES),
+    *((column, _fault_of_flag) for column in _FLAGS),
+)

@@ -21,6 +21,10 @@ from simulator.validation._workers import OK, Cells, predict_rows
 _MOST_PROBLEMS: Final = 20
 """Mistakes that are listed; a foreign file would have one in each of a million rows."""
 
+_ROWS_BETWEEN_REPORTS: Final = 1000
+
+Progress = Callable[[float, str], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Validation:
@@ -63,7 +67,7 @@ def validate(
     sample_rows: int | None = None,
     workers: int = 1,
     force: bool = False,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Validation:
     """Check a whole file, predict the chosen rows, write the predictions, and score them.
 
@@ -85,7 +89,8 @@ def validate(
     regex = pattern(only)
     if out is not None:
         check_predictions_path(out, table.path, force=force)
-    chosen, count = _choose(table, kind, regex, sample_rows)
+    tell = progress or _untold
+    chosen, count = _choose(table, kind, regex, sample_rows, tell)
     scorers = {metric.name: Scorer(metric) for metric in kind.metrics}
     reasons: Counter[str] = Counter()
     rows = (row.cells for place, row in enumerate(table.rows()) if place in chosen)
@@ -98,8 +103,7 @@ def validate(
                 reasons[outcome.reason] += 1
             _score_row(kind, scorers, cells, outcome.values)
             done += 1
-            if progress is not None:
-                progress(done / count, f"predicting {done}/{count}")
+            tell(done / count, f"predicting {done:,}/{count:,}")
     return Validation(
         file=table.file,
         kind=kind.name,
@@ -110,8 +114,16 @@ def validate(
     )
 
 
+def _untold(_part: float, _what: str) -> None:
+    pass
+
+
 def _choose(
-    table: Table, kind: MeasurementKind, regex: re.Pattern[str] | None, sample_rows: int | None
+    table: Table,
+    kind: MeasurementKind,
+    regex: re.Pattern[str] | None,
+    sample_rows: int | None,
+    tell: Progress,
 ) -> tuple[set[int] | range, int]:
     """Places of the rows to predict, and how many; the whole file is checked on the way."""
     places: list[int] = []
@@ -119,6 +131,8 @@ def _choose(
     total = 0
     for place, row in enumerate(_checked(table, kind)):
         total += 1
+        if total % _ROWS_BETWEEN_REPORTS == 0:
+            tell(0.0, f"checking row {total:,}")
         group = kind.group(row.cells)
         if regex is not None and not (regex.search(row.cells["id"]) or regex.search(group)):
             continue

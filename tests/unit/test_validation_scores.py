@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import statistics
+import tracemalloc
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -234,3 +235,18 @@ def test_errors_are_not_rounded() -> None:
     scorer = Scorer(LENGTH)
     scorer.add("a", "g", 3.0, 3.0 + 1e-9)
     assert math.isclose(scorer.result().total.worst or 0.0, 1e-9 / 3.0, rel_tol=1e-6)
+
+
+def test_a_long_file_is_streamed(tmp_path: Path) -> None:
+    pad = "x" * 2000
+    path = tmp_path / "rods.csv"
+    with path.open("w") as stream:
+        stream.write("id,sort,guess,measured_m,pad\n")
+        stream.writelines(f"r{n},s,1,1,{pad}\n" for n in range(5000))
+    tracemalloc.start()
+    try:
+        assert validate(path, out=tmp_path / "p.csv", sample_rows=4000).rows == 4000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size / 4

@@ -1,1 +1,7 @@
-"""TODO."""
+"""Workload, plan and cluster together: the Program of a scenario."""
+
+from simulator.program.lower import Lowered, lower
+from simulator.program.plan import Plan, make_plan
+from simulator.program.schedules import SCHEDULES, Pass, schedule
+
+__all__ = ["SCHEDULES", "Lowered", "Pass", "Plan", "lower", "make_plan", "schedule"]

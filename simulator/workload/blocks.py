@@ -57,8 +57,8 @@ class Node:
         after: Earlier nodes of the same pass that must have ended; besides, nodes of one stream run in order.
         kept_bytes: Activations that come to stay until the backward pass [B].
         freed_bytes: Kept activations that the end of this node releases [B].
-        role: ``core`` marks what selective recomputation does again, ``weight_gradient`` what no other
-            node of the pass waits for.
+        role: ``core`` and ``core_output`` mark what selective recomputation does again (it drops what the
+            former keeps), ``weight_gradient`` what no other node of the pass waits for.
     """
 
     op: Kernel | Communication

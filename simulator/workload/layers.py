@@ -192,7 +192,7 @@ def _attention(layer: AttentionLayer, shard: Shard, name: str, propagate: bool) 
 
     kept = tokens * columns * element
     forward, backward = PassBuilder(list(into.forward)), PassBuilder(list(out.backward))
-    forward.add(core(backward=False), kept=kept, role="core")
+    forward.add(core(backward=False), kept=kept, role="core_output")
     for node in out.forward:
         forward.add(node.op, kept=node.kept_bytes)
     backward.add(core(backward=True), freed=kept)

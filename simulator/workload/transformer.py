@@ -173,12 +173,12 @@ def _attention_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) 
     scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
     if shard.attention == "fused":
         statistics = 4 * tokens * model.num_attention_heads // tp
-        into.add(_fused(model, shard), kept=tokens * query * element + statistics, role="core")
+        into.add(_fused(model, shard), kept=tokens * query * element + statistics, role="core_output")
     else:
         forward, _ = _unfused(model, shard)
         kept = (0, scores * element, tokens * query * element)
         for kernel, bytes_kept in zip(forward, kept, strict=True):
-            into.add(kernel, kept=bytes_kept, role="core")
+            into.add(kernel, kept=bytes_kept, role="core" if kernel is not forward[-1] else "core_output")
     into.add(operators.matmul("attention.output", tokens, width, query, shard.precision))
     into.add(_reduce(shard, "attention", tokens * width * element))
     into.add(_residual("attention.residual", residual * width, element))

@@ -1,0 +1,72 @@
+"""How much of every kind of capacity was in use, on average and over time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.analysis.window import Window
+from simulator.engine import Record
+from simulator.program import Lowered
+from simulator.units import PICOSECONDS
+
+
+def utilization(lowered: Lowered, record: Record, window: Window) -> dict[str, float]:
+    """Mean use of every kind of capacity that anything draws on, 0 to 1."""
+    kinds, values = utilization_over_time(lowered, record, window, bins=1)
+    return {kind: float(value[0]) for kind, value in zip(kinds, values, strict=True)}
+
+
+def utilization_over_time(
+    lowered: Lowered, record: Record, window: Window, bins: int
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Use of every kind of capacity in equal intervals of the window, shape [kinds, bins].
+
+    An activity draws its amounts evenly between the end of its delay and its own end; the use of a kind
+    is what is drawn over what all its capacities could have given.
+    """
+    program = lowered.program
+    classes, capacities = program.classes, program.capacities
+    edges = np.linspace(0.0, window.length / PICOSECONDS, bins + 1)
+    count = np.diff(classes.demand_ptr)[program.cls]
+    activity = np.repeat(np.arange(program.num_activities), count)
+    offset = np.arange(len(activity)) - np.repeat(np.cumsum(count) - count, count)
+    row = classes.demand_ptr[program.cls[activity]] + offset
+    capacity = classes.demand_capacity[row]
+    amount = classes.demand_amount[row].astype(np.float64)
+    start = (record.start + classes.delay[program.cls])[activity]
+    start = (np.minimum(start, record.end[activity] - 1) - window.begin) / PICOSECONDS
+    end = (record.end[activity] - window.begin) / PICOSECONDS
+    names = sorted(set(capacities.kinds))
+    code = {name: number for number, name in enumerate(names)}
+    kind_of = np.array([code[kind] for kind in capacities.kinds])
+    kind = kind_of[capacity]
+    used, values = [], []
+    for number, name in enumerate(names):
+        mine = kind == number
+        if not mine.any():
+            continue
+        drawn = np.diff(_drawn_until(edges, start[mine], end[mine], amount[mine]))
+        rate = float(capacities.rates[kind_of == number].sum())
+        used.append(name)
+        values.append(np.clip(drawn / (rate * np.diff(edges)), 0.0, 1.0))
+    return used, np.array(values).reshape(len(used), bins)
+
+
+def _drawn_until(
+    edges: NDArray[np.float64],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    amount: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Amount drawn before each edge: slopes that begin, less slopes that have ended."""
+    slope = amount / (end - start)
+
+    def ramps(begin: NDArray[np.float64]) -> NDArray[np.float64]:
+        order = np.argsort(begin, kind="stable")
+        position = np.searchsorted(begin[order], edges)
+        slopes = np.concatenate(([0.0], np.cumsum(slope[order])))[position]
+        offsets = np.concatenate(([0.0], np.cumsum((slope * begin)[order])))[position]
+        return edges * slopes - offsets
+
+    return ramps(start) - ramps(end)

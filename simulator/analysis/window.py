@@ -1,0 +1,42 @@
+"""The measured part of a record: from the end of the warm-up to the end of the last measured step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.engine import Record
+from simulator.program import Lowered
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Times in picoseconds.
+
+    Attributes:
+        begin: End of the last warm-up step; 0 without one.
+        end: End of the last measured step.
+        steps: Measured steps.
+        checkpoint: From the end of the last step to the end of the checkpoint behind it; 0 without one.
+    """
+
+    begin: int
+    end: int
+    steps: int
+    checkpoint: int
+
+    @property
+    def length(self) -> int:
+        """Length of the window."""
+        return self.end - self.begin
+
+
+def measured_window(lowered: Lowered, record: Record) -> Window:
+    """The window of a record."""
+    ends = [int(record.end[list(step)].max()) for step in lowered.step_ends]
+    begin = ends[lowered.warmup_steps - 1] if lowered.warmup_steps else 0
+    checkpoint = 0
+    if lowered.checkpoint:
+        checkpoint = int(np.max(record.end[list(lowered.checkpoint)])) - ends[-1]
+    return Window(begin, ends[-1], lowered.measured_steps, checkpoint)

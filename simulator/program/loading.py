@@ -1,0 +1,142 @@
+"""Samples on their way in and checkpoints on their way out: activities on storage, hosts and PCIe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from simulator.cost import read_demand, write_demand
+from simulator.engine import Label
+from simulator.errors import PlanError
+from simulator.program.plan import Plan
+from simulator.program.rows import Row, picoseconds, whole
+from simulator.program.templates import LANE, Template, TemplateBuilder
+from simulator.program.topology import NANOSECONDS, SLOT, Topology
+from simulator.specs.hardware import StorageSpec
+from simulator.specs.training import DataSpec
+
+READ_LANE, DECODE_LANE = 0, 1
+"""Lanes of the loader, behind those of all stages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Rows and template of one micro-batch's way from storage to the first stage of every replica.
+
+    Attributes:
+        rows: Rows, capacities absolute.
+        template: Read, decode, copy; its exit is the copy into device memory.
+    """
+
+    rows: tuple[Row, ...]
+    template: Template
+
+
+def loader_cores(data: DataSpec | None, plan: Plan) -> int:
+    """Cores that the loaders of one node keep busy: workers of all its GPUs, no more than it has."""
+    if data is None:
+        return 1
+    return min(plan.group.host.cpu_cores, data.loader_workers * _readers_per_node(plan))
+
+
+def make_loader(
+    data: DataSpec,
+    storage: StorageSpec | None,
+    plan: Plan,
+    topology: Topology,
+    *,
+    micro_batch_size: int,
+    loader_lane: int,
+) -> Loader:
+    """How one micro-batch is loaded: all replicas at once, each GPU's workers sharing its samples.
+
+    Reading waits `latency` for each request that one worker makes after the other, and draws bytes and
+    requests of all replicas on the storage servers and those of one node on its storage network; decoding
+    draws core time on the node's loader cores; the copy draws on PCIe.
+
+    Raises:
+        PlanError: There is no storage.
+    """
+    if storage is None:
+        raise PlanError(("data",), "samples need storage: cluster.storage is not given")
+    readers, local = plan.data_parallel, _readers_per_node(plan)
+    own = micro_batch_size * data.sample_size
+    requests = _requests(data) * micro_batch_size
+    spread = readers if storage.kind == "shared" else local
+    demand = read_demand(own * spread, requests * spread, storage)
+    demands = [(topology.shared[kind], whole(amount)) for kind, amount in demand.amounts.items()]
+    if storage.kind == "shared":
+        demands.append((SLOT["storage_network.read"], whole(own * local)))
+    workers = data.loader_workers
+    decode = (data.decode_time or 0.0) * micro_batch_size
+    decoding = ((SLOT["loader_cpu"], whole(decode * local * NANOSECONDS)),) if decode else ()
+    rows = (
+        Row(
+            Label("data.read", "data.read", "data"),
+            delay=picoseconds(storage.latency * requests / workers),
+            demands=tuple(demands),
+            absolute=True,
+        ),
+        Row(Label("data.decode", "data.decode", "data"), demands=decoding, absolute=True),
+        Row(
+            Label("data.copy", "data.copy", "data"),
+            demands=((SLOT["pcie.to_gpu"], whole(own)),),
+            absolute=True,
+        ),
+    )
+    into = TemplateBuilder()
+    read = into.add(loader_lane + READ_LANE, 0)
+    decoded = into.add(loader_lane + DECODE_LANE, 1, after=(read,))
+    into.add(LANE["copy"], 2, after=(decoded,))
+    return Loader(rows, into.build())
+
+
+def checkpoint_row(
+    topology: Topology, stage: int, storage: StorageSpec | None, state: int, largest: int, writers: int
+) -> tuple[Row, Row]:
+    """A stage's part of a synchronous checkpoint: off the device, then onto storage.
+
+    Args:
+        topology: Capacities.
+        stage: Which stage.
+        storage: Where to; all of it is written once.
+        state: Bytes of the whole stage, all its writers together.
+        largest: Bytes of the GPU that writes most.
+        writers: GPUs of the stage that write.
+
+    Raises:
+        PlanError: There is no storage.
+    """
+    if storage is None:
+        raise PlanError(("checkpoint",), "a checkpoint needs storage: cluster.storage is not given")
+    plan = topology.plan
+    per_node = min(writers, plan.group.gpus_per_node)
+    spread = state if storage.kind == "shared" else largest * per_node
+    demand = write_demand(spread, max(1, writers), storage)
+    demands = [(topology.shared[kind], whole(amount)) for kind, amount in demand.amounts.items()]
+    if storage.kind == "shared":
+        demands.append((topology.slot(stage, "storage_network.write"), whole(largest * per_node)))
+    copy = Row(
+        Label("checkpoint.copy", "checkpoint", "checkpoint"),
+        demands=((topology.slot(stage, "pcie.to_host"), whole(largest)),),
+        absolute=True,
+    )
+    write = Row(
+        Label("checkpoint.write", "checkpoint", "checkpoint"),
+        delay=picoseconds(demand.delay),
+        demands=tuple(demands),
+        absolute=True,
+    )
+    return copy, write
+
+
+def _readers_per_node(plan: Plan) -> int:
+    """GPUs of one node that load samples: one a tensor-parallel group of the first stage."""
+    per_node = max(1, plan.group.gpus_per_node // plan.tensor_parallel)
+    return min(plan.data_parallel, per_node)
+
+
+def _requests(data: DataSpec) -> float:
+    """Read requests for one sample."""
+    size = data.sample_size * data.samples_per_file
+    return (ceil(size / data.read_size) if data.read_size else 1) / data.samples_per_file

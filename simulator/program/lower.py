@@ -1,0 +1,304 @@
+"""Scenario -> Program: the steps of training as activities of one representative GPU a stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.engine import Label, Lanes, Pools, Program
+from simulator.program.loading import READ_LANE, Loader, checkpoint_row, loader_cores, make_loader
+from simulator.program.model import ModelParts, StageState, build_parts
+from simulator.program.plan import Plan, make_plan
+from simulator.program.rows import ClassFacts, Row, stamp
+from simulator.program.schedules import SCHEDULES, Pass, dependency, merged_order
+from simulator.program.stage import Pricer
+from simulator.program.stages import CompiledStage, compile_stages, send_rows
+from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
+from simulator.program.topology import SLOTS, Topology, make_topology
+from simulator.scenario import Scenario
+from simulator.specs.calibration import Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A Program and what the analysis must know to read its record.
+
+    Attributes:
+        program: The Program.
+        plan: The plan.
+        facts: Arithmetic and traffic of each class.
+        states: Resident memory of each stage.
+        step_ends: Activities that end each step, shape [steps][...].
+        checkpoint: Activities of the checkpoint after the last step; empty without one.
+        warmup_steps: Steps before the measured ones.
+        measured_steps: Steps that are measured.
+        warnings: What the user should know about the plan.
+    """
+
+    program: Program
+    plan: Plan
+    facts: ClassFacts
+    states: tuple[StageState, ...]
+    step_ends: tuple[tuple[int, ...], ...]
+    checkpoint: tuple[int, ...]
+    warmup_steps: int
+    measured_steps: int
+    warnings: tuple[str, ...]
+
+
+def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered:
+    """The Program of a scenario.
+
+    Raises:
+        PlanError: The plan does not go with the model, the batch or the cluster.
+        UnsupportedError: Something that is not modelled.
+    """
+    plan = make_plan(scenario)
+    topology = make_topology(scenario.cluster, plan, loader_cores=loader_cores(scenario.data, plan))
+    pricer = Pricer(plan, calibration or Calibration.load(), topology.shared.get("core"))
+    parts = build_parts(scenario, plan)
+    return _Lowering(scenario, plan, topology, pricer, parts).run()
+
+
+@dataclass(slots=True)
+class _Tables:
+    """Tables of rows in the order in which they are stamped, and where each begins."""
+
+    tables: list[tuple[int, list[Row]]]
+    size: int = 0
+
+    def add(self, stage: int, rows: list[Row]) -> int:
+        base = self.size
+        self.tables.append((stage, rows))
+        self.size += len(rows)
+        return base
+
+
+class _Lowering:
+    def __init__(
+        self, scenario: Scenario, plan: Plan, topology: Topology, pricer: Pricer, parts: ModelParts
+    ) -> None:
+        self.scenario, self.plan, self.topology, self.parts = scenario, plan, topology, parts
+        self.stages = plan.pipeline_parallel
+        self.loader_lane = self.stages * len(LANES)
+        self.assembly = Assembly()
+        self.tables = _Tables([])
+        self.compiled: list[CompiledStage] = compile_stages(scenario, plan, pricer, parts, self.assembly)
+        self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
+        self.sends = [
+            {
+                kind: self._send(stage, kind, rows)
+                for kind, rows in send_rows(scenario, plan, topology, pricer, stage).items()
+            }
+            for stage in range(self.stages)
+        ]
+        self.loader: Loader | None = None
+        if scenario.data is not None:
+            self.loader = make_loader(
+                scenario.data,
+                scenario.cluster.storage,
+                plan,
+                topology,
+                micro_batch_size=scenario.training.micro_batch_size,
+                loader_lane=self.loader_lane,
+            )
+            self.loader_class = self.tables.add(-1, list(self.loader.rows))
+            self.loader_template = self.assembly.register(self.loader.template)
+        self.join_class = self.tables.add(
+            -1, [Row(Label("step.join", "communication.all_reduce", "optimizer"))]
+        )
+        self.join_template = self.assembly.register(_single(self.loader_lane + READ_LANE + 2, 0))
+        self.copies: list[int] = []
+        self.step_ends: list[tuple[int, ...]] = []
+
+    def _send(self, stage: int, kind: str, row: Row) -> tuple[int, int]:
+        """Template and class base of a stage's send."""
+        lane = LANE["send_forward" if kind == "forward" else "send_backward"]
+        return self.assembly.register(_single(lane, 0)), self.tables.add(stage, [row])
+
+    def run(self) -> Lowered:
+        scenario, data = self.scenario, self.scenario.data
+        warmup = scenario.simulation.warmup_steps
+        if warmup is None:
+            warmup = 0 if data is None else data.prefetch + 1
+        steps = warmup + scenario.training.steps
+        order = merged_order(
+            SCHEDULES[self.plan.schedule](
+                self.stages, self.plan.num_micro_batches, self.plan.virtual_pipeline
+            ),
+            self.plan.virtual_pipeline,
+        )
+        for step in range(steps):
+            self._step(step, order)
+        checkpoint = self._checkpoint(steps - 1) if scenario.checkpoint is not None else ()
+        classes, facts = stamp(self.tables.tables, len(SLOTS))
+        arrays = self.assembly.arrays()
+        program = arrays.program(
+            capacities=self.topology.capacities,
+            lanes=self._lanes(),
+            pools=self._pools(),
+            classes=classes,
+            job=scenario.name,
+        )
+        return Lowered(
+            program=program,
+            plan=self.plan,
+            facts=facts,
+            states=self.parts.states,
+            step_ends=tuple(self.step_ends),
+            checkpoint=checkpoint,
+            warmup_steps=warmup,
+            measured_steps=scenario.training.steps,
+            warnings=self.plan.warnings,
+        )
+
+    def _step(self, step: int, order: list[tuple[int, Pass]]) -> None:
+        plan = self.plan
+        started = self.step_ends[-1] if self.step_ends else ()
+        begun = [False] * self.stages
+        output: dict[tuple[int, Pass], int] = {}
+        last_compute = [-1] * self.stages
+        final = plan.num_micro_batches - 1
+        for stage, item in order:
+            compiled = self.compiled[stage]
+            source = dependency(item, stage, self.stages, plan.virtual_pipeline)
+            after = [output[source]] if source is not None else []
+            if not begun[stage]:
+                after += [started[stage]] if started else []
+                begun[stage] = True
+            elif compiled.enters_on_communication:
+                after.append(last_compute[stage])
+            if source is None and item.kind == "forward" and self.loader is not None:
+                after.append(self._load(step, item.micro_batch))
+            template = compiled.template(item, reduces=item.micro_batch == final)
+            base = self.assembly.add(
+                template,
+                lane_base=stage * len(LANES),
+                class_base=self.class_base[stage],
+                stage=stage,
+                step=step,
+                micro_batch=item.micro_batch,
+                layer_base=plan.first_layer(stage, item.chunk),
+                after=after,
+            )
+            shape = self.assembly.templates[template]
+            last_compute[stage] = base + shape.exit
+            output[stage, item] = self._hand_over(step, stage, item, base + shape.exit)
+        self._update(step)
+
+    def _hand_over(self, step: int, stage: int, item: Pass, done: int) -> int:
+        """Sends a pass's output on; returns the activity that the receiver waits for."""
+        virtual = item.chunk * self.stages + stage
+        end = self.stages * self.plan.virtual_pipeline - 1 if item.kind == "forward" else 0
+        if virtual == end:
+            return done
+        template, class_base = self.sends[stage][item.kind]
+        return self.assembly.add(
+            template,
+            lane_base=stage * len(LANES),
+            class_base=class_base,
+            stage=stage,
+            step=step,
+            micro_batch=item.micro_batch,
+            after=(done,),
+        )
+
+    def _load(self, step: int, micro_batch: int) -> int:
+        """Loads one micro-batch, no further ahead than the prefetch allows; returns the copy's activity."""
+        assert self.loader is not None and self.scenario.data is not None
+        ahead = max(1, self.scenario.data.prefetch * self.plan.num_micro_batches)
+        freed = self.copies[len(self.copies) - ahead] if len(self.copies) >= ahead else -1
+        base = self.assembly.add(
+            self.loader_template,
+            lane_base=0,
+            class_base=self.loader_class,
+            stage=-1,
+            step=step,
+            micro_batch=micro_batch,
+            after=(freed,),
+        )
+        self.copies.append(base + self.loader.template.exit)
+        return self.copies[-1]
+
+    def _update(self, step: int) -> None:
+        """Reductions and norm on every stage, one join of them all, then the update."""
+        norms = []
+        for stage, compiled in enumerate(self.compiled):
+            template = compiled.before_join
+            base = self._stamp(template, stage, step)
+            norms.append(base + self.assembly.templates[template].exit)
+        joined = -1
+        if self.stages > 1 and self.scenario.training.gradient_clipping:
+            joined = self.assembly.add(
+                self.join_template, lane_base=0, class_base=self.join_class, stage=-1, step=step, after=norms
+            )
+        ends = []
+        for stage, compiled in enumerate(self.compiled):
+            template = compiled.after_join
+            base = self._stamp(template, stage, step, after=(joined, norms[stage]))
+            ends.append(base + self.assembly.templates[template].exit)
+        self.step_ends.append(tuple(ends))
+
+    def _stamp(self, template: int, stage: int, step: int, after: tuple[int, ...] = ()) -> int:
+        return self.assembly.add(
+            template,
+            lane_base=stage * len(LANES),
+            class_base=self.class_base[stage],
+            stage=stage,
+            step=step,
+            after=after,
+        )
+
+    def _checkpoint(self, step: int) -> tuple[int, ...]:
+        written = []
+        for stage, state in enumerate(self.parts.states):
+            rows = checkpoint_row(
+                self.topology,
+                stage,
+                self.scenario.cluster.storage,
+                state.checkpoint_bytes,
+                state.checkpoint_largest,
+                state.checkpoint_writers,
+            )
+            class_base = self.tables.add(stage, list(rows))
+            into = TemplateBuilder()
+            copied = into.add(LANE["copy"], 0)
+            into.add(LANE["compute"], 1, after=(copied,))
+            base = self.assembly.add(
+                self.assembly.register(into.build()),
+                lane_base=stage * len(LANES),
+                class_base=class_base,
+                stage=stage,
+                step=step,
+                after=self.step_ends[-1],
+            )
+            written.append(base + 1)
+        return tuple(written)
+
+    def _lanes(self) -> Lanes:
+        names = [f"stage{stage}.{name}" for stage in range(self.stages) for name, _ in LANES]
+        kinds = [kind for _ in range(self.stages) for _, kind in LANES]
+        owners = [f"stage{stage}" for stage in range(self.stages) for _ in LANES]
+        return Lanes(
+            (*names, "loader.read", "loader.decode", "job.join"),
+            (*kinds, "storage", "host", "join"),
+            (*owners, "storage", "loader", "job"),
+        )
+
+    def _pools(self) -> Pools:
+        capacity = int(self.plan.group.accelerator.memory_capacity)
+        owners = tuple(f"stage{stage}" for stage in range(self.stages))
+        return Pools(
+            names=tuple(f"{owner}.memory" for owner in owners),
+            owners=owners,
+            limits=np.full(self.stages, capacity, np.int64),
+            initial=np.array([state.resident_bytes for state in self.parts.states], np.int64),
+            blocking=np.zeros(self.stages, np.bool_),
+        )
+
+
+def _single(lane: int, cls: int) -> Template:
+    into = TemplateBuilder()
+    into.add(lane, cls)
+    return into.build()

@@ -1,0 +1,229 @@
+"""Templates: one pass as small arrays with local indices, stamped once for each time it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine import Capacities, Classes, Lanes, Pools, Program
+
+LANES: tuple[tuple[str, str], ...] = (
+    ("compute", "compute"),
+    ("tensor_parallel", "communication"),
+    ("data_parallel", "communication"),
+    ("send_forward", "communication"),
+    ("send_backward", "communication"),
+    ("copy", "copy"),
+)
+"""Name and kind of the lanes (streams) of every stage's representative."""
+
+LANE = {name: index for index, (name, _) in enumerate(LANES)}
+"""Local index of a lane by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A pass; all indices are local.
+
+    Attributes:
+        lane: Lane of each activity, relative to the stage unless `absolute`, shape [n].
+        cls: Class of each activity, relative to the table, shape [n].
+        layer: Layer relative to the chunk's first, -1 for none, shape [n].
+        dep_count: Dependencies of each activity, shape [n].
+        dep: Dependencies, local, in order of activity.
+        entry: The activity that waits for what comes from outside.
+        exit: The activity that what comes after waits for.
+    """
+
+    lane: NDArray[np.int32]
+    cls: NDArray[np.int32]
+    layer: NDArray[np.int32]
+    dep_count: NDArray[np.int64]
+    dep: NDArray[np.int32]
+    entry: int
+    exit: int
+
+    @property
+    def size(self) -> int:
+        """Activities."""
+        return len(self.lane)
+
+
+@dataclass(slots=True)
+class TemplateBuilder:
+    """Collects the activities of one pass; dependencies that lane order implies are left out."""
+
+    lanes: list[int] = field(default_factory=list)
+    classes: list[int] = field(default_factory=list)
+    layers: list[int] = field(default_factory=list)
+    deps: list[tuple[int, ...]] = field(default_factory=list)
+    exit: int | None = None
+
+    def add(self, lane: int, cls: int, after: Iterable[int] = (), layer: int = -1) -> int:
+        """Appends an activity and returns its local index."""
+        self.lanes.append(lane)
+        self.classes.append(cls)
+        self.layers.append(layer)
+        self.deps.append(tuple(sorted({a for a in after if a >= 0 and self.lanes[a] != lane})))
+        return len(self.lanes) - 1
+
+    def build(self, *, class_base: int = 0) -> Template:
+        """The finished template; its exit is the last activity unless `exit` says otherwise."""
+        return Template(
+            np.array(self.lanes, np.int32),
+            np.array(self.classes, np.int32) + np.int32(class_base),
+            np.array(self.layers, np.int32),
+            np.array([len(d) for d in self.deps], np.int64),
+            np.array([d for deps in self.deps for d in deps], np.int32),
+            0,
+            len(self.lanes) - 1 if self.exit is None else self.exit,
+        )
+
+
+@dataclass(slots=True)
+class Assembly:
+    """Instances of templates in the order of their activities' ids, and the edges between them.
+
+    `add` returns the instance's index; `first` and `last` turn it into ids of activities.
+    """
+
+    templates: list[Template] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
+    lane_base: list[int] = field(default_factory=list)
+    class_base: list[int] = field(default_factory=list)
+    layer_base: list[int] = field(default_factory=list)
+    stage: list[int] = field(default_factory=list)
+    step: list[int] = field(default_factory=list)
+    micro_batch: list[int] = field(default_factory=list)
+    base: list[int] = field(default_factory=list)
+    size: int = 0
+    edge_from: list[int] = field(default_factory=list)
+    edge_to: list[int] = field(default_factory=list)
+
+    def register(self, template: Template) -> int:
+        """Makes a template known."""
+        self.templates.append(template)
+        return len(self.templates) - 1
+
+    def add(
+        self,
+        template: int,
+        *,
+        lane_base: int,
+        class_base: int,
+        stage: int,
+        step: int,
+        micro_batch: int = -1,
+        layer_base: int = 0,
+        after: Iterable[int] = (),
+    ) -> int:
+        """Stamps a template; its entry waits for the activities `after`. Returns the first activity's id."""
+        shape = self.templates[template]
+        base = self.size
+        self.used.append(template)
+        self.lane_base.append(lane_base)
+        self.class_base.append(class_base)
+        self.layer_base.append(layer_base)
+        self.stage.append(stage)
+        self.step.append(step)
+        self.micro_batch.append(micro_batch)
+        self.base.append(base)
+        self.size += len(shape.lane)
+        for source in after:
+            if source >= 0:
+                self.edge_from.append(source)
+                self.edge_to.append(base + shape.entry)
+        return base
+
+    def arrays(self) -> AssembledArrays:
+        """All instances as the flat arrays of a Program."""
+        used = np.array(self.used, np.int64)
+        sizes = np.array([t.size for t in self.templates], np.int64)
+        offsets = _starts(sizes)
+        base = np.array(self.base, np.int64)
+        count = sizes[used]
+        source = np.arange(self.size, dtype=np.int64) + np.repeat(offsets[used] - base, count)
+        lane = _flat(self.templates, "lane")[source] + np.repeat(np.array(self.lane_base, np.int32), count)
+        cls = _flat(self.templates, "cls")[source] + np.repeat(np.array(self.class_base, np.int32), count)
+        layer = _flat(self.templates, "layer")[source]
+        layer_base = np.repeat(np.array(self.layer_base, np.int32), count)
+        dep_ptr, dep = self._dependencies(used, source, base)
+        return AssembledArrays(
+            lane=lane,
+            cls=cls,
+            dep_ptr=dep_ptr,
+            dep=dep,
+            tags={
+                "stage": np.repeat(np.array(self.stage, np.int32), count),
+                "step": np.repeat(np.array(self.step, np.int32), count),
+                "micro_batch": np.repeat(np.array(self.micro_batch, np.int32), count),
+                "layer": np.where(layer >= 0, layer + layer_base, -1).astype(np.int32),
+            },
+        )
+
+    def _dependencies(
+        self, used: NDArray[np.int64], source: NDArray[np.int64], base: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        local_count = _flat(self.templates, "dep_count")[source]
+        sizes = np.array([len(t.dep) for t in self.templates], np.int64)
+        per_instance = sizes[used]
+        starts = _starts(per_instance)
+        total = int(per_instance.sum())
+        index = np.arange(total, dtype=np.int64) + np.repeat(_starts(sizes)[used] - starts, per_instance)
+        local = _flat(self.templates, "dep")[index] + np.repeat(base, per_instance)
+        edge_to = np.array(self.edge_to, np.int64)
+        edge_from = np.array(self.edge_from, np.int64)
+        order = np.argsort(edge_to, kind="stable")
+        edge_to, edge_from = edge_to[order], edge_from[order]
+        extra = np.bincount(edge_to, minlength=self.size) if len(edge_to) else np.zeros(self.size, np.int64)
+        ptr = np.zeros(self.size + 1, np.int64)
+        np.cumsum(local_count + extra, out=ptr[1:])
+        dep = np.empty(int(ptr[-1]), np.int32)
+        local_rows = np.repeat(np.arange(self.size), local_count)
+        dep[ptr[local_rows] + np.arange(total) - _starts(local_count)[local_rows]] = local
+        if len(edge_to):
+            behind = np.arange(len(edge_to)) - _starts(extra)[edge_to]
+            dep[ptr[edge_to] + local_count[edge_to] + behind] = edge_from
+        return ptr, dep
+
+
+@dataclass(frozen=True, slots=True)
+class AssembledArrays:
+    """The activities of a Program, without what they draw on."""
+
+    lane: NDArray[np.int32]
+    cls: NDArray[np.int32]
+    dep_ptr: NDArray[np.int64]
+    dep: NDArray[np.int32]
+    tags: dict[str, NDArray[np.int32]]
+
+    def program(
+        self, capacities: Capacities, lanes: Lanes, pools: Pools, classes: Classes, job: str
+    ) -> Program:
+        """The Program over the given capacities, lanes, pools and classes."""
+        return Program(
+            capacities=capacities,
+            lanes=lanes,
+            pools=pools,
+            classes=classes,
+            lane=self.lane,
+            cls=self.cls,
+            dep_ptr=self.dep_ptr,
+            dep=self.dep,
+            tags=self.tags,
+            job=job,
+        )
+
+
+def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    starts = np.zeros(len(counts), np.int64)
+    np.cumsum(counts[:-1], out=starts[1:])
+    return starts
+
+
+def _flat(templates: Sequence[Template], name: str) -> NDArray[Any]:
+    return np.concatenate([getattr(template, name) for template in templates])

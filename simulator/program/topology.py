@@ -1,0 +1,122 @@
+"""Capacities of the cluster as the representatives see them, and the way from one GPU to another.
+
+Every stage has one representative GPU with the same slots, so a capacity's id is
+``stage * len(SLOTS) + slot``; what all share (the fabric's core, the storage servers) comes behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.cost import capacity_rates, storage_rates
+from simulator.engine import Capacities
+from simulator.program.plan import Plan
+from simulator.specs.hardware import ClusterSpec
+
+SLOTS: tuple[tuple[str, str, str], ...] = (
+    ("tensor", "tensor", "FLOP"),
+    ("vector", "vector", "FLOP"),
+    ("memory_bandwidth", "memory_bandwidth", "B"),
+    ("launch", "host", "ns"),
+    ("scale_up.send", "scale_up", "B"),
+    ("scale_up.receive", "scale_up", "B"),
+    ("scale_out.send", "scale_out", "B"),
+    ("scale_out.receive", "scale_out", "B"),
+    ("pcie.to_gpu", "pcie", "B"),
+    ("pcie.to_host", "pcie", "B"),
+    ("storage_network.read", "storage_network", "B"),
+    ("storage_network.write", "storage_network", "B"),
+    ("loader_cpu", "loader_cpu", "ns"),
+)
+"""Name, kind and unit of what every representative GPU (and its node) has."""
+
+SLOT = {name: index for index, (name, _, _) in enumerate(SLOTS)}
+"""Slot by name."""
+
+NANOSECONDS = 1_000_000_000
+"""Capacities of time (launching threads, loader cores) count nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Where capacities are and how transfers reach one another.
+
+    Attributes:
+        plan: The plan on the cluster.
+        capacities: Everything that can be drawn on.
+        shared: Id of each shared capacity by name: ``core``, ``storage_read``, ...
+    """
+
+    plan: Plan
+    capacities: Capacities
+    shared: dict[str, int]
+
+    def slot(self, stage: int, name: str) -> int:
+        """Id of one slot of a stage's representative."""
+        return stage * len(SLOTS) + SLOT[name]
+
+    def same_domain(self, source: int, destination: int) -> bool:
+        """Whether two stages' neighbouring ranks share a scale-up domain."""
+        stride, domain = self.plan.stride("pipeline"), self.plan.group.domain
+        return source * stride // domain == destination * stride // domain
+
+    def path(self, source: int, destination: int) -> tuple[int, ...]:
+        """Capacities that a transfer from one stage's GPU to another stage's GPU passes, in order."""
+        kind = "scale_up" if self.same_domain(source, destination) else "scale_out"
+        core = (self.shared["core"],) if kind == "scale_out" and "core" in self.shared else ()
+        return (self.slot(source, f"{kind}.send"), *core, self.slot(destination, f"{kind}.receive"))
+
+
+def make_topology(cluster: ClusterSpec, plan: Plan, *, loader_cores: int) -> Topology:
+    """The capacities of a plan's representatives and of what they share.
+
+    The fabric's core is a capacity only where it is oversubscribed: a non-blocking one never limits.
+
+    Args:
+        cluster: The cluster.
+        plan: The plan on it.
+        loader_cores: Cores that the loaders of one node may use.
+    """
+    group = plan.group
+    compute = capacity_rates(group.accelerator)
+    own = (
+        compute["tensor"],
+        compute["vector"],
+        compute["memory_bandwidth"],
+        NANOSECONDS * compute["host"],
+        group.scale_up.bandwidth,
+        group.scale_up.bandwidth,
+        group.scale_out.bandwidth,
+        group.scale_out.bandwidth,
+        group.host.pcie_bandwidth,
+        group.host.pcie_bandwidth,
+        group.host.storage_bandwidth,
+        group.host.storage_bandwidth,
+        float(NANOSECONDS * loader_cores),
+    )
+    stages = plan.pipeline_parallel
+    names = [f"stage{stage}.{name}" for stage in range(stages) for name, _, _ in SLOTS]
+    kinds = [kind for _, kind, _ in SLOTS] * stages
+    owners = [f"stage{stage}" for stage in range(stages) for _ in SLOTS]
+    units = [unit for _, _, unit in SLOTS] * stages
+    rates = list(own) * stages
+    shared: dict[str, int] = {}
+
+    def share(name: str, kind: str, owner: str, unit: str, rate: float) -> None:
+        shared[name] = len(names)
+        names.append(f"{owner}.{name}")
+        kinds.append(kind)
+        owners.append(owner)
+        units.append(unit)
+        rates.append(rate)
+
+    if cluster.fabric.oversubscription > 1:
+        injection = group.scale_out.bandwidth * cluster.num_gpus
+        share("core", "fabric_core", "fabric", "B", injection / cluster.fabric.oversubscription)
+    if cluster.storage is not None:
+        for name, rate in storage_rates(cluster.storage).items():
+            share(name, name, "storage", "op" if name.endswith("operations") else "B", rate)
+    whole = np.maximum(1, np.rint(np.array(rates, dtype=np.float64))).astype(np.int64)
+    return Topology(plan, Capacities(tuple(names), tuple(kinds), tuple(owners), whole, tuple(units)), shared)

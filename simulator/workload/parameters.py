@@ -1,0 +1,112 @@
+"""How many parameters a model has, counted from its shape."""
+
+from __future__ import annotations
+
+from simulator.specs.model import (
+    AttentionLayer,
+    ConvolutionLayer,
+    EmbeddingLayer,
+    Layer,
+    LayerListSpec,
+    LinearLayer,
+    ModelSpec,
+    NormLayer,
+    TransformerSpec,
+)
+
+
+def count_parameters(model: ModelSpec) -> int:
+    """All trainable parameters of a model, whole and on no particular GPU.
+
+    A transformer has its embedding, its position table where positions are learned, its layers, a last
+    norm and, unless the embedding is shared, a head; an encoder also the dense layer before its head.
+
+    Args:
+        model: A transformer or a list of layers.
+
+    Returns:
+        Number of parameters. Not counted: segment tables and poolers of encoders, relative-position
+        tables, extra heads for multi-token prediction, parameters that a framework adds by padding.
+
+    Source: shapes of the matrices; Vaswani et al., arXiv:1706.03762; Ainslie et al., arXiv:2305.13245
+        (grouped-query attention); DeepSeek-V2, arXiv:2405.04434 (latent attention).
+    """
+    if isinstance(model, LayerListSpec):
+        return sum(map(_of_layer, model.layers))
+    experts = 0 if model.mixture is None else model.mixture.num_experts
+    return _of_transformer(model, experts)
+
+
+def active_parameters(model: ModelSpec) -> int:
+    """Parameters that take part in the pass of one token: of the routed experts only those it visits.
+
+    Args:
+        model: A transformer or a list of layers; without routed experts all parameters are active.
+
+    Returns:
+        Number of parameters, the whole embedding included.
+    """
+    if isinstance(model, LayerListSpec) or model.mixture is None:
+        return count_parameters(model)
+    return _of_transformer(model, model.mixture.num_experts_per_tok)
+
+
+def _of_transformer(model: TransformerSpec, experts: int) -> int:
+    """The count with so many routed experts in each layer that has any."""
+    width = model.hidden_size
+    tables = model.vocab_size * (1 if model.tie_word_embeddings else 2)
+    tables += model.max_position_embeddings * (model.position_embedding == "learned")
+    head = _norm(model.norm, width) + (width * width + width) * (model.family == "encoder")
+    every = _attention(model) + model.norms_per_layer * _norm(model.norm, width)
+    dense = _mlp(model, model.intermediate_size)
+    mixture = model.mixture
+    if mixture is None:
+        return tables * width + head + model.num_hidden_layers * (every + dense)
+    leading = min(mixture.first_k_dense_replace, model.num_hidden_layers)
+    routed = width * mixture.num_experts
+    routed += (experts + mixture.num_shared_experts) * _mlp(model, mixture.moe_intermediate_size)
+    layers = model.num_hidden_layers * every + leading * dense + (model.num_hidden_layers - leading) * routed
+    return tables * width + head + layers
+
+
+def _attention(model: TransformerSpec) -> int:
+    width, heads = model.hidden_size, model.num_attention_heads
+    latent = model.latent_attention
+    if latent is not None:
+        query = heads * (latent.qk_nope_head_dim + latent.qk_rope_head_dim)
+        rank = latent.q_lora_rank
+        down = width * query if rank == 0 else width * rank + rank + rank * query
+        compressed = width * (latent.kv_lora_rank + latent.qk_rope_head_dim) + latent.kv_lora_rank
+        up = latent.kv_lora_rank * heads * (latent.qk_nope_head_dim + latent.v_head_dim)
+        return down + compressed + up + heads * latent.v_head_dim * width
+    query, keys = heads * model.head_dim, model.num_key_value_heads * model.head_dim
+    biases = (query + 2 * keys) * model.attention_bias + width * model.attention_output_bias
+    return width * (query + 2 * keys) + query * width + biases + 2 * model.head_dim * model.qk_norm
+
+
+def _mlp(model: TransformerSpec, inner: int) -> int:
+    up = inner * (2 if model.gated_mlp else 1)
+    return model.hidden_size * (up + inner) + (up + model.hidden_size) * model.mlp_bias
+
+
+def _norm(kind: str, features: int) -> int:
+    return features * (1 if kind == "rmsnorm" else 2)
+
+
+def _of_layer(layer: Layer) -> int:
+    match layer:
+        case LinearLayer():
+            return layer.in_features * layer.out_features + layer.out_features * layer.bias
+        case EmbeddingLayer():
+            return layer.num_embeddings * layer.embedding_dim
+        case NormLayer():
+            return _norm(layer.norm, layer.features)
+        case ConvolutionLayer():
+            window = layer.in_channels // layer.groups * layer.kernel_size**2
+            return window * layer.out_channels + layer.out_channels * layer.bias
+        case AttentionLayer():
+            width, heads = layer.hidden_size, layer.num_attention_heads
+            columns = width + 2 * (layer.num_key_value_heads or heads) * (width // heads)
+            return width * (columns + width) + (columns + width) * layer.bias
+        case _:
+            return 0

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from simulator.specs._base import Count, CountOrZero, Spec
 
 Activation = Literal["gelu", "relu", "silu", "squared_relu", "tanh", "sigmoid", "none"]
 Norm = Literal["rmsnorm", "layernorm", "batchnorm", "groupnorm"]
+
+
+def _divides(part: int | None, info: ValidationInfo, *wholes: str) -> int | None:
+    """Refuse a part that does not divide what it is a part of; a whole that is wrong itself has been told."""
+    for name in wholes:
+        whole = info.data.get(name)
+        if part is not None and whole is not None and whole % part:
+            raise ValueError(f"must divide {name}, but {whole} = {whole // part} x {part} + {whole % part}")
+    return part
 
 
 class MixtureSpec(Spec):
@@ -25,6 +34,13 @@ class MixtureSpec(Spec):
     """Experts that every token visits."""
     first_k_dense_replace: CountOrZero = 0
     """Leading layers that keep a dense MLP of `intermediate_size`."""
+
+    @field_validator("num_experts_per_tok")
+    @classmethod
+    def _no_more_than_there_are(cls, visited: int, info: ValidationInfo) -> int:
+        if visited > info.data.get("num_experts", visited):
+            raise ValueError(f"{visited} of only {info.data['num_experts']} experts (num_experts)")
+        return visited
 
 
 class LatentAttentionSpec(Spec):
@@ -94,6 +110,11 @@ class TransformerSpec(Spec):
     latent_attention: LatentAttentionSpec | None = None
     """Multi-head latent attention, if any."""
 
+    @field_validator("num_key_value_heads")
+    @classmethod
+    def _equal_groups_of_heads(cls, heads: int, info: ValidationInfo) -> int | None:
+        return _divides(heads, info, "num_attention_heads")
+
 
 class LinearLayer(Spec):
     """Fully connected layer."""
@@ -158,12 +179,25 @@ class ConvolutionLayer(Spec):
     """Side of the square input."""
     stride: Count = 1
     """Stride."""
-    padding: CountOrZero = 0
+    padding: CountOrZero = Field(default=0, validate_default=True)
     """Padding on each side."""
     groups: Count = 1
     """Groups; equal to the channels in a depthwise convolution."""
     bias: bool = False
     """Whether a bias is added."""
+
+    @field_validator("padding")
+    @classmethod
+    def _kernel_fits(cls, padding: int, info: ValidationInfo) -> int:
+        kernel, side = info.data.get("kernel_size"), info.data.get("input_size")
+        if kernel is not None and side is not None and kernel > side + 2 * padding:
+            raise ValueError(f"a kernel of {kernel} does not fit an input of {side} + 2 x {padding}")
+        return padding
+
+    @field_validator("groups")
+    @classmethod
+    def _equal_groups_of_channels(cls, groups: int, info: ValidationInfo) -> int | None:
+        return _divides(groups, info, "in_channels", "out_channels")
 
 
 class AttentionLayer(Spec):
@@ -181,6 +215,16 @@ class AttentionLayer(Spec):
     """Whether a token sees only what stands before it."""
     bias: bool = True
     """Biases on the projections."""
+
+    @field_validator("num_attention_heads")
+    @classmethod
+    def _equal_heads(cls, heads: int, info: ValidationInfo) -> int | None:
+        return _divides(heads, info, "hidden_size")
+
+    @field_validator("num_key_value_heads")
+    @classmethod
+    def _equal_groups_of_heads(cls, heads: int | None, info: ValidationInfo) -> int | None:
+        return _divides(heads, info, "num_attention_heads")
 
 
 class LossLayer(Spec):

@@ -61,7 +61,8 @@ class Result:
         peak_memory_bytes: Highest memory in use on any GPU.
         memory_capacity_bytes: Memory of that GPU.
         fits: Whether it fits.
-        memory_by_part: Part (``parameters``, ``gradients``, ``optimizer``, ``activations``, ...) -> bytes at the peak.
+        memory_by_part: Part (``parameters``, ``gradients``, ``optimizer``, ``activations``, ...) -> bytes
+            at the peak.
         memory_by_stage: Peak bytes of each pipeline stage.
         breakdown: Cause -> seconds of the step; adds up to `step_time_s`.
         bottlenecks: Ranked, the worst first.
@@ -77,7 +78,8 @@ class Result:
         activities: A row an activity: ``id, name, cause, phase, lane, owner, stage, step, micro_batch, layer,
             ready_s, start_s, end_s, limited_by, awaited``.
         operators: A row an operator and phase: ``name, cause, phase, count, time_s, flops, bytes,
-            peak_flops, memory_bandwidth, limited_by``; times and counts of one GPU of the busiest stage and step.
+            peak_flops, memory_bandwidth, limited_by``; times and counts of one GPU of the busiest stage in
+            the last measured step.
         utilization_timeline: ``time_s, kind, utilization`` in equal intervals over the measured steps.
         memory_timeline: ``time_s, stage, bytes``, a row a change.
     """

@@ -1,0 +1,49 @@
+"""What the figures of a result rest on: data sheets, measurements, assumptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from simulator.analysis.result import BasisNote
+from simulator.scenario import Scenario
+from simulator.specs.calibration import Calibration
+from simulator.specs.hardware import Figure
+
+_WEAKEST_FIRST = ("assumed", "measured", "datasheet")
+
+
+def basis_notes(scenario: Scenario, calibration: Calibration) -> list[BasisNote]:
+    """One note an input: the weakest basis among its figures, and which are assumed."""
+    group, storage = scenario.cluster.node_groups[0], scenario.cluster.storage
+    notes = [
+        _note(f"accelerator {group.accelerator.name}", group.accelerator.figures),
+        _note(f"scale-up {group.scale_up.name}", group.scale_up.figures),
+        _note(f"scale-out {group.scale_out.name}", group.scale_out.figures),
+        _note(f"host {group.host.name}", group.host.figures),
+    ]
+    if storage is not None:
+        notes.append(_note(f"storage {storage.name}", storage.figures))
+    fitted = sum(constant.basis == "fitted" for constant in calibration.constants.values())
+    notes.append(
+        BasisNote(
+            f"calibration {calibration.name}",
+            "measured",
+            f"{fitted} of {len(calibration.constants)} constants fitted to public measurements, "
+            "shared by all hardware; nothing is fitted to this accelerator or model",
+        )
+    )
+    return notes
+
+
+def _note(item: str, figures: Mapping[str, Figure]) -> BasisNote:
+    if not figures:
+        return BasisNote(item, "assumed", "figures as the scenario gives them")
+    found = {figure.basis for figure in figures.values()}
+    weakest = next(basis for basis in _WEAKEST_FIRST if basis in found)
+    assumed = sorted(name for name, figure in figures.items() if figure.basis == "assumed")
+    if "default" in assumed:
+        other = sorted(name for name, figure in figures.items() if figure.basis != "assumed")
+        detail = "assumed: all" + (f" but {', '.join(other)}" if other else "")
+    else:
+        detail = f"assumed: {', '.join(assumed)}" if assumed else next(iter(figures.values())).source
+    return BasisNote(item, weakest, detail)

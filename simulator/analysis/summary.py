@@ -1,0 +1,134 @@
+"""Record -> Result: throughput, MFU, breakdown, bottlenecks, memory, utilisation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from simulator.analysis.basis import basis_notes
+from simulator.analysis.breakdown import CHECKPOINT, time_by_cause
+from simulator.analysis.critical_path import share_by_resource
+from simulator.analysis.memory import memory_peak
+from simulator.analysis.result import Bottleneck, Result
+from simulator.analysis.tables import Tables
+from simulator.analysis.use import utilization
+from simulator.analysis.window import Window, measured_window
+from simulator.engine import Record
+from simulator.program import Lowered
+from simulator.scenario import Scenario
+from simulator.specs.calibration import Calibration
+from simulator.units import PICOSECONDS, human
+
+
+def step_seconds(lowered: Lowered, record: Record, scenario: Scenario) -> float:
+    """Time of a step [s]: mean of the measured ones, and the checkpoint's share of each step."""
+    window = measured_window(lowered, record)
+    interval = scenario.checkpoint.interval if scenario.checkpoint is not None else 1
+    return window.length / window.steps / PICOSECONDS + window.checkpoint / interval / PICOSECONDS
+
+
+def summarise(
+    scenario: Scenario,
+    lowered: Lowered,
+    record: Record,
+    calibration: Calibration,
+    *,
+    version: str,
+    wall_s: float,
+) -> Result:
+    """Everything that result.json says, and the tables beside it."""
+    window = measured_window(lowered, record)
+    breakdown = _breakdown(scenario, lowered, record, window)
+    step = math.fsum(breakdown.values())
+    memory = memory_peak(lowered, record)
+    fits = memory.peak <= memory.capacity
+    plan, training = lowered.plan, scenario.training
+    accelerator = plan.group.accelerator
+    model, hardware = _arithmetic(lowered)
+    peak = accelerator.peak_flops.get(training.precision)
+    tokens = training.global_batch_size * training.sequence_length / step
+    return Result(
+        name=scenario.name,
+        model=scenario.model.name,
+        accelerator=accelerator.name,
+        num_gpus=plan.num_gpus,
+        parallelism={
+            "tensor_parallel": plan.tensor_parallel,
+            "pipeline_parallel": plan.pipeline_parallel,
+            "virtual_pipeline": plan.virtual_pipeline,
+            "data_parallel": plan.data_parallel,
+            "num_micro_batches": plan.num_micro_batches,
+        },
+        step_time_s=step,
+        tokens_per_s=tokens if fits else None,
+        tokens_per_s_per_gpu=tokens / plan.num_gpus if fits else None,
+        samples_per_s=training.global_batch_size / step if fits else None,
+        model_tflops_per_gpu=model / step / 1e12 if fits else None,
+        mfu=model / step / peak if fits and peak else None,
+        hfu=hardware / step / peak if fits and peak else None,
+        peak_memory_bytes=memory.peak,
+        memory_capacity_bytes=memory.capacity,
+        fits=fits,
+        memory_by_part=memory.parts,
+        memory_by_stage=memory.by_stage,
+        breakdown=breakdown,
+        bottlenecks=_bottlenecks(lowered, record, window),
+        utilization=utilization(lowered, record, window),
+        basis=basis_notes(scenario, calibration),
+        warnings=_warnings(scenario, lowered, breakdown, step),
+        num_activities=lowered.program.num_activities,
+        num_events=record.num_events,
+        wall_s=wall_s,
+        player=record.player,
+        version=version,
+        seed=scenario.simulation.seed,
+        _tables=Tables(
+            lowered,
+            record,
+            window,
+            {str(name): value for name, value in accelerator.peak_flops.items()},
+            accelerator.memory_bandwidth,
+        ),
+    )
+
+
+def _breakdown(scenario: Scenario, lowered: Lowered, record: Record, window: Window) -> dict[str, float]:
+    """Seconds of a step by cause, the mean over stages; the largest first."""
+    share = lowered.plan.pipeline_parallel * window.steps * PICOSECONDS
+    seconds = {cause: time / share for cause, time in time_by_cause(lowered, record, window).items()}
+    if window.checkpoint and scenario.checkpoint is not None:
+        stall = window.checkpoint / scenario.checkpoint.interval / PICOSECONDS
+        seconds[CHECKPOINT] = seconds.get(CHECKPOINT, 0.0) + stall
+    return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _arithmetic(lowered: Lowered) -> tuple[float, float]:
+    """FLOP of one GPU in one step, the mean over stages: what the model needs, and with recomputation."""
+    program, facts = lowered.program, lowered.facts
+    measured = program.tags["step"] == len(lowered.step_ends) - 1
+    count = np.bincount(program.cls[measured], minlength=len(facts.flops)).astype(np.float64)
+    needed = float(count @ facts.model_flops)
+    again = np.array([label.phase == "recompute" for label in program.classes.labels])
+    matrix = facts.model_flops > 0
+    extra = float(count[again] @ facts.flops[again]) if again.any() else 0.0
+    stages = lowered.plan.pipeline_parallel
+    hardware = float(count[matrix] @ facts.flops[matrix]) + extra
+    return needed / stages, hardware / stages
+
+
+def _bottlenecks(lowered: Lowered, record: Record, window: Window) -> list[Bottleneck]:
+    shares = share_by_resource(lowered, record, window)
+    ranked = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    return [Bottleneck(resource, share) for resource, share in ranked]
+
+
+def _warnings(scenario: Scenario, lowered: Lowered, breakdown: dict[str, float], step: float) -> list[str]:
+    warnings = [*scenario.warnings, *lowered.warnings]
+    stall = breakdown.get("data_stall", 0.0)
+    if stall > 0.05 * step:
+        warnings.append(
+            f"the job starves on data: GPUs wait {human(stall, 'time')} of each step "
+            f"({stall / step:.0%}) for samples"
+        )
+    return warnings

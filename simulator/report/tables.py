@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,16 +41,22 @@ def to_csv(frame: pd.DataFrame) -> bytes:
     Text that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``) gets
     an apostrophe in front, which `from_csv` takes away again.
     """
+    import csv
+
     safe = frame.copy(deep=False)
+    quoting: Literal[0, 2] = csv.QUOTE_MINIMAL
     for column in safe.columns:
-        if safe[column].dtype.kind not in "iufb":
-            texts = safe[column].astype(object)
-            changed = {
-                text: f"'{text}" for text in texts.unique() if isinstance(text, str) and _FORMULA.match(text)
-            }
-            if changed:
-                safe[column] = texts.map(lambda text, changed=changed: changed.get(text, text))
-    text: str = safe.to_csv(index=False, lineterminator="\n")
+        if safe[column].dtype.kind in "iufb":
+            continue
+        texts = safe[column].astype(object)
+        known = [text for text in texts.unique() if isinstance(text, str)]
+        changed = {text: f"'{text}" for text in known if _FORMULA.match(text)}
+        if changed:
+            safe[column] = texts.map(lambda text, changed=changed: changed.get(text, text))
+        if any("\r" in text for text in known):
+            # The csv module leaves a lone carriage return bare, and readers then see the end of a line.
+            quoting = csv.QUOTE_NONNUMERIC
+    text: str = safe.to_csv(index=False, lineterminator="\n", quoting=quoting)
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -64,18 +70,17 @@ def from_csv(name: str, data: bytes) -> pd.DataFrame:
 
     import pandas as pd
 
-    frame = pd.read_csv(
-        io.BytesIO(data), dtype=dict.fromkeys(TEXTS[name], "str"), keep_default_na=False, na_values={},
-        encoding="utf-8", float_precision="round_trip", low_memory=False,
-    )  # fmt: skip
+    # Every cell as text first: float() reads back exactly what was written, whatever the version of pandas.
+    frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8")
     missing = [column for column in (*NUMBERS[name], *TEXTS[name]) if column not in frame.columns]
     if missing:
         raise ValueError(f"column {missing[0]} is missing")
     for column, kind in NUMBERS[name].items():
-        numbers: Any = pd.to_numeric(frame[column].replace("", None))
-        frame[column] = (
-            numbers.astype("int64") if kind == "int" and not numbers.hasnans else numbers.astype("float64")
-        )
+        cells = frame[column].tolist()
+        if kind == "int" and "" not in cells:
+            frame[column] = pd.Series([int(float(cell)) for cell in cells], dtype="int64")
+        else:
+            frame[column] = pd.Series([float(cell or "nan") for cell in cells], dtype="float64")
     for column in TEXTS[name]:
         frame[column] = frame[column].map(_restored)
     return frame

@@ -46,7 +46,7 @@ def draw_breakdown(saved: SavedResult) -> Figure:
     for row, text, length in zip(rows, figures, lengths, strict=True):
         beside(axes, text, length, row)
     axes.set_yticks(rows, labels)
-    axes.set_ylim(len(causes) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(causes)) - 0.5, -0.5)
     axes.set_xlim(0, longest)
     axes.set_xlabel(f"time of a step [{unit}]")
     quiet_frame(axes)

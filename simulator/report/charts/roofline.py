@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from simulator.report.charts.style import DPI, MARGIN, SMALL, WIDTH, fitted, new_figure, place
+from simulator.report.charts.style import DPI, MARGIN, SMALL, WIDTH, fitted, new_figure, place, text_width
 from simulator.report.palette import INK, QUIET, colour
 from simulator.report.saved import SavedResult
 from simulator.report.text import percent, shown, subject
@@ -20,6 +20,10 @@ _HEIGHT: Final = 5.6
 _LIST: Final = 3.0
 _NAMED: Final = 14
 _TERA: Final = 1e12
+_PIXEL: Final = DPI / 72
+"""Pixels in a point of type."""
+_ANGLES: Final = (90, 270, 0, 180, 60, 120, 240, 300, 30, 150, 210, 330)
+"""Directions in which a number is tried beside its point: above first."""
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top [px]."""
@@ -71,7 +75,7 @@ def draw_roofline(saved: SavedResult) -> Figure | None:
         [point.intensity for point in points], [point.speed for point in points], s=sizes, c=hues,
         edgecolors="white", linewidths=0.6, alpha=0.9, zorder=3,
     )  # fmt: skip
-    _numbers(axes, points[:_NAMED], sizes, taken)
+    _numbers(figure, points[:_NAMED], sizes, taken)
     _key(figure, points, left + width + 0.3)
     return figure
 
@@ -114,57 +118,96 @@ def _roofs(axes: Axes, peaks: list[float], widths: list[float], shape: float) ->
     for width in widths:
         top = max(peaks, default=high)
         lines.append([(low / width, low), (top / width, top)])
-        begin = max(left, low / width) * 1.3
+        middle = math.sqrt(max(left, low / width) * min(right, top / width))
         labels.append(
             axes.annotate(
                 f"{human(width * _TERA, 'bandwidth')} memory",
-                (begin, begin * width),
+                (middle, middle * width),
                 (-4, 4),
                 textcoords="offset points",
                 rotation=math.degrees(math.atan(slope)),
                 rotation_mode="anchor",
+                ha="center",
                 fontsize=SMALL,
             )
         )
     axes.add_collection(LineCollection(lines, colors=INK, linewidths=1.2), autolim=False)
     canvas: Any = axes.figure.canvas
     extents = [label.get_window_extent(canvas.get_renderer()) for label in labels]
-    return [(box.x0, box.y0, box.x1, box.y1) for box in extents]
+    return [(box.x0, box.y0, box.x1, box.y1) for box in extents] + _along(axes, lines)
 
 
-def _numbers(axes: Axes, points: list[Point], sizes: list[float], taken: list[Box]) -> None:
+def _along(axes: Axes, lines: list[list[tuple[float, float]]]) -> list[Box]:
+    """Small boxes along the roofs, so that no number is written across them."""
+    boxes: list[Box] = []
+    for line in lines:
+        (x0, y0), (x1, y1) = axes.transData.transform(line).tolist()
+        pieces = max(1, int(math.hypot(x1 - x0, y1 - y0) / 8))
+        for piece in range(pieces + 1):
+            x, y = x0 + (x1 - x0) * piece / pieces, y0 + (y1 - y0) * piece / pieces
+            boxes.append((x - 2, y - 2, x + 2, y + 2))
+    return boxes
+
+
+def _numbers(figure: Figure, points: list[Point], sizes: list[float], taken: list[Box]) -> None:
     """Number the points where nothing else stands, with a thin line where that is not beside the point."""
-    places = axes.transData.transform([(point.intensity, point.speed) for point in points])
-    radii = [math.sqrt(size / math.pi) * DPI / 72 for size in sizes]
-    dots: list[Box] = [
-        (x - 0.7 * r, y - 0.7 * r, x + 0.7 * r, y + 0.7 * r)
-        for (x, y), r in zip(places.tolist(), radii, strict=False)
-    ]
-    boxes = [*taken, *dots]
+    axes = figure.axes[0]
+    places = [(x, y) for x, y in axes.transData.transform([(p.intensity, p.speed) for p in points]).tolist()]
+    radii = [math.sqrt(size / math.pi) * _PIXEL for size, _ in zip(sizes, points, strict=False)]
+    boxes = [*taken]
+    for (x, y), radius in zip(places, radii, strict=True):
+        boxes.append((x - 0.7 * radius, y - 0.7 * radius, x + 0.7 * radius, y + 0.7 * radius))
     frame = axes.bbox
-    for number, ((x, y), radius) in enumerate(zip(places.tolist(), radii, strict=False), start=1):
-        wide, tall = (12 if number < 10 else 19) * DPI / 100, 12 * DPI / 100
-        for distance, angle in ((d, a) for d in (8, 18, 30, 44, 60, 80) for a in range(45, 405, 30)):
-            away = radius + distance * DPI / 100
-            cx, cy = x + away * math.cos(math.radians(angle)), y + away * math.sin(math.radians(angle))
+    for members in _neighbours(places):
+        text = ", ".join(str(member + 1) for member in members)
+        wide, tall = text_width(figure, text) * DPI + 6, 12 * _PIXEL
+        (x, y), radius = places[members[0]], radii[members[0]]
+        for distance, angle in ((d, a) for d in (0, 10, 22, 36, 52, 72, 96) for a in _ANGLES):
+            away = radius + 3 * _PIXEL + distance * _PIXEL
+            cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+            cx, cy = x + (away + wide / 2) * cosine, y + (away + tall / 2) * sine
             box = (cx - wide / 2, cy - tall / 2, cx + wide / 2, cy + tall / 2)
             inside = frame.x0 < box[0] and box[2] < frame.x1 and frame.y0 < box[1] and box[3] < frame.y1
-            if inside and not any(_overlap(box, other) for other in boxes):
+            clear = inside and not any(_overlap(box, other) for other in boxes)
+            if clear and (distance or _belongs((cx, cy), members, places, radii)):
                 boxes.append(box)
-                _write_number(axes, number, (x, y), (cx, cy), distance > 8)
+                _write_number(axes, text, (x, y), (cx, cy), line=distance > 0)
                 break
 
 
+def _belongs(
+    label: tuple[float, float], members: list[int], places: list[tuple[float, float]], radii: list[float]
+) -> bool:
+    """Whether the eye gives a label to its own point and to no other one near it."""
+    gaps = [math.dist(label, place) - radius for place, radius in zip(places, radii, strict=True)]
+    own = min(gaps[member] for member in members)
+    return all(gap > own + 5 * _PIXEL for index, gap in enumerate(gaps) if index not in members)
+
+
+def _neighbours(places: list[tuple[float, float]]) -> list[list[int]]:
+    """Points that the eye cannot tell apart, together: they share one label."""
+    groups: list[list[int]] = []
+    for index, (x, y) in enumerate(places):
+        for group in groups:
+            first = places[group[0]]
+            if math.hypot(x - first[0], y - first[1]) < 6 * _PIXEL and len(group) < 4:
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return groups
+
+
 def _write_number(
-    axes: Axes, number: int, at: tuple[float, float], to: tuple[float, float], line: bool
+    axes: Axes, text: str, at: tuple[float, float], to: tuple[float, float], *, line: bool
 ) -> None:
-    offset = ((to[0] - at[0]) * 72 / DPI, (to[1] - at[1]) * 72 / DPI)
+    offset = ((to[0] - at[0]) / _PIXEL, (to[1] - at[1]) / _PIXEL)
     data = axes.transData.inverted().transform(at)
     arrow = (
         {"arrowstyle": "-", "color": QUIET, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2} if line else None
     )
     axes.annotate(
-        str(number), (float(data[0]), float(data[1])), offset, textcoords="offset points", ha="center",
+        text, (float(data[0]), float(data[1])), offset, textcoords="offset points", ha="center",
         va="center", fontsize=SMALL, color=INK, arrowprops=arrow, zorder=4,
     )  # fmt: skip
 

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import re
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from test_report_sample import GIB, make_result
+
+from simulator.analysis.result import Bottleneck, Result
+from simulator.report import print_report
+from simulator.report.text import apportion, cause_label, family, grouped, shown, told
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+NASTY = "\x1b[31m<script>$x^2$[bold]\u202e\r\nname\ud800\x00"
+
+
+def report(result: Result, width: int = 80, encoding: str = "utf-8", colour: bool = False) -> str:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, newline="")
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=colour,
+        color_system="truecolor" if colour else None,
+        legacy_windows=False,
+    )
+    print_report(result, Path("results/sample"), console)
+    stream.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def test_the_report_reads_like_this() -> None:
+    assert report(make_result()) == (GOLDEN / "report.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("width", [20, 40, 61, 80, 120, 300])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp437"])
+def test_no_line_is_wider_than_the_terminal(width: int, encoding: str) -> None:
+    result = dataclasses.replace(
+        make_result(), fits=False, tokens_per_s=None, model="m" * 90, warnings=["w" * 300]
+    )
+    text = report(result, width, encoding)
+    assert max(cell_len(line) for line in text.splitlines()) <= width
+
+
+def test_a_pipe_gets_no_colours_and_a_terminal_does() -> None:
+    assert "\x1b" not in report(make_result())
+    assert "\x1b[" in report(make_result(), colour=True)
+
+
+def test_a_terminal_without_utf8_gets_bars_of_ascii() -> None:
+    text = report(make_result(), encoding="ascii")
+    assert text.isascii()
+    assert "####" in text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_cannot_steer_the_terminal(encoding: str) -> None:
+    result = dataclasses.replace(
+        make_result(), name=NASTY, model=NASTY, accelerator=NASTY, warnings=[NASTY], player=NASTY,
+        breakdown={NASTY: 0.2}, memory_by_part={NASTY: GIB}, bottlenecks=[Bottleneck(NASTY, 1.0, 1.0)],
+    )  # fmt: skip
+    text = report(result, 120, encoding)
+    assert not set(text) & set("\x1b\u202e\r\x00")
+    assert "[bold]" in text
+
+
+def test_the_figures_of_the_breakdown_add_up_as_printed() -> None:
+    text = report(make_result())
+    part = text.split("Where the time of a step went")[1].split("\n\n")[0]
+    rows = re.findall(r"([\d.]+) ms +([\d.]+) %", part)
+    *causes, step = [(round(10 * float(ms)), round(10 * float(share))) for ms, share in rows]
+    assert len(causes) >= 8
+    assert (sum(ms for ms, _ in causes), sum(share for _, share in causes)) == step
+    assert step[1] == 1000
+
+
+def test_a_model_that_does_not_fit_is_a_verdict_with_the_whole_budget() -> None:
+    parts = {"parameters": 15 * GIB, "optimizer": 60 * GIB, "activations": 18 * GIB}
+    result = dataclasses.replace(
+        make_result(), fits=False, tokens_per_s=None, tokens_per_s_per_gpu=None, samples_per_s=None,
+        mfu=None, hfu=None, model_tflops_per_gpu=None, memory_by_part=parts, peak_memory_bytes=93 * GIB,
+        memory_capacity_bytes=80 * GIB,
+    )  # fmt: skip
+    text = " ".join(report(result).split())
+    assert "llama3-8b does not fit on 8 x H100-SXM5-80GB" in text
+    assert "needs 93.0 GiB, has 80.0 GiB: 13.0 GiB short; optimizer state holds 60.0 GiB" in text
+    assert "tokens/s per GPU -" in text
+
+
+@pytest.mark.parametrize(("stall", "said"), [(0.049, False), (0.051, True)])
+def test_a_job_that_starves_on_storage_says_so(stall: float, said: bool) -> None:
+    step = 10.0
+    breakdown = {"data_stall": stall * step, "compute.matmul": (1 - stall) * step}
+    text = " ".join(report(dataclasses.replace(make_result(), step_time_s=step, breakdown=breakdown)).split())
+    assert ("starves on storage" in text) is said
+
+
+def test_starving_on_decoding_blames_the_cpus() -> None:
+    breakdown = {"data_stall": 1.0, "compute.matmul": 1.0}
+    cpus = [Bottleneck("cpu", 0.5), Bottleneck("storage_read", 0.1)]
+    text = report(dataclasses.replace(make_result(), step_time_s=2.0, breakdown=breakdown, bottlenecks=cpus))
+    assert "starves on the CPUs" in text
+    assert "50.0 %" in text
+
+
+def test_what_more_of_a_bottleneck_is_worth_is_ten_times_its_elasticity() -> None:
+    text = report(dataclasses.replace(make_result(), bottlenecks=[Bottleneck("tensor", 0.9, 0.61)]), 120)
+    assert "+10 % tensor cores -> +6.1 % throughput" in text
+
+
+@pytest.mark.parametrize("amounts", [[1.0, 1.0, 1.0], [0.1] * 7, [1e-12, 1.0], [3.0], [2.0, 0.5, 0.25, 1e9]])
+def test_apportioned_figures_add_up_and_stay_within_one(amounts: list[float]) -> None:
+    parts = apportion(amounts, 1000)
+    assert sum(parts) == 1000
+    exact = [amount / math.fsum(amounts) * 1000 for amount in amounts]
+    assert all(abs(part - value) < 1 for part, value in zip(parts, exact, strict=True))
+
+
+def test_told_figures_survive_an_empty_and_a_zero_step() -> None:
+    assert told([], 0.0) == []
+    assert told([("a", 0.0)], 0.0) == [("0.000 us", "0.0 %")]
+
+
+def test_small_causes_are_added_up_in_one_row() -> None:
+    amounts = {f"c{index:02}": float(index) for index in range(30)}
+    rows = grouped(amounts, 5)
+    assert len(rows) == 5
+    assert rows[0] == ("c29", 29.0)
+    assert math.fsum(value for _, value in rows) == math.fsum(amounts.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "harmless"),
+    [("a\nb", "a?b"), ("\x1b[0m", "?[0m"), ("\u202ea", "?a"), ("né漢", "né漢"), ("$x$", "$x$")],
+)
+def test_shown_names(text: str, harmless: str) -> None:
+    assert shown(text) == harmless
+
+
+@pytest.mark.parametrize("limit", [5, 8, 200])
+def test_long_names_are_cut_in_the_middle(limit: int) -> None:
+    cut = shown("a" * 300 + "z", limit)
+    assert len(cut) == limit
+    assert "..." in cut
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "label"),
+    [
+        ("compute.matmul", "compute", "compute: matmul"),
+        ("communication.all_reduce", "communication", "communication: all-reduce"),
+        ("pipeline_bubble", "bubble", "pipeline bubble"),
+        ("data_stall", "data", "waiting for training data"),
+        ("checkpoint", "checkpoint", "writing checkpoints"),
+        ("something_new.else", "other", "something new: else"),
+    ],
+)
+def test_causes_in_plain_words(cause: str, kind: str, label: str) -> None:
+    assert family(cause) == kind
+    assert cause_label(cause) == label

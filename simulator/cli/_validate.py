@@ -65,11 +65,13 @@ def _print_metric(score: MetricScore) -> None:
     say(f"\n{score.metric.name}: error by {score.metric.group_column}, worst first")
     heads = (score.metric.group_column, "rows", "cover", "MAPE", "median", "p90", "worst", "bias")
     rows = [_cells(group) for group in score.groups]
+    measured = sum(group.mape is not None for group in score.groups)
     mean = _percent(score.mean_over_groups)
-    rows.append(("mean over groups", str(len(score.groups)), "", mean, "", "", "", ""))
+    rows.append((f"mean over {measured} groups", "", "", mean, "", "", "", ""))
     rows.append(_cells(score.total))
     print_table(heads, rows, numeric=True)
     if score.worst:
+        say("")
         unit = score.metric.unit
         worst = [
             (row.id, f"{row.measured:.4g}", f"{row.predicted:.4g}", _percent(row.error, signed=True))
@@ -110,4 +112,5 @@ def _print_reasons(reasons: dict[str, int]) -> None:
 def _percent(value: float | None, *, signed: bool = False) -> str:
     if value is None:
         return "-"
-    return f"{value:+.1%}" if signed else f"{value:.1%}"
+    digits = 1 if abs(value) < 10 else 0
+    return f"{value:+.{digits}%}" if signed else f"{value:.{digits}%}"

@@ -11,6 +11,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final, Literal, get_args
 
+from simulator.documents import parse_document
 from simulator.errors import ClustersimError
 
 Kind = Literal["accelerators", "interconnects", "hosts", "storage", "systems", "models"]
@@ -122,22 +123,19 @@ def _folder(kind: Kind) -> Traversable:
 
 @cache
 def _canonical(kind: Kind) -> dict[str, str]:
-    stems = (
-        item.name.removesuffix(_SUFFIX) for item in _folder(kind).iterdir() if item.name.endswith(_SUFFIX)
-    )
-    return _index(kind, ((stem, stem) for stem in sorted(stems) if stem != _ALIASES))
+    files = sorted(item.name for item in _folder(kind).iterdir())
+    stems = [name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)]
+    return _index(kind, ((stem, stem) for stem in stems if stem != _ALIASES))
 
 
 @cache
 def _alias_keys(kind: Kind) -> dict[str, str]:
-    listed = _parse(_folder(kind) / (_ALIASES + _SUFFIX))
+    listed = _parse(kind, _ALIASES)
     stems = set(_canonical(kind).values())
-    pairs = [(stem, stem) for stem in stems]
+    pairs = [(stem, stem) for stem in sorted(stems)]
     for stem, aliases in listed.items():
         if stem not in stems:
-            raise ValueError(
-                f"{kind}/{_ALIASES}{_SUFFIX} names {stem}, but there is no {kind}/{stem}{_SUFFIX}"
-            )
+            raise ValueError(f"{kind}/{_ALIASES}{_SUFFIX} names {stem}, which has no file")
         if not isinstance(aliases, list):
             raise ValueError(f"{kind}/{_ALIASES}{_SUFFIX}: {stem}: a list of names is wanted")
         pairs += [(str(alias), stem) for alias in aliases]
@@ -156,13 +154,11 @@ def _index(kind: Kind, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 @cache
 def _read(kind: Kind, stem: str) -> dict[str, object]:
-    return _parse(_folder(kind) / (stem + _SUFFIX))
+    return _parse(kind, stem)
 
 
-def _parse(file: Traversable) -> dict[str, object]:
-    from ruamel.yaml import YAML
-
-    content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{file.name}: a mapping is wanted")
-    return content
+def _parse(kind: Kind, stem: str) -> dict[str, object]:
+    file = _folder(kind) / (stem + _SUFFIX)
+    label = f"catalog/{kind}/{stem}{_SUFFIX}"
+    data: dict[str, object] = parse_document(file.read_text(encoding="utf-8"), label, what="entry").data
+    return data

@@ -1,10 +1,15 @@
 """Programs of activities that draw on capacities, and the players that play them."""
 
+from typing import TYPE_CHECKING
+
 from simulator.engine.builder import ProgramBuilder
-from simulator.engine.play import play
+from simulator.engine.play import Choice, Player, RateChange, choose, play
 from simulator.engine.program import Capacities, Classes, Label, Lanes, Pools, Program, concatenate
 from simulator.engine.record import WAIT_DEPENDENCY, WAIT_LANE, WAIT_NONE, WAIT_POOL, Record
 from simulator.engine.validate import MalformedProgramError, validate
+
+if TYPE_CHECKING:
+    from simulator.engine.reference import ReferencePlayer
 
 __all__ = [
     "WAIT_DEPENDENCY",
@@ -12,15 +17,29 @@ __all__ = [
     "WAIT_NONE",
     "WAIT_POOL",
     "Capacities",
+    "Choice",
     "Classes",
     "Label",
     "Lanes",
     "MalformedProgramError",
+    "Player",
     "Pools",
     "Program",
     "ProgramBuilder",
+    "RateChange",
     "Record",
+    "ReferencePlayer",
+    "choose",
     "concatenate",
     "play",
     "validate",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The reference player, loaded with SimPy only when it is asked for."""
+    if name == "ReferencePlayer":
+        from simulator.engine.reference import ReferencePlayer
+
+        return ReferencePlayer
+    raise AttributeError(name)

@@ -45,6 +45,7 @@ class Record:
         makespan: End of the last activity.
         num_events: Events that the player processed (differs between players).
         player: ``reference`` or ``compiled``.
+        why: Why this player was taken.
     """
 
     ready: I64
@@ -63,3 +64,4 @@ class Record:
     makespan: int
     num_events: int
     player: str
+    why: str = ""

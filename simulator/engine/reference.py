@@ -20,14 +20,14 @@ from typing import Any, Final
 
 import numpy as np
 import simpy
-from simpy.core import EventPriority
+from simpy.events import EventPriority
 
 from simulator.engine.history import awaited
 from simulator.engine.program import Program, concatenate
 from simulator.engine.record import Record
 from simulator.engine.sharing import max_min
 from simulator.engine.stuck import deadlock_error
-from simulator.engine.tables import ClassTable, hold_error, horizon_error, room
+from simulator.engine.tables import SAME_SHARE, ClassTable, hold_error, horizon_error, room
 from simulator.engine.validate import validate
 from simulator.errors import SimulationError
 from simulator.units import MAX_PICOSECONDS, PICOSECONDS
@@ -92,7 +92,7 @@ class ReferencePlayer:
     """
 
     def __init__(self, program: Program) -> None:
-        self._env = simpy.Environment()
+        self._env = simpy.Environment(0)
         self._parts = [program]
         self._books: list[tuple[Program, ClassTable, list[_Kind]]] = []
         self._rates = [int(rate) for rate in program.capacities.rates]
@@ -351,7 +351,7 @@ class ReferencePlayer:
 
     def _draw(self, lane: int, activity: int, kind: _Kind) -> simpy.Event:
         """Begins to draw on the capacities, at full speed unless the instant's end says otherwise."""
-        now = self._env.now
+        now = int(self._env.now)
         for capacity, load, _ in kind.demands:
             insort(self._running[capacity], activity)
             self._load[capacity] += load
@@ -366,7 +366,7 @@ class ReferencePlayer:
 
     def _finish(self, lane: int, activity: int, kind: _Kind) -> None:
         """Ends an activity and lets go of everything it had."""
-        now = self._env.now
+        now = int(self._env.now)
         self._end[activity] = now
         self._num_events += 1
         self._head[lane] = -1
@@ -437,7 +437,7 @@ class ReferencePlayer:
         usage = self._component(reached)
         hot = sorted({capacity for row in usage.values() for capacity in row})
         shares = max_min(
-            {c: (self._rates[c] - self._held[c]) / PICOSECONDS for c in hot},
+            {c: float(self._rates[c] - self._held[c]) / PICOSECONDS for c in hot},
             {c: self._running[c] for c in hot},
             usage,
             {activity: self._kind[activity].weight for activity in usage},
@@ -462,14 +462,13 @@ class ReferencePlayer:
 
     def _settle(self, activity: int, share: float, limit: int) -> None:
         """Goes on at another share; what is left of the work is reckoned only here."""
-        lane = self._lane[activity]
-        if share == self._share[lane] and activity not in self._forced:
-            if self._since[lane] == self.now and self._left[lane] == 1.0:
-                self._limit[activity] = limit
+        lane, now, kind = self._lane[activity], self.now, self._kind[activity]
+        old = self._share[lane]
+        if activity not in self._forced and abs(share - old) <= SAME_SHARE * old:
             return
-        now, kind = self.now, self._kind[activity]
+        fresh = self._since[lane] == now and self._left[lane] == 1.0
         self._left[lane] -= (now - self._since[lane]) / self._span[lane]
-        if self._left[lane] == 1.0 and self._since[lane] == now:
+        if fresh:
             self._limit[activity] = limit
         else:
             self._segments.append((activity, now, limit, self._left[lane]))

@@ -17,6 +17,9 @@ WHOLE = 1 << 40
 TOLERANCE = 1e-9
 """By how much loads may exceed what is available before sharing is solved, relative."""
 
+SAME_SHARE = 1e-12
+"""Two shares that differ by less are the same, relative: sums of other terms round in other ways."""
+
 LEAST_LEVEL = 1e-15
 """Least water level of a max-min solution: rounding must not leave a share of zero or below."""
 
@@ -89,7 +92,7 @@ def alone_times(amounts: I64, rates: I64) -> I64:
 
 def room(rate: int, held: int) -> int:
     """What holds leave of a capacity in `WHOLE` parts, tolerance included."""
-    return int((rate - held) / rate * WHOLE * (1.0 + TOLERANCE))
+    return int(float(rate - held) / float(rate) * WHOLE * (1.0 + TOLERANCE))
 
 
 def describe(program: Program, activity: int) -> str:

@@ -1,0 +1,30 @@
+"""Compilation by numba, with the compiled code kept on disk where that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+_cache = True
+
+
+def compiled(function: _F) -> _F:
+    """Compiles a function at its first call; strict IEEE arithmetic, so that both players get the same bits.
+
+    numba refuses at decoration to cache where no folder is writable; then nothing is cached.
+    """
+    try:
+        wrapped: _F = numba.njit(function, cache=_cache)
+    except RuntimeError:
+        wrapped = numba.njit(function)
+    return wrapped
+
+
+def forget_cache() -> None:
+    """Compiles without the cache from now on; modules already imported must be reloaded."""
+    global _cache  # noqa: PLW0603 - the one switch of this module
+    _cache = False

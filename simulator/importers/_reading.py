@@ -72,7 +72,7 @@ class Reader:
             self.problem(key, f"{self.shown(value)} is not a whole number")
             return None
         if not least <= value <= most:
-            self.problem(key, f"{value:,} is out of range; {least} to {most:,}")
+            self.problem(key, f"{self.shown(value)} is out of range; {least} to {most:,}")
             return None
         return value
 
@@ -114,6 +114,8 @@ class Reader:
         """A value in a message: short, and plain where it is not a number."""
         if isinstance(value, float) and not math.isfinite(value):
             return "a number that is not finite"
+        if isinstance(value, int) and not isinstance(value, bool):
+            return f"{value:,}" if abs(value) < 10**18 else "a number of more than 18 digits"
         if isinstance(value, Mapping):
             return "a mapping"
         if isinstance(value, (list, tuple)):

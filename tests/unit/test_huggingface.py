@@ -204,7 +204,7 @@ def test_a_nested_text_model_is_read_and_its_mistakes_are_placed() -> None:
         ({"vocab_size": "128256"}, "vocab_size", 'the text "128256" is not a whole number'),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers", "out of range; 1 to 10,000"),
         ({"num_hidden_layers": 1e12}, "num_hidden_layers", "out of range"),
-        ({"num_hidden_layers": 10**400}, "num_hidden_layers", "out of range"),
+        ({"num_hidden_layers": 10**5000}, "num_hidden_layers", "more than 18 digits is out of range"),
         ({"num_attention_heads": 0}, "num_attention_heads", "out of range"),
         ({"hidden_size": float("nan")}, "hidden_size", "not finite"),
         ({"hidden_size": float("inf")}, "hidden_size", "not finite"),

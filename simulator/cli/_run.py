@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from simulator.cli._output import complain, console, overrides_of, say, write_json
 from simulator.cli._progress import Report, progress
-from simulator.errors import EXIT_DONE, ClustersimError, PlanError
+from simulator.errors import EXIT_DONE, ClustersimError
 
 if TYPE_CHECKING:
     from simulator.analysis.result import Result
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 """Where a result goes that was not told where to go."""
-
-_T = TypeVar("_T")
 
 
 def run_scenario(
@@ -45,7 +42,7 @@ def run_scenario(
     if folder is not None:
         check_destination(folder, force)
     with progress(quiet) as report:
-        result = _located(scenario, lambda: _simulate(scenario, report))
+        result = _simulate(scenario, report)
         if folder is not None:
             write_result_folder(result, resolved_yaml(scenario), folder, force=force, charts=True)
     if as_json:
@@ -88,24 +85,17 @@ def redraw(folders: list[Path], *, quiet: bool) -> int:
 
 
 def _simulate(scenario: Scenario, report: Report) -> Result:
-    from simulator.run import simulate
+    from simulator.advise import rank_bottlenecks
+    from simulator.run import run
 
-    # Elasticities come in here, once `advise` can rank bottlenecks by replaying the program.
-    return simulate(scenario, progress=report)
+    outcome = run(scenario, progress=lambda part, what: report(part / 2, what))
+    return rank_bottlenecks(outcome, progress=lambda part, what: report((1 + part) / 2, what))
 
 
 def _checked(path: Path, overrides: dict[str, str]) -> str:
-    from simulator.program.plan import make_plan
+    from simulator.run import check
     from simulator.scenario import load_scenario
 
     scenario = load_scenario(path, overrides)
-    _located(scenario, lambda: make_plan(scenario))
-    return f"{scenario.model.name}, {scenario.cluster.num_gpus} GPUs"
-
-
-def _located(scenario: Scenario, action: Callable[[], _T]) -> _T:
-    """What `action` returns; a plan that cannot be laid out is told with the place of the key at fault."""
-    try:
-        return action()
-    except PlanError as error:
-        raise scenario.located(error) from error
+    check(scenario)
+    return f"{scenario.model.name} on {scenario.cluster.num_gpus:,} GPUs"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from simulator.errors import ClustersimError, EnvironmentFailure
+from simulator.errors import ClustersimError, EnvironmentFailure, ScenarioError
 from simulator.validation._kind import MeasurementKind
 
 OK: Final = "ok"
@@ -46,7 +46,7 @@ def predict_row(kind: MeasurementKind, cells: Cells) -> Outcome:
     try:
         values = kind.predict(cells)
     except ClustersimError as error:
-        return Outcome(UNSUPPORTED, " ".join(str(error).split())[:_LONGEST_REASON], {})
+        return Outcome(UNSUPPORTED, _reason(error), {})
     except Exception as error:
         error.add_note(f"while predicting the row with the id {cells.get('id')!r}")
         raise
@@ -54,6 +54,15 @@ def predict_row(kind: MeasurementKind, cells: Cells) -> Outcome:
         if not (math.isfinite(value) and value > 0):
             raise ArithmeticError(f"{name} = {value!r} for the row with the id {cells.get('id')!r}")
     return Outcome(OK, "", values)
+
+
+def _reason(error: ClustersimError) -> str:
+    """The message in one line; what a row's scenario got wrong has no file and no place to name."""
+    if isinstance(error, ScenarioError):
+        text = "; ".join(problem.message for problem in error.problems)
+    else:
+        text = str(error)
+    return " ".join(text.split())[:_LONGEST_REASON]
 
 
 def predict_rows(

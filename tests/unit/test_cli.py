@@ -20,7 +20,6 @@ from simulator.cli._entry import guarded
 from simulator.errors import (
     ClustersimError,
     EnvironmentFailure,
-    PlanError,
     Problem,
     ScenarioError,
     SimulationError,
@@ -64,15 +63,23 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """A simulation and a report that only note that they were asked."""
     calls = Calls()
 
-    def simulate(scenario: Any, *, elasticities: bool = False, progress: Any = None) -> str:
-        calls.append(("simulate", scenario))
+    def run(scenario: Any, *, progress: Any) -> str:
+        calls.append(("run", scenario))
         progress(0.5, "half way")
+        return "outcome"
+
+    def rank_bottlenecks(outcome: str, *, progress: Any) -> str:
+        calls.append(("rank_bottlenecks", outcome))
+        progress(0.5, "nearly there")
         return "result"
 
     def note(name: str, answer: Any = None) -> Callable[..., Any]:
         return lambda *arguments, **named: (calls.append((name, (arguments, named))), answer)[1]
 
-    monkeypatch.setitem(sys.modules, "simulator.run", types.SimpleNamespace(simulate=simulate))
+    monkeypatch.setitem(sys.modules, "simulator.run", types.SimpleNamespace(run=run))
+    monkeypatch.setitem(
+        sys.modules, "simulator.advise", types.SimpleNamespace(rank_bottlenecks=rank_bottlenecks)
+    )
     report = types.SimpleNamespace(
         check_destination=note("check_destination"),
         print_report=note("print_report"),
@@ -87,8 +94,14 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 def test_run_reports_and_writes_to_the_folder_of_its_name(scenario: Path, rooms: Calls) -> None:
     assert main(["run", str(scenario)]) == 0
-    assert rooms.names() == ["check_destination", "simulate", "write_result_folder", "print_report"]
-    written, named = rooms[2][1]
+    assert rooms.names() == [
+        "check_destination",
+        "run",
+        "rank_bottlenecks",
+        "write_result_folder",
+        "print_report",
+    ]
+    written, named = rooms[3][1]
     assert (written[0], written[2]) == ("result", Path("results/small"))
     assert "sequence_length: 2048" in written[1]
     assert named == {"force": False, "charts": True}
@@ -98,7 +111,7 @@ def test_json_alone_writes_nothing_and_prints_only_json(
     scenario: Path, rooms: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", str(scenario), "--json"]) == 0
-    assert rooms.names() == ["simulate", "result_json"]
+    assert rooms.names() == ["run", "rank_bottlenecks", "result_json"]
     streams = capsys.readouterr()
     assert json.loads(streams.out) == {"name": "sm\u00e4ll"}
     assert streams.out.isascii()
@@ -107,7 +120,13 @@ def test_json_alone_writes_nothing_and_prints_only_json(
 
 def test_json_with_a_folder_writes_it_too(scenario: Path, rooms: Calls) -> None:
     assert main(["run", str(scenario), "--json", "--out", "here", "--force"]) == 0
-    assert rooms.names() == ["check_destination", "simulate", "write_result_folder", "result_json"]
+    assert rooms.names() == [
+        "check_destination",
+        "run",
+        "rank_bottlenecks",
+        "write_result_folder",
+        "result_json",
+    ]
     assert rooms[0][1][0] == (Path("here"), True)
 
 
@@ -129,7 +148,7 @@ def test_set_changes_the_scenario_and_the_last_one_wins(scenario: Path, rooms: C
     assert main(["run", str(scenario), *changes]) == 0
     loaded = rooms[1][1]
     assert (loaded.training.micro_batch_size, loaded.name) == (4, "a=b")
-    assert rooms[2][1][0][2].name.startswith("a-b-")
+    assert rooms[3][1][0][2].name.startswith("a-b-")
 
 
 @pytest.mark.parametrize("change", ["training.steps", "=4", " = 4"])
@@ -153,16 +172,15 @@ def test_a_bad_scenario_ends_before_anything_is_done(
     assert error.count("\n") == 1
 
 
-def test_a_bad_plan_is_told_with_its_place(
-    scenario: Path, monkeypatch: pytest.MonkeyPatch, rooms: Calls, capsys: pytest.CaptureFixture[str]
+def test_a_bad_plan_is_told_with_its_place_and_nothing_is_written(
+    scenario: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(scenario: Any, **_named: Any) -> None:
-        raise PlanError(("parallelism", "tensor_parallel"), "7 does not divide 32")
-
-    monkeypatch.setattr(sys.modules["simulator.run"], "simulate", refuse)
+    scenario.write_text(SCENARIO.replace("tensor_parallel: 8", "pipeline_parallel: 5"))
     assert main(["run", str(scenario)]) == 2
-    assert capsys.readouterr().err.startswith(f"{scenario}:5:")
-    assert "write_result_folder" not in rooms.names()
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.startswith(f"{scenario}:5:")
+    assert not Path("results").exists()
 
 
 def test_check_tells_right_files_on_stdout_and_wrong_ones_on_stderr(
@@ -181,9 +199,9 @@ def test_check_tells_right_files_on_stdout_and_wrong_ones_on_stderr(
     assert "16" in streams.err
 
 
-def test_check_simulates_nothing(scenario: Path, rooms: Calls) -> None:
+def test_check_simulates_nothing(scenario: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulator.run.play", None)
     assert main(["check", str(scenario)]) == 0
-    assert rooms == []
 
 
 def test_plot_draws_each_folder(rooms: Calls, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,9 @@ _PHASES: Final = {
 }
 _OTHER: Final = (colour("data"), "other work", INK)
 
+_LEGIBLE: Final = 0.2
+"""Height of a row from which on numbers fit into it [in]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -67,7 +70,9 @@ def draw_pipeline(saved: SavedResult) -> Figure | None:
     height = 1.05 + band * len(stages) + 0.65
     idle = 1 - sum(bar.end_s - bar.start_s for bar in bars) / ((end - begin) * len(stages))
     title = f"The pipeline: the stages idle {percent(idle)} of the step"
-    figure = new_figure(height, title, f"last step; numbers are micro-batches; {subject(saved.values)}")
+    numbered = band >= _LEGIBLE
+    detail = "numbers are micro-batches; " if numbered else ""
+    figure = new_figure(height, title, f"last step; {detail}{subject(saved.values)}")
     left = MARGIN + 0.62
     axes = place(figure, left, 0.6, WIDTH - left - MARGIN - 0.1, band * len(stages))
     span = (end - begin) * scale
@@ -86,7 +91,7 @@ def draw_pipeline(saved: SavedResult) -> Figure | None:
     )
     axes.set_xlim(0, span)
     axes.set_ylim(len(stages), 0)
-    if band >= 0.2:
+    if numbered:
         _number(figure, axes, bars, row, begin, scale, (WIDTH - left - MARGIN - 0.1) / span)
     every = -(-len(stages) // 32)
     axes.set_yticks(

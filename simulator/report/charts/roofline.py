@@ -75,7 +75,7 @@ def draw_roofline(saved: SavedResult) -> Figure | None:
         [point.intensity for point in points], [point.speed for point in points], s=sizes, c=hues,
         edgecolors="white", linewidths=0.6, alpha=0.9, zorder=3,
     )  # fmt: skip
-    _numbers(figure, points[:_NAMED], sizes, taken)
+    _numbers(figure, points, sizes, taken)
     _key(figure, points, left + width + 0.3)
     return figure
 
@@ -153,12 +153,12 @@ def _numbers(figure: Figure, points: list[Point], sizes: list[float], taken: lis
     """Number the points where nothing else stands, with a thin line where that is not beside the point."""
     axes = figure.axes[0]
     places = [(x, y) for x, y in axes.transData.transform([(p.intensity, p.speed) for p in points]).tolist()]
-    radii = [math.sqrt(size / math.pi) * _PIXEL for size, _ in zip(sizes, points, strict=False)]
+    radii = [math.sqrt(size / math.pi) * _PIXEL for size in sizes]
     boxes = [*taken]
     for (x, y), radius in zip(places, radii, strict=True):
         boxes.append((x - 0.7 * radius, y - 0.7 * radius, x + 0.7 * radius, y + 0.7 * radius))
     frame = axes.bbox
-    for members in _neighbours(places):
+    for members in _neighbours(places[:_NAMED]):
         text = ", ".join(str(member + 1) for member in members)
         wide, tall = text_width(figure, text) * DPI + 6, 12 * _PIXEL
         (x, y), radius = places[members[0]], radii[members[0]]

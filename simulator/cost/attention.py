@@ -5,53 +5,55 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil
 
+from simulator.cost.matmul import MatrixUnit
 from simulator.specs.calibration import KernelConstants
 from simulator.workload.kernels import AttentionShape
 
 QUERY_BLOCK = 128
 """Queries that one compute unit works on at a time (FlashAttention-2 and 3)."""
 
+FORWARD_FLOPS = 4.0
+"""Per score and element of a head: two products."""
+
+BACKWARD_FLOPS = 10.0
+"""Per score and element of a head: five products, the scores computed again."""
+
 
 @lru_cache(maxsize=65536)
-def attention_seconds(
-    shape: AttentionShape, peak: float, vector: float, units: int, constants: KernelConstants
-) -> float:
-    """Time that a fused attention kernel occupies the accelerator.
+def attention_seconds(shape: AttentionShape, device: MatrixUnit, constants: KernelConstants) -> float:
+    """Time that a fused attention kernel occupies the accelerator at the full clock.
 
-    Each score costs 4 head_dim FLOP (10 head_dim backward) on the matrix units and some operations of
-    the softmax on the vector units; blocks of queries are spread over the compute units in waves.
+    A block of 128 queries of one head meets its keys on one compute unit; a score costs
+    4 head_dim FLOP (10 backward) on the matrix units and its exponential:
+    ``block(keys) = latency + 128 keys (flops / rate per unit + score time)``. Blocks are spread over
+    the units; no less than the longest block takes:
+    ``max(batch heads blocks / units * block(mean keys), block(all keys))``.
 
     Args:
         shape: The problem.
-        peak: Peak rate of the precision [FLOP/s].
-        vector: Rate of the vector units [FLOP/s].
-        units: Compute units.
+        device: The accelerator.
         constants: Calibration.
 
     Returns:
         Seconds.
 
     Source: Dao, FlashAttention-2, arXiv:2307.08691; Shah et al., FlashAttention-3, arXiv:2407.08608.
-    Valid: kernels of the FlashAttention family.
+    Valid: kernels of the FlashAttention family written for the accelerator's generation.
     """
+    c = constants
     blocks = ceil(shape.query_length / QUERY_BLOCK)
-    scores = QUERY_BLOCK * _mean_keys(shape, blocks)
     backward = shape.direction == "backward"
-    flops = (10.0 if backward else 4.0) * shape.head_dim
-    rate = (
-        peak
-        * constants.attention_peak_fraction
-        * (constants.attention_backward_fraction if backward else 1.0)
-    )
-    per_score = (flops / rate + constants.attention_softmax_operations / vector) * units
+    flops = (BACKWARD_FLOPS if backward else FORWARD_FLOPS) * shape.head_dim
+    rate = device.peak * c.attention_peak_fraction * (c.attention_backward_fraction if backward else 1.0)
+    per_key = QUERY_BLOCK * (flops * device.units / rate + c.attention_score_time)
     items = shape.batch * shape.heads * blocks
-    return max(items / units, 1.0) * scores * per_score
+    even = items / device.units * (c.attention_block_latency + per_key * _mean_keys(shape, blocks))
+    return max(even, c.attention_block_latency + per_key * shape.key_length)
 
 
 def _mean_keys(shape: AttentionShape, blocks: int) -> float:
-    """Keys that a block of queries meets on average, the diagonal blocks whole."""
+    """Keys that a block of queries meets on average; the blocks on the diagonal are computed whole."""
     if not shape.causal:
         return float(shape.key_length)
-    reach = min(shape.key_length, blocks * QUERY_BLOCK)
-    before = max(shape.key_length - reach, 0)
-    return before + (reach + QUERY_BLOCK) / 2.0 if blocks > 1 else float(shape.key_length)
+    queries = min(shape.key_length, blocks * QUERY_BLOCK)
+    return shape.key_length - queries / 2.0 * (1.0 - 1.0 / blocks)

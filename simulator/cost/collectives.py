@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log2
@@ -23,6 +23,8 @@ class RankGroup:
         accelerator: The members' accelerator.
         scale_up: Interconnect inside the domain, per accelerator.
         scale_out: Network between domains, per accelerator.
+        domain_size: Accelerators that the scale-up interconnect joins, members or not; it decides how many
+            links of a mesh lead to members. If not given, a mesh has one link a pair.
     """
 
     num_ranks: int
@@ -30,6 +32,7 @@ class RankGroup:
     accelerator: AcceleratorSpec
     scale_up: LinkSpec
     scale_out: LinkSpec
+    domain_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_ranks < 1 or not 1 <= self.ranks_per_domain <= self.num_ranks:
@@ -62,6 +65,7 @@ class _Problem:
     local: int
     up: _Ends
     out: _Ends
+    domain_size: int | None = None
 
     @property
     def domains(self) -> int:
@@ -113,6 +117,7 @@ def collective_demand(
         group.ranks_per_domain,
         _ends(group.scale_up),
         _ends(group.scale_out),
+        group.domain_size,
     )
     constants = calibration.collectives
     best = _quickest(problem, constants)
@@ -172,7 +177,7 @@ def _ends(link: LinkSpec) -> _Ends:
 
 @lru_cache(maxsize=65536)
 def _quickest(problem: _Problem, constants: CollectiveConstants) -> _Option:
-    options = [*_pipelined(problem, constants), *_tree(problem, constants), *_in_network(problem, constants)]
+    options = [option for way in _WAYS for option in way(problem, constants)]
     return min(options, key=lambda option: option.seconds(problem))
 
 
@@ -183,33 +188,49 @@ def _volume(collective: Collective, ranks: int) -> float:
 
 
 def _rounds(problem: _Problem) -> tuple[int, int]:
-    """Hops in sequence, inside domains and between them."""
-    if problem.collective == "send":
-        return (1, 0) if problem.local > 1 else (0, 1)
-    if problem.collective == "all_to_all":
-        return (1 if problem.local > 1 else 0), (1 if problem.domains > 1 else 0)
+    """Hops of a ring in sequence, inside domains and between them."""
     twice = 2 if problem.collective == "all_reduce" else 1
-    between = problem.domains if problem.domains > 1 else 0
-    return twice * (problem.ranks - 1 - max(between - 1, 0)), twice * max(between - 1, 0)
+    between = problem.domains - 1
+    return twice * (problem.ranks - 1 - between), twice * between
+
+
+def _fraction(problem: _Problem, constants: CollectiveConstants) -> float:
+    """Share of a scale-up link's bandwidth that is reached, with or without a switch between two ends."""
+    without_switch = problem.up.topology in ("mesh", "torus")
+    return constants.direct_link_fraction if without_switch else constants.scale_up_fraction
+
+
+CUBE_MESH_LINKS = (0, 1, 2, 4, 2, 2, 4, 6)
+"""Links of the least connected of the first 1 to 8 members of a hybrid cube mesh (6 links, 8 accelerators),
+rounded down to whole rings. Source: adjacency of NVIDIA DGX-1 with V100, WP-08437."""
 
 
 def _usable(problem: _Problem) -> float:
     """Share of a scale-up link's bandwidth that this group can use, by topology."""
     links, members = problem.up.num_links, problem.local
+    if members < 2:
+        return 1.0
     if problem.up.topology == "mesh" and links:
-        return min(1.0, (members - 1) / links)
+        domain = max(problem.domain_size or links + 1, members)
+        if (domain, links) == (8, 6):
+            return CUBE_MESH_LINKS[members - 1] / links
+        return (members - 1) / (domain - 1)
     if problem.up.topology == "torus" and links > 2:
         dimensions = links / 2
         return min(dimensions, max(1.0, log2(members))) / dimensions
     return 1.0
 
 
-def _protocols(constants: CollectiveConstants) -> Iterator[tuple[str, float, float, float]]:
-    """Name, share of the bulk protocol's bandwidth, and hop latencies inside and between domains."""
+def _protocols(peers: int, constants: CollectiveConstants) -> Iterator[tuple[str, float, float, float]]:
+    """Name, share of the bulk protocol's bandwidth, start-up, and time of a hop between domains."""
     c = constants
-    yield "low latency", c.ll_fraction, c.scale_up_hop_ll, c.scale_out_hop_ll
-    yield "128 bytes", c.ll128_fraction, c.scale_up_hop_ll128, c.scale_out_hop_ll
-    yield "bulk", 1.0, c.scale_up_hop_simple, c.scale_out_hop_simple
+    if peers:
+        yield "low latency", c.ll_fraction * min(1.0, peers / c.channels), 0.0, c.scale_out_hop
+        yield "bulk", 1.0, c.ll128_latency, c.scale_out_hop
+        return
+    yield "low latency", c.ll_fraction, 0.0, c.scale_out_hop
+    yield "128 bytes", c.ll128_fraction, c.ll128_latency, c.scale_out_hop
+    yield "bulk", 1.0, c.bulk_latency, c.scale_out_hop_bulk
 
 
 def _options(
@@ -217,72 +238,85 @@ def _options(
     constants: CollectiveConstants,
     name: str,
     hops: tuple[float, float],
-    volume: Callable[[], tuple[float, float]],
+    sent: tuple[float, float],
 ) -> Iterator[_Option]:
-    up, out = volume()
-    for protocol, share, hop_up, hop_out in _protocols(constants):
+    """The algorithm in each protocol; `hops` and bytes `sent` inside domains and between them."""
+    peers = problem.ranks - 1 if name == "direct" else 0
+    for protocol, share, start, hop in _protocols(peers, constants):
         delay = (
             constants.collective_latency
-            + hops[0] * (hop_up + problem.up.latency)
-            + hops[1] * (hop_out + problem.out.latency)
+            + start
+            + hops[0] * problem.up.latency
+            + hops[1] * (hop + problem.out.latency)
         )
-        yield _Option(
-            f"{name}, {protocol}",
-            delay,
-            up / (constants.scale_up_fraction * share * _usable(problem)),
-            out / (constants.scale_out_fraction * share),
+        up = sent[0] / (_fraction(problem, constants) * share * _usable(problem))
+        yield _Option(f"{name}, {protocol}", delay, up, sent[1] / (constants.scale_out_fraction * share))
+
+
+def _ring(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Option]:
+    """A ring through all ranks that leaves each domain over all members' adapters at once."""
+    if problem.collective in ("all_to_all", "send"):
+        return
+    sent = _volume(problem.collective, problem.ranks) * problem.size
+    up = sent + constants.local_copy * problem.size / problem.ranks if problem.local > 1 else 0.0
+    out = sent / problem.local if problem.domains > 1 else 0.0
+    yield from _options(problem, constants, "ring", _rounds(problem), (up, out))
+
+
+def _direct(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Option]:
+    """Sends between every pair, or between one."""
+    if problem.collective == "send":
+        size = float(problem.size)
+        inside = problem.local > 1
+        yield from _options(
+            problem, constants, "direct", (inside, not inside), (size * inside, size * (not inside))
         )
+    if problem.collective == "all_to_all":
+        share = problem.size / problem.ranks
+        up = (problem.local - 1 + constants.local_copy) * share if problem.local > 1 else 0.0
+        out = (problem.ranks - problem.local) * share
+        yield from _options(problem, constants, "direct", (problem.local > 1, problem.domains > 1), (up, out))
 
 
-def _pipelined(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Option]:
-    """A ring through all ranks that leaves each domain over all members' adapters; or direct sends."""
-
-    def volume() -> tuple[float, float]:
-        sent = _volume(problem.collective, problem.ranks) * problem.size
-        if problem.collective == "all_to_all":
-            inside = (problem.local - 1) / problem.ranks * problem.size
-            return inside, sent - inside
-        up = sent if problem.local > 1 else 0.0
-        return up, (sent / problem.local if problem.domains > 1 else 0.0)
-
-    direct = problem.collective in ("all_to_all", "send")
-    yield from _options(problem, constants, "direct" if direct else "ring", _rounds(problem), volume)
+def _tree_volume(problem: _Problem) -> float:
+    """Bytes that a domain sends in a double binary tree, relative to the buffer; three ends at most."""
+    return min(2.0, problem.domains / 2.0)
 
 
 def _tree(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Option]:
     """A double binary tree over domains with chains inside them."""
     if problem.collective != "all_reduce" or problem.domains < 2:
         return
-
-    def volume() -> tuple[float, float]:
-        sent = 2.0 * problem.size
-        return (sent if problem.local > 1 else 0.0), sent / problem.local
-
+    up = 2.0 * problem.size if problem.local > 1 else 0.0
+    out = _tree_volume(problem) * problem.size / problem.local
     hops = (2.0 * (problem.local - 1), 2.0 * ceil(log2(problem.domains)))
-    yield from _options(problem, constants, "tree", hops, volume)
+    yield from _options(problem, constants, "tree", hops, (up, out))
 
 
 def _in_network(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Option]:
-    """Reduction and multicast inside the switches: every rank sends and receives its buffer once."""
+    """Reduction and multicast inside the switches; between domains the switches' too, or a tree."""
     if problem.collective != "all_reduce":
         return
-    size, local, domains = problem.size, problem.local, problem.domains
-    c = constants
-    if local > 1 and not problem.up.in_network:
+    c, local, domains = constants, problem.local, problem.domains
+    inside, between = local > 1 and problem.up.in_network, domains > 1 and problem.out.in_network
+    if not (inside or (local == 1 and between)):
         return
-    if domains > 1 and not problem.out.in_network and local == 1:
-        return
-    up = size * (1.0 + 1.0 / local) / c.in_network_fraction if local > 1 else 0.0
-    out, hops = 0.0, 0.0
-    if domains > 1:
-        if problem.out.in_network:
-            out, hops = size / local / c.in_network_fraction, 2.0
-        else:
-            out, hops = 2.0 * size / local / c.scale_out_fraction, 2.0 * ceil(log2(domains))
+    up = problem.size * (1.0 + 1.0 / local) / c.in_network_fraction if inside else 0.0
+    out = hops = 0.0
+    if between:
+        out, hops = problem.size / local / (c.scale_out_fraction * c.in_network_fraction), 2.0
+    elif domains > 1:
+        out, hops = (
+            _tree_volume(problem) * problem.size / local / c.scale_out_fraction,
+            2.0 * ceil(log2(domains)),
+        )
     delay = (
         c.collective_latency
         + c.in_network_latency
-        + 2.0 * problem.up.latency * (local > 1)
-        + hops * (c.scale_out_hop_simple + problem.out.latency)
+        + 2.0 * problem.up.latency * inside
+        + hops * (c.scale_out_hop_bulk + problem.out.latency)
     )
     yield _Option("in-network", delay, up, out)
+
+
+_WAYS = (_ring, _direct, _tree, _in_network)

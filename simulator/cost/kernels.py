@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from simulator.cost.attention import attention_seconds
 from simulator.cost.demand import ELEMENT_BYTES, Demand, tensor_rate
-from simulator.cost.matmul import FALLBACK_UNITS, matmul_seconds
+from simulator.cost.matmul import (
+    FALLBACK_UNITS,
+    MatrixUnit,
+    matmul_seconds,
+    reloaded_elements,
+    sustained_seconds,
+)
 from simulator.errors import UnsupportedError
 from simulator.specs import AcceleratorSpec
 from simulator.specs.calibration import Calibration
@@ -53,16 +59,24 @@ def _matrix_seconds(
 ) -> tuple[float, float]:
     """Seconds on the matrix units, and bytes read again."""
     constants = calibration.kernels
-    peak = _peak(kernel.precision, accelerator)
-    units = accelerator.num_compute_units or FALLBACK_UNITS
-    shape = kernel.shape
+    device = MatrixUnit(
+        peak=_peak(kernel.precision, accelerator),
+        vector=accelerator.vector_flops,
+        bandwidth=accelerator.memory_bandwidth,
+        units=accelerator.num_compute_units or FALLBACK_UNITS,
+        tdp=accelerator.tdp,
+    )
+    shape, again = kernel.shape, 0.0
     if isinstance(shape, AttentionShape):
-        return attention_seconds(shape, peak, accelerator.vector_flops, units, constants), 0.0
-    if isinstance(shape, MatmulShape):
-        seconds, elements = matmul_seconds(shape.m, shape.n, shape.k, shape.batch, peak, units, constants)
-        again = elements * ELEMENT_BYTES[kernel.precision] if kernel.kind == "matmul" else 0.0
-        return seconds, again
-    return kernel.flops / (peak * constants.matmul_peak_fraction), 0.0
+        seconds = attention_seconds(shape, device, constants)
+    elif isinstance(shape, MatmulShape):
+        seconds = matmul_seconds(shape.m, shape.n, shape.k, shape.batch, device, constants)
+        if kernel.kind == "matmul":
+            elements = reloaded_elements(shape.m, shape.n, shape.k, shape.batch, device.units)
+            again = elements * ELEMENT_BYTES[kernel.precision]
+    else:
+        seconds = kernel.flops / (device.peak * constants.matmul_peak_fraction)
+    return sustained_seconds(seconds, kernel.flops, device, constants), again
 
 
 def _peak(precision: str, accelerator: AcceleratorSpec) -> float:

@@ -28,7 +28,7 @@ class KernelConstants:
     kernel_latency: float
     host_launch_time: float
     attention_peak_fraction: float
-    attention_softmax_operations: float
+    attention_score_time: float
     attention_block_latency: float
     attention_backward_fraction: float
     vector_peak_fraction: float
@@ -42,15 +42,16 @@ class CollectiveConstants:
 
     collective_latency: float
     scale_up_fraction: float
+    direct_link_fraction: float
     scale_out_fraction: float
+    local_copy: float
     in_network_fraction: float
     ll_fraction: float
     ll128_fraction: float
-    scale_up_hop_ll: float
-    scale_up_hop_ll128: float
-    scale_up_hop_simple: float
-    scale_out_hop_ll: float
-    scale_out_hop_simple: float
+    ll128_latency: float
+    bulk_latency: float
+    scale_out_hop: float
+    scale_out_hop_bulk: float
     in_network_latency: float
     channels: float
 

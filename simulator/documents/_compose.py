@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Final
 
 from simulator.documents._node import MAX_DEPTH, MAX_NODES, Node, Position
@@ -19,6 +20,7 @@ _TAGGED: Final[dict[str, tuple[type, ...]]] = {
 }
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MAX_PROBLEMS: Final = 100
+_TOO_DEEP: Final = f"nested more than {MAX_DEPTH} deep"
 
 
 def compose(text: str, label: str) -> Node | None:
@@ -120,7 +122,7 @@ class _Composer:
         position, tag = self._at(event), _tag(event)
         node = Node(kind, position)
         if len(self.open) >= MAX_DEPTH:
-            self._fatal(position, f"nested more than {MAX_DEPTH} deep")
+            self._fatal(position, _TOO_DEEP)
         if tag not in (None, "!", _CORE + ("map" if kind == "mapping" else "seq")):
             self._problem(
                 position, f'tag "{_brief(tag)}" is not supported; nothing is constructed from a file'
@@ -202,7 +204,7 @@ class _Composer:
         if node.size > MAX_NODES:
             self._fatal(node.position, f"expands to more than {MAX_NODES:,} nodes")
         if node.depth > MAX_DEPTH:
-            self._fatal(node.position, f"nested more than {MAX_DEPTH} deep")
+            self._fatal(node.position, _TOO_DEEP)
 
     def _syntax(self, error: Any) -> None:
         mark = error.problem_mark or error.context_mark
@@ -238,7 +240,24 @@ def _events(text: str) -> Iterator[Any]:
     from ruamel.yaml import YAML
 
     # pure: the C parser dies of deep nesting instead of raising.
-    yield from YAML(typ="safe", pure=True).parse(text)
+    reader = YAML(typ="safe", pure=True)
+    reader.Scanner = _scanner()
+    yield from reader.parse(text)
+
+
+@cache
+def _scanner() -> Any:
+    from ruamel.yaml.scanner import Scanner, ScannerError
+
+    class ShallowScanner(Scanner):
+        """Stops at deep brackets itself: it would weigh a thousand more, each against all, first."""
+
+        def fetch_flow_collection_start(self, *args: Any, **kwargs: Any) -> None:
+            if len(self.flow_context) >= MAX_DEPTH:
+                raise ScannerError(problem=_TOO_DEEP, problem_mark=self.reader.get_mark())
+            super().fetch_flow_collection_start(*args, **kwargs)
+
+    return ShallowScanner
 
 
 def _tag(event: Any) -> str | None:

@@ -187,11 +187,30 @@ def _volume(collective: Collective, ranks: int) -> float:
     return {"all_reduce": 2.0 * share, "broadcast": 1.0, "send": 1.0}.get(collective, share)
 
 
-def _rounds(problem: _Problem) -> tuple[int, int]:
-    """Hops of a ring in sequence, inside domains and between them."""
+def _rounds(problem: _Problem) -> tuple[float, int]:
+    """Hops of a ring in sequence, inside domains and between them; on a torus one ring a dimension."""
     twice = 2 if problem.collective == "all_reduce" else 1
     between = problem.domains - 1
-    return twice * (problem.ranks - 1 - between), twice * between
+    inside: float = problem.ranks - 1 - between
+    if problem.up.topology == "torus" and problem.local > 1:
+        dimensions = _dimensions(problem)
+        inside = min(inside, dimensions * (problem.local ** (1.0 / dimensions) - 1.0))
+    return twice * inside, twice * between
+
+
+def _dimensions(problem: _Problem) -> float:
+    """Dimensions of a torus that a group of its members spans: all of them, unless it is too small."""
+    most = max(1.0, problem.up.num_links / 2.0)
+    return min(most, max(1.0, log2(problem.local)))
+
+
+def _detour(problem: _Problem) -> float:
+    """Links that a byte passes on its way to a random member; 1 but on a torus (a quarter of each side)."""
+    if problem.up.topology != "torus" or problem.local < 2:
+        return 1.0
+    dimensions = _dimensions(problem)
+    side = float(problem.local ** (1.0 / dimensions))
+    return max(1.0, dimensions * side / 4.0)
 
 
 def _fraction(problem: _Problem, constants: CollectiveConstants) -> float:
@@ -216,8 +235,7 @@ def _usable(problem: _Problem) -> float:
             return CUBE_MESH_LINKS[members - 1] / links
         return (members - 1) / (domain - 1)
     if problem.up.topology == "torus" and links > 2:
-        dimensions = links / 2
-        return min(dimensions, max(1.0, log2(members))) / dimensions
+        return _dimensions(problem) / (links / 2.0)
     return 1.0
 
 
@@ -245,6 +263,7 @@ def _options(
     for protocol, share, start, hop in _protocols(peers, constants):
         delay = (
             constants.collective_latency
+            + (constants.scale_out_latency if hops[1] and not peers else 0.0)
             + start
             + hops[0] * problem.up.latency
             + hops[1] * (hop + problem.out.latency)
@@ -273,7 +292,8 @@ def _direct(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Opti
         )
     if problem.collective == "all_to_all":
         share = problem.size / problem.ranks
-        up = (problem.local - 1 + constants.local_copy) * share if problem.local > 1 else 0.0
+        detoured = (problem.local - 1) * _detour(problem)
+        up = (detoured + constants.local_copy) * share if problem.local > 1 else 0.0
         out = (problem.ranks - problem.local) * share
         yield from _options(problem, constants, "direct", (problem.local > 1, problem.domains > 1), (up, out))
 
@@ -313,6 +333,7 @@ def _in_network(problem: _Problem, constants: CollectiveConstants) -> Iterator[_
     delay = (
         c.collective_latency
         + c.in_network_latency
+        + (c.scale_out_latency if domains > 1 else 0.0)
         + 2.0 * problem.up.latency * inside
         + hops * (c.scale_out_hop_bulk + problem.out.latency)
     )

@@ -50,6 +50,7 @@ class CollectiveConstants:
     ll128_fraction: float
     ll128_latency: float
     bulk_latency: float
+    scale_out_latency: float
     scale_out_hop: float
     scale_out_hop_bulk: float
     in_network_latency: float

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from simulator.documents import KeyPath
 from simulator.scenario._findings import Findings
 from simulator.scenario._messages import shown, translate
-from simulator.specs import LayerListSpec, TransformerSpec
+from simulator.scenario._scenario import Scenario
+from simulator.specs import ClusterSpec, LayerListSpec, NodeGroupSpec, TransformerSpec
 from simulator.specs._base import Spec
 
 S = TypeVar("S", bound=Spec)
 
 _MAX_REMEMBERED: Final = 4096
 _remembered: dict[tuple[type[Spec], str], Spec] = {}
-_adapters: dict[type[Spec], TypeAdapter[Any]] = {}
+_COMPOSED: Final = frozenset({NodeGroupSpec, ClusterSpec, Scenario})
 
 
 def block(
@@ -42,8 +43,9 @@ def block(
     if not isinstance(data, Mapping):
         findings.add(path, f"expected a mapping, not {shown(data)}")
         return None
-    key = (spec, repr(data))
-    known = _remembered.get(key)
+    # What holds finished specs is cheaper to validate than to recognise.
+    key = (spec, repr(data)) if spec not in _COMPOSED else None
+    known = _remembered.get(key) if key else None
     if known is not None:
         return known  # type: ignore[return-value]  # the key holds the class
     try:
@@ -54,9 +56,10 @@ def block(
             if not (message.startswith("missing") and message.split('"')[1] in absent):
                 findings.add((*path, *loc), message, of)
         return None
-    if len(_remembered) >= _MAX_REMEMBERED:
-        _remembered.clear()
-    _remembered[key] = made
+    if key is not None:
+        if len(_remembered) >= _MAX_REMEMBERED:
+            _remembered.clear()
+        _remembered[key] = made
     return made
 
 

@@ -100,8 +100,6 @@ def _build(
     findings.stop_if_wrong()
     scenario = block(Scenario, {"name": name if given is None else given, **blocks}, (), findings)
     if scenario is not None:
-        # A remembered scenario may come from another file.
-        scenario = scenario.model_copy()
         check(scenario, findings)
     findings.stop_if_wrong()
     assert scenario is not None

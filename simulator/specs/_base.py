@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -57,7 +58,10 @@ class Quantity:
 
 
 def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    # Integers of an array or a table are integers all the same; true and false are not.
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 Bytes = Annotated[float, Quantity("bytes")]

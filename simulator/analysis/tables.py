@@ -100,9 +100,10 @@ class Tables:
 
         kinds, values = utilization_over_time(self.lowered, self.record, self.window, TIMELINE_BINS)
         width = self.window.length / PICOSECONDS / TIMELINE_BINS
+        times = self.window.begin / PICOSECONDS + np.arange(TIMELINE_BINS) * width
         return pd.DataFrame(
             {
-                "time_s": np.tile(np.arange(TIMELINE_BINS) * width, len(kinds)),
+                "time_s": np.tile(times, len(kinds)),
                 "kind": np.repeat(np.array(kinds, dtype=object), TIMELINE_BINS),
                 "utilization": values.ravel(),
             }

@@ -9,7 +9,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from simulator.analysis.result import Result
+from simulator.analysis.result import Bottleneck, Result
 from simulator.report.palette import colour
 from simulator.report.text import (
     cause_label,
@@ -29,6 +29,9 @@ from simulator.report.text import (
 
 STARVING: Final = 0.05
 """Part of the step spent waiting for data from which the report says that the job starves."""
+
+_NEGLIGIBLE: Final = 0.0005
+"""Shares and gains below this are printed as 0.0 %."""
 
 _MAX_CAUSES: Final = 14
 _WIDEST: Final = 120
@@ -209,24 +212,29 @@ def _shortfall(result: Result) -> str:
 
 
 def _bottlenecks(page: _Page, result: Result) -> None:
-    if not result.bottlenecks:
+    matter = [item for item in result.bottlenecks if item.share >= _NEGLIGIBLE or _worth(item) >= _NEGLIGIBLE]
+    if not matter:
         return
-    page.title("Bottlenecks: share of the critical path, and what more is worth")
-    name = min(
-        max(len(resource_label(item.resource)) for item in result.bottlenecks), max(10, page.width - 16)
-    )
-    for rank, item in enumerate(result.bottlenecks, start=1):
+    page.title("Bottlenecks: share of the critical path, and what 10 % more is worth")
+    name = min(max(len(resource_label(item.resource)) for item in matter), max(10, page.width - 25))
+    for rank, item in enumerate(matter, start=1):
         label = shown(resource_label(item.resource), name)
         text = Text(f"  {rank:>2}  {label:<{name}}  {percent(item.share):>7}")
-        worth = ""
         if item.elasticity is not None:
-            worth = f"+10 % {label} -> {100 * 0.1 * item.elasticity:+.1f} % throughput"
-        if worth and len(text.plain) + 3 + len(worth) <= page.width:
-            page.line(text.append(f"   {worth}"))
-        else:
-            page.line(text)
-            if worth:
-                page.line(worth, indent=6)
+            more = f"{10 * item.elasticity:+.1f} %"
+            full = f"   +10 % {label:<{name}} -> {more} throughput"
+            short = f"   +10 % -> {more} throughput"
+            fitting = [form for form in (full, short, f"  {more}") if len(text.plain + form) <= page.width]
+            text.append(fitting[0] if fitting else "")
+        page.line(text)
+    others = [resource_label(item.resource) for item in result.bottlenecks if item not in matter]
+    if others:
+        page.line(f"of no account: {', '.join(others)}", style="dim", indent=2)
+
+
+def _worth(item: Bottleneck) -> float:
+    """Part by which throughput grows with a tenth more of it."""
+    return abs(item.elasticity or 0.0) / 10
 
 
 def _basis(page: _Page, result: Result) -> None:

@@ -69,7 +69,8 @@ _RESOURCES: Final = {
     "storage_operations": "storage operations",
     "latency": "latency",
     "cpu": "loader CPUs",
-    "host_cpu": "loader CPUs",
+    "loader_cpu": "loader CPUs",
+    "host": "host (kernel launches)",
 }
 
 

@@ -269,3 +269,10 @@ def test_charts_drawn_again_replace_the_old_ones(
     drawn = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert drawn == {name: data for name, data in pictures.items() if name.split(".")[0] in CHARTS}
     assert sorted(written) == sorted(folder.iterdir())
+
+
+def test_what_is_recomputed_is_part_of_the_backward_pass() -> None:
+    frame = make_result().activities
+    again = (frame.phase == "backward") & (frame.name == "attention.norm")
+    recomputed = frame.assign(phase=frame.phase.mask(again, "recompute"))
+    assert pipeline_bars(recomputed) == pipeline_bars(frame)

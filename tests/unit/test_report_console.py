@@ -164,3 +164,14 @@ def test_long_names_are_cut_in_the_middle(limit: int) -> None:
 def test_causes_in_plain_words(cause: str, kind: str, label: str) -> None:
     assert family(cause) == kind
     assert cause_label(cause) == label
+
+
+def test_what_is_worth_nothing_is_named_without_a_figure() -> None:
+    items = [
+        Bottleneck("tensor", 0.9, 0.9),
+        Bottleneck("pcie", 0.0001, 0.0),
+        Bottleneck("scale_out", 0.0, 0.02),
+    ]
+    text = report(dataclasses.replace(make_result(), bottlenecks=items), 120)
+    assert "of no account: PCIe\n" in text
+    assert "+0.2 % throughput" in text

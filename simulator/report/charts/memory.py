@@ -50,7 +50,7 @@ class _Scale:
 
 
 def draw_memory(saved: SavedResult) -> Figure:
-    """Memory by part at the peak, per stage where there are several, and over the measured steps.
+    """Memory by part at the peak, per stage where there are several, and over the whole run.
 
     The figures are ``memory_by_part`` and ``memory_by_stage`` of result.json and memory.csv.
     """
@@ -132,7 +132,7 @@ def _by_stage(axes: Axes, stages: list[float], scale: _Scale) -> None:
 
 
 def _over_time(axes: Axes, table: Any, scale: _Scale) -> None:
-    first, last = float(table["time_s"].min()), float(table["time_s"].max())
+    first, last = 0.0, float(table["time_s"].max())
     unit, per_second = time_unit(last - first)
     groups = [(stage, rows) for stage, rows in table.groupby("stage", sort=True)]
     every = -(-len(groups) // len(_HUES))
@@ -151,7 +151,7 @@ def _over_time(axes: Axes, table: Any, scale: _Scale) -> None:
             loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(_HUES), fontsize=SMALL, frameon=False,
             borderaxespad=0.1, borderpad=0.1, handlelength=1.5, columnspacing=1.5,
         )  # fmt: skip
-    axes.set_xlabel(f"time since the first measured step began [{unit}]")
+    axes.set_xlabel(f"simulated time, warm-up included [{unit}]")
     axes.set_ylabel(f"in use [{scale.unit}]")
 
 

@@ -38,15 +38,18 @@ class Bar:
 def pipeline_bars(activities: Any) -> list[Bar]:
     """The passes of the last step, by stage: neighbouring kernels of one micro-batch and way as one bar.
 
-    Of a stage whose ranks are simulated one by one the first is shown.
+    What is recomputed belongs to the backward pass that needs it. Of a stage whose ranks are simulated
+    one by one the first is shown.
     """
-    work = activities[activities["cause"].str.startswith("compute") & (activities["stage"] >= 0)]
+    computing = activities["cause"].str.startswith("compute") | (activities["cause"] == "optimizer")
+    work = activities[computing & (activities["stage"] >= 0) & (activities["end_s"] > activities["start_s"])]
     work = work[work["step"] == work["step"].max()]
     owners = work.groupby("stage")["owner"].first()
     work = work[work["owner"] == work["stage"].map(owners)].sort_values(["stage", "start_s", "id"])
     bars: list[Bar] = []
     columns = (work[name].tolist() for name in ("stage", "micro_batch", "phase", "start_s", "end_s"))
     for stage, micro_batch, phase, start, end in zip(*columns, strict=True):
+        phase = "backward" if phase == "recompute" else phase
         last = bars[-1] if bars else None
         if last and (last.stage, last.micro_batch, last.phase) == (stage, micro_batch, phase):
             bars[-1] = Bar(last.stage, last.micro_batch, phase, last.start_s, max(last.end_s, end))

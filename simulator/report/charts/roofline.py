@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEIGHT: Final = 5.6
-_LIST: Final = 3.0
+_LIST: Final = 3.35
 _NAMED: Final = 14
 _TERA: Final = 1e12
 _PIXEL: Final = DPI / 72
@@ -88,7 +88,7 @@ def _scales(axes: Axes, points: list[Point], peaks: list[float], widths: list[fl
     ridge = [peak / width for peak in peaks for width in widths]
     reach = [point.intensity for point in points] + ridge
     speeds = [point.speed for point in points] + peaks
-    axes.set_xlim(min(reach) / 4, max(reach) * 4)
+    axes.set_xlim(min(reach) / 4, max(4 * max(reach), 12 * max(ridge, default=0.0)))
     axes.set_ylim(min(speeds) / 4, max(speeds) * 2.5)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(10, numticks=8))
@@ -216,6 +216,12 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
+def _title(point: Point) -> str:
+    """Name and phase, without what goes without saying: a gradient is of the backward pass."""
+    said = not point.phase or point.name.endswith("gradient")
+    return point.name if said else f"{point.name}, {point.phase}"
+
+
 def _key(figure: Figure, points: list[Point], left: float) -> None:
     """The list of the numbered operators, with their part of the time of all operators."""
     from matplotlib.lines import Line2D
@@ -235,9 +241,7 @@ def _key(figure: Figure, points: list[Point], left: float) -> None:
             transform=figure.transFigure,
         )
         figure.add_artist(dot)
-        name = fitted(
-            figure, shown(f"{point.name}, {point.phase}" if point.phase else point.name, 60), _LIST - 1.15
-        )
+        name = fitted(figure, shown(_title(point), 80), _LIST - 1.15)
         figure.text((left + 0.2) / width, up / height, str(number), fontsize=SMALL, va="center", ha="right")
         figure.text((left + 0.42) / width, up / height, name, fontsize=SMALL, va="center")
         figure.text(

@@ -73,8 +73,9 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numeric:
     table = Table(box=box.SIMPLE_HEAD if _draws_lines() else box.ASCII2, pad_edge=False, show_edge=False)
     for number, head in enumerate(heads):
         justify: Literal["left", "right"] = "right" if numeric and number else "left"
-        # Names stay whole, so that they can be copied; what stands beside them folds.
-        table.add_column(Text(head), justify=justify, overflow="fold", no_wrap=not number)
+        # What is compared or copied stays whole: names in a table of words, figures in a table of figures.
+        whole = numeric == bool(number)
+        table.add_column(Text(head), justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)

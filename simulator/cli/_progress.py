@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ def progress(quiet: bool = False) -> Iterator[Report]:
 
 
 def _bar(stack: contextlib.ExitStack) -> Report:
-    began = time.monotonic()
+    began = monotonic()
     shown: list[Progress] = []
 
     def report(part: float, what: str) -> None:
         if not shown:
-            if time.monotonic() - began < PATIENCE_S:
+            if monotonic() - began < PATIENCE_S:
                 return
             shown.append(stack.enter_context(_rich_progress()))
             shown[0].add_task(what, total=1.0)
@@ -62,11 +62,11 @@ def _rich_progress() -> Progress:
 
 
 def _lines(interval_s: float = 10.0) -> Report:
-    last = time.monotonic()
+    last = monotonic()
 
     def report(part: float, what: str) -> None:
         nonlocal last
-        now = time.monotonic()
+        now = monotonic()
         if now - last >= interval_s:
             last = now
             print(f"{what}: {part:.0%}", file=sys.stderr, flush=True)  # noqa: T201

@@ -66,8 +66,9 @@ def _print_metric(score: MetricScore) -> None:
     heads = (score.metric.group_column, "rows", "cover", "MAPE", "median", "p90", "worst", "bias")
     rows = [_cells(group) for group in score.groups]
     measured = sum(group.mape is not None for group in score.groups)
-    mean = _percent(score.mean_over_groups)
-    rows.append((f"mean over {measured} groups", "", "", mean, "", "", "", ""))
+    if measured > 1:
+        mean = _percent(score.mean_over_groups)
+        rows.append((f"mean over {measured} groups", "", "", mean, "", "", "", ""))
     rows.append(_cells(score.total))
     print_table(heads, rows, numeric=True)
     if score.worst:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -125,3 +128,49 @@ def test_a_bad_file_is_told_and_nothing_is_written(
     assert first.startswith(f"{measurements}:2:{ROWS[0].index('2.2') + 1}: measured_step_time_s: -2.2")
     assert second.startswith(f"{measurements}:3:1: id: ")
     assert not (tmp_path / "p.csv").exists()
+
+
+SLOW = """\
+import sys
+import time
+import time
+from pathlib import Path
+
+from simulator.cli import main
+from simulator.validation import TrainingRuns
+
+
+def predict(self, cells):
+    if cells["id"] != "one":
+        Path(sys.argv[0]).with_suffix(".ready").touch()
+        time.sleep(60)
+    return {"predicted_step_time_s": 1.0}
+
+
+TrainingRuns.predict = predict
+
+if __name__ == "__main__":
+    sys.exit(main(["validate", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interrupted_validation_leaves_nothing_behind(
+    measurements: Path, tmp_path: Path, workers: str
+) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    out = tmp_path / "predictions.csv"
+    arguments = [str(measurements), "--out", str(out), "--workers", workers]
+    with subprocess.Popen(
+        [sys.executable, str(script), *arguments], stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not script.with_suffix(".ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        # Workers hold stderr as well: it closes when the last of them is gone.
+        assert process.stderr.read() == "clustersim: interrupted\n"
+    assert process.returncode == 130
+    assert [path.name for path in tmp_path.iterdir() if "predictions" in path.name] == []

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log2
+from typing import get_args
 
 from simulator.cost.demand import Demand
 from simulator.specs import AcceleratorSpec, LinkSpec
 from simulator.specs.calibration import Calibration, CollectiveConstants
 from simulator.workload.kernels import Collective
+
+BYTES_PER_CHANNEL = 2**19
+"""Message that one channel (compute unit) is started for: NCCL's buffer of one step, 512 KiB [B]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +108,12 @@ def collective_demand(
         compute units that it holds; nothing for a single rank or an empty message.
 
     Raises:
-        ValueError: A negative message.
+        ValueError: A negative message, or a collective of another name.
     """
     if message_bytes < 0:
         raise ValueError(f"a message of {message_bytes} B is negative")
+    if collective not in get_args(Collective):
+        raise ValueError(f'"{collective}" is not one of {", ".join(get_args(Collective))}')
     if group.num_ranks == 1 or message_bytes == 0:
         return Demand(delay=0.0)
     problem = _Problem(
@@ -122,12 +128,12 @@ def collective_demand(
     constants = calibration.collectives
     best = _quickest(problem, constants)
     traffic = _volume(collective, group.num_ranks) * message_bytes
-    amounts = {"memory_bandwidth": 2.0 * traffic}
+    amounts = {"memory_bandwidth": 2.0 * traffic / calibration.kernels.memory_fraction}
     if best.up:
         amounts["scale_up"] = best.up
     if best.out:
         amounts["scale_out"] = best.out
-    units = min(constants.channels, max(1.0, message_bytes / 2**19))
+    units = min(constants.channels, max(1.0, message_bytes / BYTES_PER_CHANNEL))
     return Demand(delay=best.delay, amounts=amounts, compute_units=round(units), detail=best.name)
 
 
@@ -157,7 +163,7 @@ def send_demand(
     best = _quickest(
         _Problem("send", message_bytes, 2, 2 if same_domain else 1, up, out), calibration.collectives
     )
-    amounts = {"memory_bandwidth": float(message_bytes)}
+    amounts = {"memory_bandwidth": message_bytes / calibration.kernels.memory_fraction}
     amounts["scale_up" if same_domain else "scale_out"] = best.up if same_domain else best.out
     return Demand(delay=best.delay, amounts=amounts, compute_units=1, detail=best.name)
 

@@ -6,6 +6,7 @@ from simulator.cost.attention import attention_seconds
 from simulator.cost.demand import ELEMENT_BYTES, Demand, tensor_rate
 from simulator.cost.matmul import (
     FALLBACK_UNITS,
+    FEW_UNITS,
     MatrixUnit,
     matmul_seconds,
     reloaded_elements,
@@ -59,11 +60,12 @@ def _matrix_seconds(
 ) -> tuple[float, float]:
     """Seconds on the matrix units, and bytes read again."""
     constants = calibration.kernels
+    units = accelerator.num_compute_units or FALLBACK_UNITS
     device = MatrixUnit(
         peak=_peak(kernel.precision, accelerator),
         vector=accelerator.vector_flops,
         bandwidth=accelerator.memory_bandwidth,
-        units=accelerator.num_compute_units or FALLBACK_UNITS,
+        units=units if units >= FEW_UNITS else FALLBACK_UNITS,
         tdp=accelerator.tdp,
     )
     shape, again = kernel.shape, 0.0

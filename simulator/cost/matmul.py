@@ -26,7 +26,11 @@ PARTIAL_SUM_BYTES = 8.0
 """A partial sum that is exchanged: written and read once in fp32 [B]."""
 
 FALLBACK_UNITS = 128
-"""Compute units where the data sheet does not say: as many as today's accelerators have."""
+"""Compute units where the data sheet does not say, or names a few large cores that each work on many tiles at
+once: as many as GPUs have."""
+
+FEW_UNITS = 16
+"""Fewer compute units than this are large cores, not units that hold one tile each (TPU, Gaudi, Trainium)."""
 
 
 @dataclass(frozen=True, slots=True)

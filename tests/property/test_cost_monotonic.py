@@ -60,7 +60,7 @@ def test_a_larger_matmul_is_never_faster(shape: tuple[int, int, int, int], which
 def test_a_matmul_steps_only_where_a_further_tile_begins(axis: int):
     shape = [4096, 4096, 4096, 1]
     sizes = range(1024, 4096, 16)
-    times = [matmul_seconds(*(shape[:axis] + [size] + shape[axis + 1 :])) for size in sizes]
+    times = [matmul_seconds(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
     for size, before, after in zip(sizes, times, times[1:], strict=False):
         if size % 32:
             assert after / before < 1.02, f"a step from {size} to {size + 16}"

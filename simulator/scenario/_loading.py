@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator.documents import Document, load_document, write_yaml
+from simulator.errors import Problem, ScenarioError
 from simulator.scenario._blocks import block, model_block
 from simulator.scenario._checks import check
 from simulator.scenario._cluster import cluster_block
@@ -67,6 +68,8 @@ def scenario_from_mapping(
     Raises:
         ScenarioError: Every mistake, without positions.
     """
+    if not isinstance(data, Mapping):
+        raise ScenarioError(Problem(label, 0, 0, f"expected a mapping, not {shown(data)}"))
     return _build(data, None, label, label, Path(folder), overrides or {})
 
 

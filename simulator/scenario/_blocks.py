@@ -66,7 +66,10 @@ def block(
 def model_block(data: Mapping[str, Any], findings: Findings, extra_keys: Collection[str]) -> Any:
     """The model's spec: a list of layers or a transformer."""
     spec: type[Spec] = LayerListSpec if data.get("kind") == "layers" else TransformerSpec
-    return block(spec, data, ("model",), findings, extra_keys=extra_keys)
+    # These follow from the others, so they are missing only where those are.
+    follows = data.get("num_attention_heads") is None or data.get("hidden_size") is None
+    absent = ("num_key_value_heads", "head_dim") if follows else ()
+    return block(spec, data, ("model",), findings, extra_keys=extra_keys, absent=absent)
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:

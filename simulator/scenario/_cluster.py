@@ -32,6 +32,9 @@ GROUP_KEYS: Final = tuple(key for key in NodeGroupSpec.model_fields if key != "n
 CLUSTER_KEYS: Final = ("name", "system", "node_groups", "fabric", "storage")
 """Keys of the cluster that belong to no node group."""
 
+_UNKNOWN: Final[Mapping[str, Any]] = {}
+"""Stands in for a system that is not in the catalogue."""
+
 
 def cluster_block(data: object, findings: Findings) -> ClusterSpec | None:
     """The cluster's spec; None, and the mistakes noted, if it is wrong."""
@@ -76,7 +79,8 @@ def _groups(listed: object, system: Mapping[str, Any], findings: Findings) -> li
             continue
         unknown = _unknown_keys(data, {"name", "system", *GROUP_KEYS}, here, findings)
         own = {key: value for key, value in data.items() if key in (*GROUP_KEYS, "name")}
-        made = _group(own, _system(data, here, findings) or system, here, findings, unknown)
+        given = _system(data, here, findings) if data.get("system") is not None else system
+        made = _group(own, given, here, findings, unknown)
         groups.append(None if unknown else made)
     return groups
 
@@ -87,7 +91,9 @@ def _group(
     for key in ("nodes", "gpus_per_node", "scale_up_domain"):
         if key in system:
             own.setdefault(key, system[key])
-    absent = [meant for message in unknown for meant in message.split('"')[1:2]]
+    # What an unknown system would have given is not missing besides.
+    absent = list(GROUP_KEYS) if system is _UNKNOWN else []
+    absent += [meant for message in unknown for meant in message.split('"')[1:2]]
     for key, spec in GROUP_PARTS.items():
         here = (*path, key)
         known = len(findings.problems)
@@ -98,7 +104,7 @@ def _group(
         elif len(findings.problems) > known:
             absent.append(key)
     made_group = block(NodeGroupSpec, own, path, findings, absent=absent)
-    return None if set(absent) & set(GROUP_PARTS) else made_group
+    return None if set(absent) & set(GROUP_PARTS) or system is _UNKNOWN else made_group
 
 
 def _storage(
@@ -118,8 +124,9 @@ def _system(data: Mapping[str, Any], path: KeyPath, findings: Findings) -> Mappi
         return {}
     if not isinstance(name, str):
         findings.add((*path, "system"), f"expected a name of the catalogue, not {shown(name)}")
-        return {}
-    return entry("system", name, (*path, "system"), findings) or {}
+        return _UNKNOWN
+    found = entry("system", name, (*path, "system"), findings)
+    return _UNKNOWN if found is None else found
 
 
 def _unknown_keys(data: Mapping[str, Any], allowed: set[str], path: KeyPath, findings: Findings) -> list[str]:

@@ -77,8 +77,9 @@ def _finding(
     kind, value = error["type"], error["input"]
     raw = tuple(error["loc"])
     if raw and raw[-1] == "[key]":
-        allowed = error.get("ctx", {}).get("expected", "")
-        return Finding(_strip(raw[:-1], data), f"unknown key; one of {_unquoted(allowed)}", "key")
+        allowed = _unquoted(error.get("ctx", {}).get("expected", ""))
+        message = f"unknown key; one of {allowed}" if allowed else "a key must be text"
+        return Finding(_strip(raw[:-1], data), message, "key")
     loc = _strip(raw, data)
     if kind == "missing":
         owner = _model_at(spec, loc[:-1], data)

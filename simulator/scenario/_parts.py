@@ -90,6 +90,10 @@ def model(data: object, folder: Path, findings: Findings) -> dict[str, Any] | No
     if "base" in data and "config" in data:
         findings.add((*path, "config"), 'give either "base" or "config"', "key")
         return None
+    kind = data.get("kind")
+    if kind is not None and kind not in ("transformer", "layers"):
+        findings.add((*path, "kind"), f"must be transformer or layers, not {shown(kind)}")
+        return None
     if "base" in data:
         below = _named(data["base"], "model", path, findings)
     elif "config" in data:
@@ -97,6 +101,9 @@ def model(data: object, folder: Path, findings: Findings) -> dict[str, Any] | No
     else:
         return _with_defaults(_with_kind(dict(data)))
     if below is None:
+        return None
+    if kind is not None and kind != below.get("kind", "transformer"):
+        findings.add((*path, "kind"), f'the model is of kind "{below.get("kind", "transformer")}"')
         return None
     changes = {key: value for key, value in data.items() if key not in ("base", "config")}
     return _with_kind(_joined(below, changes))

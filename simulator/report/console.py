@@ -12,6 +12,7 @@ from rich.text import Text
 from simulator.analysis.result import Bottleneck, Result
 from simulator.report.palette import colour
 from simulator.report.text import (
+    NEGLIGIBLE,
     cause_label,
     family,
     gib,
@@ -23,15 +24,12 @@ from simulator.report.text import (
     resource_label,
     seconds,
     shown,
-    step_unit,
+    step_time,
     told,
 )
 
 STARVING: Final = 0.05
 """Part of the step spent waiting for data from which the report says that the job starves."""
-
-_NEGLIGIBLE: Final = 0.0005
-"""Shares and gains below this are printed as 0.0 %."""
 
 _MAX_CAUSES: Final = 14
 _WIDEST: Final = 120
@@ -119,7 +117,7 @@ def _headline(page: _Page, result: Result) -> None:
     elif result.samples_per_s is not None:
         speed = f" at {quantity(result.samples_per_s)} samples/s"
     used = f" (MFU {percent(result.mfu)})" if result.mfu is not None else ""
-    step = seconds(result.step_time_s)
+    step = step_time(result.step_time_s)
     page.line(f"{machine} {verb} {model}{speed}{used}; a step takes {step}.", style="bold")
     stall = sum(value for cause, value in result.breakdown.items() if family(cause) == "data")
     if result.step_time_s > 0 and stall >= STARVING * result.step_time_s:
@@ -143,7 +141,7 @@ def _culprit(result: Result) -> str:
 def _throughput(page: _Page, result: Result) -> None:
     page.title("Throughput")
     figures = [
-        ("step time", seconds(result.step_time_s)),
+        ("step time", step_time(result.step_time_s)),
         ("tokens/s", _maybe(result.tokens_per_s)),
         ("tokens/s per GPU", _maybe(result.tokens_per_s_per_gpu)),
         ("samples/s", _maybe(result.samples_per_s)),
@@ -175,9 +173,7 @@ def _where_the_time_went(page: _Page, result: Result) -> None:
         (cause_label(cause), part, share, value / longest, colour(cause))
         for (cause, value), (part, share) in zip(causes, told(causes, result.step_time_s), strict=True)
     ]
-    unit, scale, digits = step_unit(result.step_time_s)
-    total = f"{result.step_time_s * scale:,.{digits}f} {unit}"
-    page.rows([*rows, ("step", total, "100.0 %", 0.0, "")])
+    page.rows([*rows, ("step", step_time(result.step_time_s), "100.0 %", 0.0, "")])
 
 
 def _memory(page: _Page, result: Result) -> None:
@@ -212,7 +208,7 @@ def _shortfall(result: Result) -> str:
 
 
 def _bottlenecks(page: _Page, result: Result) -> None:
-    matter = [item for item in result.bottlenecks if item.share >= _NEGLIGIBLE or _worth(item) >= _NEGLIGIBLE]
+    matter = [item for item in result.bottlenecks if item.share >= NEGLIGIBLE or _worth(item) >= NEGLIGIBLE]
     if not matter:
         return
     page.title("Bottlenecks: share of the critical path, and what 10 % more is worth")

@@ -13,6 +13,9 @@ from simulator.units import human
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that steer a terminal or a renderer, or show nothing."""
 
+NEGLIGIBLE: Final = 0.0005
+"""Shares below this are printed as 0.0 %."""
+
 _FAMILIES: Final = {
     "compute": "compute",
     "optimizer": "compute",
@@ -117,8 +120,8 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration, rounded: ``5.314 s``, ``12.35 ms``."""
-    return human(value, "time", 4) if value else "0 s"
+    """A duration, rounded: ``5.31 s``, ``12.3 ms``."""
+    return human(value, "time")
 
 
 def step_unit(step: float) -> tuple[str, float, int]:
@@ -128,6 +131,12 @@ def step_unit(step: float) -> tuple[str, float, int]:
             break
     scaled = step * scale
     return unit, scale, 3 if scaled < 10 else 2 if scaled < 100 else 1
+
+
+def step_time(step: float) -> str:
+    """The time of a step with at least four digits: ``5.310 s``, ``197.4 ms``."""
+    unit, scale, digits = step_unit(step)
+    return f"{step * scale:,.{digits}f} {unit}"
 
 
 def told(causes: list[tuple[str, float]], step: float) -> list[tuple[str, str]]:
@@ -168,12 +177,15 @@ def largest_first(amounts: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def grouped(amounts: Mapping[str, float], most: int) -> list[tuple[str, float]]:
-    """`largest_first`, with what goes beyond `most` rows added up in a last row ``other (n)``."""
+    """`largest_first` in at most `most` rows; further and negligible items are added up as ``other (n)``."""
     ranked = largest_first(amounts)
-    if len(ranked) <= most:
+    whole = math.fsum(amounts.values())
+    count = sum(value >= NEGLIGIBLE * whole for _, value in ranked)
+    keep = count if count < most else most - 1
+    if len(ranked) <= most and len(ranked) - keep <= 1:
         return ranked
-    rest = ranked[most - 1 :]
-    return [*ranked[: most - 1], (f"other ({len(rest)})", sum(value for _, value in rest))]
+    rest = ranked[keep:]
+    return [*ranked[:keep], (f"other ({len(rest)})", math.fsum(value for _, value in rest))]
 
 
 def _words(key: str) -> str:

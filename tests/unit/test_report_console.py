@@ -175,3 +175,9 @@ def test_what_is_worth_nothing_is_named_without_a_figure() -> None:
     text = report(dataclasses.replace(make_result(), bottlenecks=items), 120)
     assert "of no account: PCIe\n" in text
     assert "+0.2 % throughput" in text
+
+
+def test_negligible_causes_share_one_row() -> None:
+    amounts = {"large": 1.0, "small": 0.01, "tiny": 1e-5, "tinier": 1e-6}
+    assert [name for name, _ in grouped(amounts, 10)] == ["large", "small", "other (2)"]
+    assert [name for name, _ in grouped({"large": 1.0, "tiny": 1e-5}, 10)] == ["large", "tiny"]

@@ -17,7 +17,7 @@ from simulator.report.charts.style import (
 )
 from simulator.report.palette import colour
 from simulator.report.saved import SavedResult
-from simulator.report.text import cause_label, grouped, seconds, subject, told
+from simulator.report.text import cause_label, grouped, step_time, subject, told
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def draw_breakdown(saved: SavedResult) -> Figure:
     step = float(saved.values["step_time_s"])
     causes = grouped(saved.values["breakdown"], _MOST)
     height = 0.75 + _ROW * max(1, len(causes)) + 0.65
-    figure = new_figure(height, f"Where a step of {seconds(step)} goes", subject(saved.values))
+    figure = new_figure(height, f"Where a step of {step_time(step)} goes", subject(saved.values))
     labels = [fitted(figure, cause_label(cause), _LONGEST_LABEL) for cause, _ in causes]
     figures = ["   ".join(figures) for figures in told(causes, step)]
     left = MARGIN + widest(figure, labels) + 0.12

@@ -11,6 +11,7 @@ from simulator.report.saved import SavedResult
 from simulator.report.text import percent, subject
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PHASES: Final = {
@@ -20,6 +21,9 @@ _PHASES: Final = {
 }
 _OTHER: Final = (colour("data"), "other work", INK)
 
+_GAP: Final = 0.005
+"""Part of the step from which on a gap between kernels of no micro-batch (the optimizer's) is shown."""
+_SIZES: Final = (SMALL, 7.5, 6)
 _LEGIBLE: Final = 0.2
 """Height of a row from which on numbers fit into it [in]."""
 
@@ -46,12 +50,14 @@ def pipeline_bars(activities: Any) -> list[Bar]:
     work = work[work["step"] == work["step"].max()]
     owners = work.groupby("stage")["owner"].first()
     work = work[work["owner"] == work["stage"].map(owners)].sort_values(["stage", "start_s", "id"])
+    shortest = _GAP * (work["end_s"].max() - work["start_s"].min()) if len(work) else 0.0
     bars: list[Bar] = []
     columns = (work[name].tolist() for name in ("stage", "micro_batch", "phase", "start_s", "end_s"))
     for stage, micro_batch, phase, start, end in zip(*columns, strict=True):
         phase = "backward" if phase == "recompute" else phase
         last = bars[-1] if bars else None
-        if last and (last.stage, last.micro_batch, last.phase) == (stage, micro_batch, phase):
+        same = last is not None and (last.stage, last.micro_batch, last.phase) == (stage, micro_batch, phase)
+        if last and same and (micro_batch >= 0 or start - last.end_s <= shortest):
             bars[-1] = Bar(last.stage, last.micro_batch, phase, last.start_s, max(last.end_s, end))
         else:
             bars.append(Bar(int(stage), int(micro_batch), str(phase), start, end))
@@ -73,11 +79,13 @@ def draw_pipeline(saved: SavedResult) -> Figure | None:
     height = 1.05 + band * len(stages) + 0.65
     idle = 1 - sum(bar.end_s - bar.start_s for bar in bars) / ((end - begin) * len(stages))
     title = f"The pipeline: the stages idle {percent(idle)} of the step"
-    numbered = band >= _LEGIBLE
-    detail = "numbers are micro-batches; " if numbered else ""
-    figure = new_figure(height, title, f"last step; {detail}{subject(saved.values)}")
     left = MARGIN + 0.62
-    axes = place(figure, left, 0.6, WIDTH - left - MARGIN - 0.1, band * len(stages))
+    room = WIDTH - left - MARGIN - 0.1
+    figure = new_figure(height, title, f"last step; numbers are micro-batches; {subject(saved.values)}")
+    sizes = _type_sizes(figure, bars, room / (end - begin)) if band >= _LEGIBLE else {}
+    if not sizes:
+        figure = new_figure(height, title, f"last step; {subject(saved.values)}")
+    axes = place(figure, left, 0.6, room, band * len(stages))
     span = (end - begin) * scale
     ground = [_box(0, span, position) for position in range(len(stages))]
     axes.add_collection(PolyCollection(ground, facecolors=IDLE, linewidths=0))
@@ -94,8 +102,7 @@ def draw_pipeline(saved: SavedResult) -> Figure | None:
     )
     axes.set_xlim(0, span)
     axes.set_ylim(len(stages), 0)
-    if numbered:
-        _number(figure, axes, bars, row, begin, scale, (WIDTH - left - MARGIN - 0.1) / span)
+    _number(axes, bars, row, scale, sizes)
     every = -(-len(stages) // 32)
     axes.set_yticks(
         [position + 0.5 for position in range(0, len(stages), every)],
@@ -115,18 +122,30 @@ def _box(start: float, end: float, row: int) -> list[tuple[float, float]]:
     return [(start, row + 0.06), (end, row + 0.06), (end, row + 0.94), (start, row + 0.94)]
 
 
-def _number(
-    figure: Figure, axes: Any, bars: list[Bar], row: dict[int, int], begin: float, scale: float, inches: float
-) -> None:
-    """Write the number of its micro-batch into every bar that is wide enough for it."""
-    widths = {digits: text_width(figure, "0" * digits) + 0.05 for digits in range(1, 7)}
+def _type_sizes(figure: Figure, bars: list[Bar], inches_per_second: float) -> dict[str, float]:
+    """Phases whose bars are wide enough for their numbers -> the largest type in which nearly all fit."""
+    sizes: dict[str, float] = {}
+    for phase in {bar.phase for bar in bars if bar.micro_batch >= 0}:
+        mine = [bar for bar in bars if bar.phase == phase and bar.micro_batch >= 0]
+        digits = len(str(max(bar.micro_batch for bar in mine)))
+        lengths = sorted((bar.end_s - bar.start_s) * inches_per_second for bar in mine)
+        narrow = lengths[len(lengths) // 20]
+        fitting = [size for size in _SIZES if text_width(figure, "0" * digits, size) + 0.03 <= narrow]
+        if fitting:
+            sizes[phase] = fitting[0]
+    return sizes
+
+
+def _number(axes: Axes, bars: list[Bar], row: dict[int, int], scale: float, sizes: dict[str, float]) -> None:
+    """Write the number of its micro-batch into every bar of the phases that have room for it."""
+    begin = min(bar.start_s for bar in bars)
     for bar in bars:
-        text = str(bar.micro_batch)
-        length = (bar.end_s - bar.start_s) * scale
-        if bar.micro_batch >= 0 and length * inches >= widths[len(text)]:
-            middle = (bar.start_s - begin) * scale + length / 2
-            ink = _PHASES.get(bar.phase, _OTHER)[2]
-            axes.text(middle, row[bar.stage] + 0.5, text, ha="center", va="center", fontsize=SMALL, color=ink)
+        if bar.micro_batch >= 0 and bar.phase in sizes:
+            middle = ((bar.start_s + bar.end_s) / 2 - begin) * scale
+            axes.text(
+                middle, row[bar.stage] + 0.5, str(bar.micro_batch), ha="center", va="center_baseline",
+                fontsize=sizes[bar.phase], color=_PHASES.get(bar.phase, _OTHER)[2],
+            )  # fmt: skip
 
 
 def _legend(figure: Figure, entries: dict[str, str], left: float, up: float) -> None:

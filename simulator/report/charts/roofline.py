@@ -22,8 +22,8 @@ _NAMED: Final = 14
 _TERA: Final = 1e12
 _PIXEL: Final = DPI / 72
 """Pixels in a point of type."""
-_ANGLES: Final = (90, 270, 0, 180, 60, 120, 240, 300, 30, 150, 210, 330)
-"""Directions in which a number is tried beside its point: above first."""
+_ANGLES: Final = (270, 0, 300, 330, 240, 180, 210, 90, 60, 120, 30, 150)
+"""Directions in which a number is tried beside its point: away from the roofs first."""
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top [px]."""

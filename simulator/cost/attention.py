@@ -12,6 +12,9 @@ from simulator.workload.kernels import AttentionShape
 QUERY_BLOCK = 128
 """Queries that one compute unit works on at a time (FlashAttention-2 and 3)."""
 
+SMALLEST_BLOCK = 64
+"""Queries of the smallest block, for problems with too few blocks to fill the accelerator."""
+
 FORWARD_FLOPS = 4.0
 """Per score and element of a head: two products."""
 
@@ -26,8 +29,8 @@ def attention_seconds(shape: AttentionShape, device: MatrixUnit, constants: Kern
     A block of 128 queries of one head meets its keys on one compute unit; a score costs
     4 head_dim FLOP (10 backward) on the matrix units and its exponential:
     ``block(keys) = latency + 128 keys (flops / rate per unit + score time)``. Blocks are spread over
-    the units; no less than the longest block takes:
-    ``max(batch heads blocks / units * block(mean keys), block(all keys))``.
+    the units; no less than the last block takes, which libraries halve where there are few:
+    ``max(batch heads blocks / units * block(mean keys), block(all keys) / 2)``.
 
     Args:
         shape: The problem.
@@ -48,7 +51,8 @@ def attention_seconds(shape: AttentionShape, device: MatrixUnit, constants: Kern
     per_key = QUERY_BLOCK * (flops * device.units / rate + c.attention_score_time)
     items = shape.batch * shape.heads * blocks
     even = items / device.units * (c.attention_block_latency + per_key * _mean_keys(shape, blocks))
-    return max(even, c.attention_block_latency + per_key * shape.key_length)
+    longest = c.attention_block_latency + per_key * shape.key_length * SMALLEST_BLOCK / QUERY_BLOCK
+    return max(even, longest)
 
 
 def _mean_keys(shape: AttentionShape, blocks: int) -> float:

@@ -39,6 +39,7 @@ class _Composer:
         self.anchors: dict[str, Node | None] = {}
         self.root: Node | None = None
         self.last = Position(label, 1, 1)
+        self.merged = 0
         # Open containers, each with its anchor and, in a mapping, the key that awaits its value.
         self.open: list[tuple[Node, str | None]] = []
         self.keys: list[tuple[str | None, Position] | None] = []
@@ -193,8 +194,9 @@ class _Composer:
         if any(source.kind != "mapping" for source in sources):
             self._problem(merged.position, "<<: expected a mapping, or a list of mappings, to merge")
             return
-        count = sum(len(source.entries) for source in sources)
-        if count > MAX_NODES:
+        # Unlike aliases, merged keys are copied, so all merges together must stay small.
+        self.merged += sum(len(source.entries) for source in sources)
+        if self.merged > MAX_NODES:
             self._fatal(merged.position, f"expands to more than {MAX_NODES:,} nodes")
         for source in sources:
             for key, entry in source.entries.items():

@@ -63,15 +63,22 @@ class Node:
 
 def overlay(lower: Node, upper: Node) -> Node:
     """`upper` on top of `lower`: mappings are joined key by key, anything else is replaced."""
+    return _overlay(lower, upper, {})
+
+
+def _overlay(lower: Node, upper: Node, done: dict[tuple[int, int], Node]) -> Node:
     if lower.kind != "mapping" or upper.kind != "mapping":
         return upper
-    joined = Node("mapping", upper.position)
-    joined.entries = dict(lower.entries)
-    for key, (place, node) in upper.entries.items():
-        below = lower.entries.get(key)
-        joined.entries[key] = (place, node if below is None else overlay(below[1], node))
-    joined.measure()
-    return joined
+    pair = (id(lower), id(upper))
+    if pair not in done:
+        joined = Node("mapping", upper.position)
+        joined.entries = dict(lower.entries)
+        for key, (place, node) in upper.entries.items():
+            below = lower.entries.get(key)
+            joined.entries[key] = (place, node if below is None else _overlay(below[1], node, done))
+        joined.measure()
+        done[pair] = joined
+    return done[pair]
 
 
 def _plain(node: Node, done: dict[int, object]) -> object:

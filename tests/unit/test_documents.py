@@ -180,6 +180,10 @@ def laughs(levels, width):
     [
         laughs(8, 9),
         "a0: &a0 {k: 1}\n" + "".join(f"a{i + 1}: &a{i + 1} {{x: *a{i}, y: *a{i}}}\n" for i in range(40)),
+        "m: &m {"
+        + ", ".join(f"k{i}: 1" for i in range(3000))
+        + "}\n"
+        + "".join(f"n{i}: {{<<: *m}}\n" for i in range(999)),
         "t: &t '" + "x" * 100_000 + "'\nb: [" + ", ".join(["*t"] * 20_000) + "]\n",
     ],
 )
@@ -321,6 +325,17 @@ def test_include_stays_in_the_folder(folder, target):
     problem = include_problem(path)
     assert (problem.line, problem.column) == (2, 10)
     assert "outside the scenario folder" in problem.message
+
+
+def test_what_is_shared_is_joined_once(folder):
+    """Two files of 2^18 values each, all but 40 of them shared."""
+    twice = "a0: &a0 {k: 1}\n" + "".join(f"a{i + 1}: &a{i + 1} {{x: *a{i}, y: *a{i}}}\n" for i in range(16))
+    path = folder(a="include: b.yaml\n" + twice.replace("k: 1", "j: 2"), b=twice)
+    started = time.process_time()
+    document = load_document(path, includes=True)
+    assert time.process_time() - started < 1
+    assert document.data["a1"] == {"x": {"k": 1, "j": 2}, "y": {"k": 1, "j": 2}}
+    assert document.data["a16"]["x"] is document.data["a16"]["y"]
 
 
 def test_include_cycles_name_the_chain(folder):

@@ -14,7 +14,7 @@ import numpy as np
 from simulator.engine import jit, kernel, layout, sweep
 from simulator.engine.builder import ProgramBuilder
 from simulator.engine.layout import State
-from simulator.engine.program import I32, Program
+from simulator.engine.program import Program
 from simulator.engine.record import Record
 from simulator.engine.stuck import deadlock_error
 from simulator.engine.tables import ClassTable, hold_error, horizon_error
@@ -44,7 +44,7 @@ def play_compiled(program: Program, rate_changes: Sequence[tuple[int, int, int]]
         if pairs is not None:
             return sweep.play_in_order(program, table, pairs)
     state = layout.lay_out(program, table)
-    outcome = kernel.begin(state)
+    outcome = kernel.begin(state, program.lane)
     for at_ps, changes in groupby(rate_changes, key=lambda change: change[0]):
         if at_ps > 0 and outcome in (layout.GOING, layout.STOPPED):
             state, outcome = _run(state, at_ps)
@@ -54,7 +54,7 @@ def play_compiled(program: Program, rate_changes: Sequence[tuple[int, int, int]]
     if outcome in (layout.GOING, layout.STOPPED):
         state, outcome = _run(state, MAX_PICOSECONDS)
     _complain(program, state, outcome)
-    return _record(state)
+    return _record(program, state)
 
 
 def _load() -> None:
@@ -82,13 +82,8 @@ def _run(state: State, stop: int) -> tuple[State, int]:
         outcome = kernel.run(state, stop, _PATIENCE)
         if outcome != layout.FULL:
             return state, outcome
-        if state.counters[layout.SEGMENTS] + len(state.lanes) > len(state.segment_start):
-            state = state._replace(
-                **{
-                    name: np.concatenate((getattr(state, name), np.zeros_like(getattr(state, name))))
-                    for name in ("segment_activity", "segment_start", "segment_limit", "segment_left")
-                }
-            )
+        if state.counters[layout.SEGMENTS] + len(state.lanes) > len(state.segments):
+            state = state._replace(segments=np.concatenate((state.segments, np.zeros_like(state.segments))))
 
 
 def _change_rate(state: State, table: ClassTable, capacity: int, rate: int) -> None:
@@ -111,24 +106,23 @@ def _complain(program: Program, state: State, outcome: int) -> None:
         raise deadlock_error(program, state.end, state.pools["level"][:-1], last)
 
 
-def _record(state: State) -> Record:
-    ready = np.empty_like(state.start)
-    kernel.complete_history(state, ready, np.full(len(state.lanes), -1, np.int32))
-    rows = slice(0, int(state.counters[layout.SEGMENTS]))
-    order = np.argsort(state.segment_activity[rows], kind="stable")
+def _record(program: Program, state: State) -> Record:
+    ready, kind = np.empty_like(state.start), np.zeros_like(state.limit)
+    kernel.complete_history(state, program.lane, ready, kind, np.full(len(state.lanes), -1, np.int32))
+    segments = state.segments[: state.counters[layout.SEGMENTS]]
+    segments = segments[np.argsort(segments["activity"], kind="stable")]
     pools = state.pools[:-1]
-    kinds: I32 = state.awaited_kind
     return Record(
         ready=ready,
         start=state.start,
         end=state.end,
         awaited=state.awaited,
-        awaited_kind=kinds,
+        awaited_kind=kind,
         limit=state.limit,
-        segment_activity=state.segment_activity[rows][order],
-        segment_start=state.segment_start[rows][order],
-        segment_limit=state.segment_limit[rows][order],
-        segment_left=state.segment_left[rows][order],
+        segment_activity=segments["activity"].copy(),
+        segment_start=segments["start"].copy(),
+        segment_limit=segments["limit"].copy(),
+        segment_left=segments["left"].copy(),
         pool_peak=pools["peak"].copy(),
         pool_peak_time=pools["peak_time"].copy(),
         pool_final=pools["level"].copy(),

@@ -12,8 +12,8 @@ _F = TypeVar("_F", bound=Callable[..., object])
 _cache = True
 
 
-def compiled(function: _F) -> _F:
-    """Compiles a function at its first call; strict IEEE arithmetic, so that both players get the same bits.
+def entry(function: _F) -> _F:
+    """Compiles a function that Python calls, at its first call, and keeps the code on disk.
 
     numba refuses at decoration to cache where no folder is writable; then nothing is cached.
     """
@@ -21,6 +21,12 @@ def compiled(function: _F) -> _F:
         wrapped: _F = numba.njit(function, cache=_cache)
     except RuntimeError:
         wrapped = numba.njit(function)
+    return wrapped
+
+
+def inner(function: _F) -> _F:
+    """Compiles a function that only compiled functions of the same file call: it is kept with them."""
+    wrapped: _F = numba.njit(function)
     return wrapped
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from simulator.engine.jit import compiled
+from simulator.engine.jit import entry, inner
 from simulator.engine.layout import (
     BEYOND,
     CULPRIT,
@@ -33,7 +33,7 @@ from simulator.engine.layout import (
     State,
     Table,
 )
-from simulator.engine.program import I32
+from simulator.engine.program import I32, I64
 from simulator.engine.record import WAIT_DEPENDENCY, WAIT_LANE, WAIT_POOL
 from simulator.engine.tables import LEAST_LEVEL, SAME_SHARE, TOLERANCE, WHOLE
 from simulator.units import MAX_PICOSECONDS, PICOSECONDS
@@ -44,71 +44,71 @@ _PICOSECONDS = float(PICOSECONDS)
 _HORIZON = float(MAX_PICOSECONDS)
 
 
-@compiled
-def _rise(heap: I32, lanes: Table, place: int) -> None:
-    lane = heap[place]
+@inner
+def _rise(lists: Table, lanes: Table, place: int) -> None:
+    lane = lists[place].heap
     key = lanes[lane].key
     while place > 0:
         parent = (place - 1) >> 1
-        other = heap[parent]
+        other = lists[parent].heap
         if lanes[other].key <= key:
             break
-        heap[place] = other
+        lists[place].heap = other
         lanes[other].place = place
         place = parent
-    heap[place] = lane
+    lists[place].heap = lane
     lanes[lane].place = place
 
 
-@compiled
-def _sink(heap: I32, lanes: Table, size: int, place: int) -> None:
-    lane = heap[place]
+@inner
+def _sink(lists: Table, lanes: Table, size: int, place: int) -> None:
+    lane = lists[place].heap
     key = lanes[lane].key
     while True:
         child = 2 * place + 1
         if child >= size:
             break
-        if child + 1 < size and lanes[heap[child + 1]].key < lanes[heap[child]].key:
+        if child + 1 < size and lanes[lists[child + 1].heap].key < lanes[lists[child].heap].key:
             child += 1
-        other = heap[child]
+        other = lists[child].heap
         if lanes[other].key >= key:
             break
-        heap[place] = other
+        lists[place].heap = other
         lanes[other].place = place
         place = child
-    heap[place] = lane
+    lists[place].heap = lane
     lanes[lane].place = place
 
 
-@compiled
+@inner
 def _push(s: State, lane: int, key: int) -> None:
     place = s.counters[HEAP]
     s.counters[HEAP] = place + 1
     s.lanes[lane].key = key
-    s.heap[place] = lane
-    _rise(s.heap, s.lanes, place)
+    s.lists[place].heap = lane
+    _rise(s.lists, s.lanes, place)
 
 
-@compiled
+@inner
 def _pop(s: State) -> int:
-    lane: int = s.heap[0]
+    lane: int = s.lists[0].heap
     size = s.counters[HEAP] - 1
     s.counters[HEAP] = size
     if size > 0:
-        s.heap[0] = s.heap[size]
-        _sink(s.heap, s.lanes, size, 0)
+        s.lists[0].heap = s.lists[size].heap
+        _sink(s.lists, s.lanes, size, 0)
     return lane
 
 
-@compiled
+@inner
 def _touch(s: State, capacity: int) -> None:
     if not s.capacities[capacity].touched:
         s.capacities[capacity].touched = 1
-        s.touched[s.counters[TOUCHED]] = capacity
+        s.capacities[s.counters[TOUCHED]].touched_list = capacity
         s.counters[TOUCHED] += 1
 
 
-@compiled
+@inner
 def _hold(s: State, capacity: int, amount: int) -> None:
     c = s.capacities[capacity]
     c.held += amount
@@ -117,7 +117,7 @@ def _hold(s: State, capacity: int, amount: int) -> None:
         _touch(s, capacity)
 
 
-@compiled
+@inner
 def _enlist(s: State, capacity: int, slot: int, activity: int) -> None:
     """Puts a slot in a capacity's list, which is in order of activity."""
     c = s.capacities[capacity]
@@ -138,7 +138,7 @@ def _enlist(s: State, capacity: int, slot: int, activity: int) -> None:
         c.tail = slot
 
 
-@compiled
+@inner
 def _delist(s: State, capacity: int, slot: int) -> None:
     before, after = s.slots[slot].previous, s.slots[slot].next
     if before >= 0:
@@ -151,7 +151,7 @@ def _delist(s: State, capacity: int, slot: int) -> None:
         s.capacities[capacity].tail = before
 
 
-@compiled
+@inner
 def _draw(s: State, lane: int) -> int:
     """Begins to draw, at full speed unless the end of the instant says otherwise."""
     now = s.counters[NOW]
@@ -184,7 +184,7 @@ def _draw(s: State, lane: int) -> int:
     return GOING
 
 
-@compiled
+@inner
 def _look_ahead(s: State, lane: int) -> None:
     """Waits for the next dependency that has not ended; if there is none, the lane's turn has come."""
     me = s.lanes[lane]
@@ -194,16 +194,16 @@ def _look_ahead(s: State, lane: int) -> None:
         other = s.dep[cursor]
         if s.end[other] < 0:
             me.cursor = cursor
-            me.next_waiter = s.first_waiter[other]
-            s.first_waiter[other] = lane
+            me.next_waiter = s.links[other].waiter
+            s.links[other].waiter = lane
             return
         cursor += 1
     me.eligible = s.counters[NOW]
-    s.eligible[s.counters[ELIGIBLE]] = lane
+    s.lists[s.counters[ELIGIBLE]].eligible = lane
     s.counters[ELIGIBLE] += 1
 
 
-@compiled
+@inner
 def _proceed(s: State, lane: int, activity: int) -> None:
     """Puts an activity at the head of a lane."""
     if activity >= 0:
@@ -215,15 +215,15 @@ def _proceed(s: State, lane: int, activity: int) -> None:
         _look_ahead(s, lane)
 
 
-@compiled
+@inner
 def _mark_pending(s: State, queue: int) -> None:
     if not s.pools[queue].pending:
         s.pools[queue].pending = 1
-        s.pending[s.counters[PENDING]] = queue
+        s.pools[s.counters[PENDING]].pending_list = queue
         s.counters[PENDING] += 1
 
 
-@compiled
+@inner
 def _give(s: State, activity: int, row: int, row_end: int) -> None:
     now, last = s.counters[NOW], s.pools.shape[0] - 1
     for delta in range(row, row_end):
@@ -237,7 +237,7 @@ def _give(s: State, activity: int, row: int, row_end: int) -> None:
             _mark_pending(s, last if s.pools[last].blocking else pool)
 
 
-@compiled
+@inner
 def _complete(s: State, lane: int) -> None:
     """Ends a lane's activity, lets go of everything it had, and wakes who waited for it."""
     me = s.lanes[lane]
@@ -258,22 +258,22 @@ def _complete(s: State, lane: int) -> None:
         _hold(s, s.holds[row].capacity, -s.holds[row].amount)
     if k.pool < k.pool_end:
         _give(s, activity, k.pool, k.pool_end)
-    _proceed(s, lane, s.next_on_lane[activity])
-    waiter = s.first_waiter[activity]
+    _proceed(s, lane, s.links[activity].follower)
+    waiter = s.links[activity].waiter
     while waiter >= 0:
         after = s.lanes[waiter].next_waiter
         _look_ahead(s, waiter)
         waiter = after
 
 
-@compiled
+@inner
 def _precedes(s: State, one: int, other: int) -> bool:
     a, b = s.lanes[one], s.lanes[other]
     before: bool = a.eligible < b.eligible or (a.eligible == b.eligible and a.activity < b.activity)
     return before
 
 
-@compiled
+@inner
 def _join_queue(s: State, queue: int, lane: int) -> None:
     """Puts a lane in a pool's queue, which is in order of (time its turn came, activity)."""
     q = s.pools[queue]
@@ -291,7 +291,7 @@ def _join_queue(s: State, queue: int, lane: int) -> None:
         q.last = lane
 
 
-@compiled
+@inner
 def _fits(s: State, cls: int) -> bool:
     for row in range(s.classes[cls].pool, s.classes[cls].pool_end):
         d = s.deltas[row]
@@ -301,7 +301,7 @@ def _fits(s: State, cls: int) -> bool:
     return True
 
 
-@compiled
+@inner
 def _take(s: State, lane: int) -> None:
     now = s.counters[NOW]
     me = s.lanes[lane]
@@ -314,12 +314,11 @@ def _take(s: State, lane: int) -> None:
             p.peak = p.level
             p.peak_time = now
         if late and p.blocking and d.take and p.giver_time == now:
-            if s.awaited[me.activity] < 0 or p.giver < s.awaited[me.activity]:
-                s.awaited[me.activity] = p.giver
-            s.awaited_kind[me.activity] = WAIT_POOL
+            other = s.awaited[me.activity]
+            s.awaited[me.activity] = p.giver if other < 0 else min(p.giver, other)
 
 
-@compiled
+@inner
 def _begin(s: State, lane: int) -> int:
     """Starts a granted activity; without work it ends in the next round of this instant."""
     now = s.counters[NOW]
@@ -339,12 +338,12 @@ def _begin(s: State, lane: int) -> int:
     elif k.demand < k.demand_end:
         return _draw(s, lane)
     else:
-        s.instant[s.counters[INSTANT]] = lane
+        s.lists[s.counters[INSTANT]].instant = lane
         s.counters[INSTANT] += 1
     return GOING
 
 
-@compiled
+@inner
 def _serve_queue(s: State, queue: int) -> int:
     """Grants what fits, in order; what does not keeps its place."""
     q = s.pools[queue]
@@ -368,10 +367,10 @@ def _serve_queue(s: State, queue: int) -> int:
     return GOING
 
 
-@compiled
+@inner
 def _grant_round(s: State) -> int:
     for i in range(s.counters[ELIGIBLE]):
-        lane = s.eligible[i]
+        lane = s.lists[i].eligible
         queue = s.classes[s.lanes[lane].cls].queue
         if queue >= 0:
             _join_queue(s, queue, lane)
@@ -380,13 +379,13 @@ def _grant_round(s: State) -> int:
             return BEYOND
     s.counters[ELIGIBLE] = 0
     for i in range(s.counters[PENDING]):
-        if _serve_queue(s, s.pending[i]) != GOING:
+        if _serve_queue(s, s.pools[i].pending_list) != GOING:
             return BEYOND
     s.counters[PENDING] = 0
     return GOING
 
 
-@compiled
+@inner
 def _grant(s: State) -> int:
     """Rounds of grants and of ends without work, until nothing more happens at this instant."""
     while s.counters[ELIGIBLE] + s.counters[PENDING] > 0:
@@ -395,34 +394,34 @@ def _grant(s: State) -> int:
         count = s.counters[INSTANT]
         s.counters[INSTANT] = 0
         for i in range(count):
-            _complete(s, s.instant[i])
+            _complete(s, s.lists[i].instant)
     return GOING
 
 
-@compiled
+@inner
 def _reach(s: State, lane: int, size: int) -> int:
     """Adds a lane to the component unless it was reached before."""
     me = s.lanes[lane]
     if me.mark != s.counters[EPOCH]:
         me.mark = s.counters[EPOCH]
         me.next_share = -1.0
-        s.component[size] = lane
+        s.lists[size].component = lane
         size += 1
     return size
 
 
-@compiled
+@inner
 def _gather(s: State, seed: int) -> tuple[int, int]:
     """Collects all that hot capacities tie to a lane; returns how many lanes and hot capacities."""
-    size, hot, width = _reach(s, seed, 0), 0, s.slots.shape[0] // s.lanes.shape[0]
+    size, hot = _reach(s, seed, 0), 0
     i = 0
     while i < size:
-        k = s.classes[s.lanes[s.component[i]].cls]
+        k = s.classes[s.lanes[s.lists[i].component].cls]
         for row in range(k.demand, k.demand_end):
             c = s.capacities[s.demands[row].capacity]
             if c.hot and c.mark != s.counters[EPOCH]:
                 c.mark = s.counters[EPOCH]
-                s.hot[hot] = s.demands[row].capacity
+                s.capacities[hot].hot_list = s.demands[row].capacity
                 hot += 1
                 slot = c.head
                 while slot >= 0:
@@ -432,7 +431,7 @@ def _gather(s: State, seed: int) -> tuple[int, int]:
     return size, hot
 
 
-@compiled
+@inner
 def _refresh(s: State, capacity: int) -> None:
     """Level at which a capacity is used up by those that are not frozen."""
     c = s.capacities[capacity]
@@ -451,7 +450,7 @@ def _refresh(s: State, capacity: int) -> None:
     )
 
 
-@compiled
+@inner
 def _freeze(s: State, lane: int, share: float, limit: int) -> None:
     s.lanes[lane].next_share = share
     s.lanes[lane].next_limit = limit
@@ -460,12 +459,12 @@ def _freeze(s: State, lane: int, share: float, limit: int) -> None:
         s.capacities[s.demands[row].capacity].stale = 1
 
 
-@compiled
+@inner
 def _fill_to(s: State, size: int, level: float, bottleneck: int) -> None:
     """Freezes whom the level takes to full speed; if nobody, all on the capacity that it uses up."""
     frozen = 0
     for i in range(size):
-        lane = s.component[i]
+        lane = s.lists[i].component
         if s.lanes[lane].next_share < 0.0 and s.lanes[lane].weight * level >= 1.0:
             _freeze(s, lane, 1.0, s.classes[s.lanes[lane].cls].limit)
             frozen += 1
@@ -477,30 +476,32 @@ def _fill_to(s: State, size: int, level: float, bottleneck: int) -> None:
         slot = s.slots[slot].next
 
 
-@compiled
+@inner
 def _solve(s: State, size: int, hot: int) -> None:
     """Weighted max-min shares of a component by progressive filling."""
     for i in range(hot):
-        _refresh(s, s.hot[i])
+        _refresh(s, s.capacities[i].hot_list)
     while True:
         level, bottleneck = math.inf, -1
         for i in range(hot):
-            c = s.capacities[s.hot[i]]
-            if c.level >= 0.0 and (c.level < level or (c.level == level and s.hot[i] < bottleneck)):
-                level, bottleneck = c.level, s.hot[i]
+            c = s.capacities[s.capacities[i].hot_list]
+            if c.level >= 0.0 and (
+                c.level < level or (c.level == level and s.capacities[i].hot_list < bottleneck)
+            ):
+                level, bottleneck = c.level, s.capacities[i].hot_list
         if bottleneck < 0:
             break
         _fill_to(s, size, level, bottleneck)
         for i in range(hot):
-            if s.capacities[s.hot[i]].stale:
-                s.capacities[s.hot[i]].stale = 0
-                _refresh(s, s.hot[i])
+            if s.capacities[s.capacities[i].hot_list].stale:
+                s.capacities[s.capacities[i].hot_list].stale = 0
+                _refresh(s, s.capacities[i].hot_list)
     for i in range(size):
-        if s.lanes[s.component[i]].next_share < 0.0:
-            _freeze(s, s.component[i], 1.0, s.classes[s.lanes[s.component[i]].cls].limit)
+        if s.lanes[s.lists[i].component].next_share < 0.0:
+            _freeze(s, s.lists[i].component, 1.0, s.classes[s.lanes[s.lists[i].component].cls].limit)
 
 
-@compiled
+@inner
 def _settle(s: State, lane: int) -> int:
     """Goes on at another share; what is left of the work is reckoned only here."""
     now = s.counters[NOW]
@@ -515,10 +516,10 @@ def _settle(s: State, lane: int) -> int:
     else:
         row = s.counters[SEGMENTS]
         s.counters[SEGMENTS] = row + 1
-        s.segment_activity[row] = me.activity
-        s.segment_start[row] = now
-        s.segment_limit[row] = me.next_limit
-        s.segment_left[row] = me.left
+        s.segments[row].activity = me.activity
+        s.segments[row].start = now
+        s.segments[row].limit = me.next_limit
+        s.segments[row].left = me.left
     me.since = now
     me.share = share
     me.forced = 0
@@ -532,13 +533,13 @@ def _settle(s: State, lane: int) -> int:
     earlier = key < me.key
     me.key = key
     if earlier:
-        _rise(s.heap, s.lanes, me.place)
+        _rise(s.lists, s.lanes, me.place)
     else:
-        _sink(s.heap, s.lanes, s.counters[HEAP], me.place)
+        _sink(s.lists, s.lanes, s.counters[HEAP], me.place)
     return GOING
 
 
-@compiled
+@inner
 def _share_around(s: State, seed: int) -> int:
     """Solves the component of a lane, unless it was solved at this instant."""
     if s.lanes[seed].mark == s.counters[EPOCH]:
@@ -546,39 +547,39 @@ def _share_around(s: State, seed: int) -> int:
     size, hot = _gather(s, seed)
     _solve(s, size, hot)
     for i in range(size):
-        if _settle(s, s.component[i]) != GOING:
+        if _settle(s, s.lists[i].component) != GOING:
             return BEYOND
     return GOING
 
 
-@compiled
+@inner
 def _share(s: State) -> int:
     """Solves the touched components: the last thing that happens at an instant."""
     s.counters[EPOCH] += 1
     for i in range(s.counters[TOUCHED]):
-        c = s.capacities[s.touched[i]]
+        c = s.capacities[s.capacities[i].touched_list]
         c.touched = 0
         c.was_hot = c.hot
         c.hot = c.load > c.room
         if c.hot and c.held >= c.rate:
-            s.counters[CULPRIT] = s.touched[i]
+            s.counters[CULPRIT] = s.capacities[i].touched_list
             return HELD
     for i in range(s.counters[TOUCHED]):
-        c = s.capacities[s.touched[i]]
+        c = s.capacities[s.capacities[i].touched_list]
         slot = c.head if c.hot or c.was_hot else -1
         while slot >= 0:
             if _share_around(s, s.slots[slot].lane) != GOING:
                 return BEYOND
             slot = s.slots[slot].next
     for i in range(s.counters[FORCED]):
-        if _share_around(s, s.forced[i]) != GOING:
+        if _share_around(s, s.lists[i].forced) != GOING:
             return BEYOND
     s.counters[TOUCHED] = 0
     s.counters[FORCED] = 0
     return GOING
 
 
-@compiled
+@inner
 def _ring(s: State, lane: int) -> int:
     """A lane's time has come: its delay is over, or its work is done."""
     k = s.classes[s.lanes[lane].cls]
@@ -588,19 +589,19 @@ def _ring(s: State, lane: int) -> int:
     return GOING
 
 
-@compiled
-def begin(s: State) -> int:
+@entry
+def begin(s: State, lane_of: I32) -> int:
     """The first instant but for its sharing."""
-    for activity in range(s.lane.shape[0] - 1, -1, -1):
-        lane = s.lane[activity]
-        s.next_on_lane[activity] = s.lanes[lane].activity
+    for activity in range(lane_of.shape[0] - 1, -1, -1):
+        lane = lane_of[activity]
+        s.links[activity].follower = s.lanes[lane].activity
         s.lanes[lane].activity = activity
     for lane in range(s.lanes.shape[0]):
         _proceed(s, lane, s.lanes[lane].activity)
     return _grant(s)
 
 
-@compiled
+@entry
 def run(s: State, stop: int, patience: int) -> int:
     """Goes on up to an instant but for its sharing, where rates may be changed.
 
@@ -620,14 +621,14 @@ def run(s: State, stop: int, patience: int) -> int:
             return outcome
         if s.counters[HEAP] == 0:
             return ENDED
-        now = s.lanes[s.heap[0]].key
+        now = s.lanes[s.lists[0].heap].key
         if now > stop:
             s.counters[NOW] = stop
             return STOPPED
-        if s.counters[EVENTS] > bound or s.counters[SEGMENTS] + s.lanes.shape[0] > s.segment_start.shape[0]:
+        if s.counters[EVENTS] > bound or s.counters[SEGMENTS] + s.lanes.shape[0] > s.segments.shape[0]:
             return FULL
         s.counters[NOW] = now
-        while s.counters[HEAP] > 0 and s.lanes[s.heap[0]].key == now:
+        while s.counters[HEAP] > 0 and s.lanes[s.lists[0].heap].key == now:
             lane = _pop(s)
             if _ring(s, lane) != GOING:
                 return BEYOND
@@ -637,9 +638,9 @@ def run(s: State, stop: int, patience: int) -> int:
             return STOPPED
 
 
-@compiled
+@entry
 def shift_loads(s: State, concerned: Table, sign: int) -> None:
-    """Takes the loads of running activities of some classes off their capacities (-1) or puts them on (+1)."""
+    """Takes loads of running activities of some classes off their capacities (-1) or puts them on (+1)."""
     width = s.slots.shape[0] // s.lanes.shape[0]
     for lane in range(s.lanes.shape[0]):
         me = s.lanes[lane]
@@ -653,11 +654,11 @@ def shift_loads(s: State, concerned: Table, sign: int) -> None:
             _touch(s, d.capacity)
         if not me.forced:
             me.forced = 1
-            s.forced[s.counters[FORCED]] = lane
+            s.lists[s.counters[FORCED]].forced = lane
             s.counters[FORCED] += 1
 
 
-@compiled
+@entry
 def set_rate(s: State, capacity: int, rate: int) -> None:
     """Sets a base rate; the classes concerned are brought up to date between two calls of `shift_loads`."""
     s.capacities[capacity].rate = rate
@@ -665,21 +666,22 @@ def set_rate(s: State, capacity: int, rate: int) -> None:
     _touch(s, capacity)
 
 
-@compiled
-def complete_history(s: State, ready: Table, last: I32) -> None:
+@entry
+def complete_history(s: State, lane_of: I32, ready: I64, kind: I32, last: I32) -> None:
     """Fills in when each activity was ready and what it awaited; `history.awaited` in one pass."""
-    for activity in range(s.lane.shape[0]):
+    for activity in range(lane_of.shape[0]):
         latest, whom = 0, -1
         for row in range(s.dep_ptr[activity], s.dep_ptr[activity + 1]):
             other = s.dep[row]
             if s.end[other] > latest or (s.end[other] == latest and (whom < 0 or other < whom)):
                 latest, whom = s.end[other], other
         ready[activity] = latest
-        lane = s.lane[activity]
+        lane = lane_of[activity]
         previous = last[lane]
         last[lane] = activity
-        if s.awaited_kind[activity] != WAIT_POOL:
-            if whom >= 0 and latest == s.start[activity]:
-                s.awaited[activity], s.awaited_kind[activity] = whom, WAIT_DEPENDENCY
-            elif previous >= 0 and s.end[previous] == s.start[activity]:
-                s.awaited[activity], s.awaited_kind[activity] = previous, WAIT_LANE
+        if s.awaited[activity] >= 0:
+            kind[activity] = WAIT_POOL
+        elif whom >= 0 and latest == s.start[activity]:
+            s.awaited[activity], kind[activity] = whom, WAIT_DEPENDENCY
+        elif previous >= 0 and s.end[previous] == s.start[activity]:
+            s.awaited[activity], kind[activity] = previous, WAIT_LANE

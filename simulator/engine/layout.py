@@ -68,6 +68,11 @@ LANE: Final = np.dtype(
 SLOT: Final = np.dtype(
     [("usage", "f8"), ("next", "i4"), ("previous", "i4"), ("activity", "i4"), ("lane", "i4")], align=True
 )
+LINK: Final = np.dtype([("follower", "i4"), ("waiter", "i4")])
+SEGMENT: Final = np.dtype([("start", "i8"), ("left", "f8"), ("activity", "i4"), ("limit", "i4")], align=True)
+LISTS: Final = np.dtype(
+    [("heap", "i4"), ("eligible", "i4"), ("instant", "i4"), ("component", "i4"), ("forced", "i4")], align=True
+)
 CAPACITY: Final = np.dtype(
     [
         ("rate", "i8"),
@@ -82,6 +87,8 @@ CAPACITY: Final = np.dtype(
         ("was_hot", "i4"),
         ("touched", "i4"),
         ("stale", "i4"),
+        ("touched_list", "i4"),  # the first few rows list the touched capacities
+        ("hot_list", "i4"),  # and the hot ones of a component
     ],
     align=True,
 )
@@ -116,6 +123,7 @@ POOL: Final = np.dtype(
         ("last", "i4"),
         ("pending", "i4"),
         ("blocking", "i4"),
+        ("pending_list", "i4"),  # the first few rows list the pools to serve
     ],
     align=True,
 )
@@ -124,12 +132,14 @@ POOL: Final = np.dtype(
 class State(NamedTuple):
     """Everything that the kernel works on; it can stop at any instant and go on from there."""
 
-    lane: I32
     cls: I32
     dep_ptr: I64
     dep: I32
-    next_on_lane: I32
-    first_waiter: I32
+    start: I64
+    end: I64
+    limit: I32
+    awaited: I32
+    links: Table
     classes: Table
     demands: Table
     holds: Table
@@ -138,24 +148,9 @@ class State(NamedTuple):
     slots: Table
     capacities: Table
     pools: Table
+    segments: Table
+    lists: Table
     counters: I64
-    heap: I32
-    eligible: I32
-    instant: I32
-    component: I32
-    forced: I32
-    touched: I32
-    hot: I32
-    pending: I32
-    start: I64
-    end: I64
-    limit: I32
-    awaited: I32
-    awaited_kind: I32
-    segment_activity: I32
-    segment_start: I64
-    segment_limit: I32
-    segment_left: NDArray[np.float64]
 
 
 def lay_out(program: Program, table: ClassTable) -> State:
@@ -166,24 +161,29 @@ def lay_out(program: Program, table: ClassTable) -> State:
     if (np.bincount(_waits(program)[0], minlength=1) > 1).any():
         pools["blocking"][-1] = 1
         classes["queue"][classes["queue"] >= 0] = len(pools) - 1
-    width = int((classes["demand_end"] - classes["demand"]).max(initial=0))
-    lanes, slots = _lay_out_lanes(program, width)
-    rows = max(num_lanes, 1024)
-
-    def numbers(length: int) -> I32:
-        return np.zeros(length, np.int32)
-
+    lanes, slots = _lay_out_lanes(program, int((classes["demand_end"] - classes["demand"]).max(initial=0)))
+    links = np.empty(count, LINK)
+    links["follower"] = links["waiter"] = -1
     return State(
-        *(program.lane, program.cls, program.dep_ptr, program.dep),
-        *(np.full(count, -1, np.int32), np.full(count, -1, np.int32)),
-        *(classes, demands, holds, deltas, lanes, slots, _lay_out_capacities(program), pools),
-        np.zeros(COUNTERS, np.int64),
-        *(numbers(num_lanes) for _ in range(5)),
-        *(numbers(len(program.capacities.names)) for _ in range(2)),
-        numbers(len(pools)),
-        *(np.full(count, -1, np.int64), np.full(count, -1, np.int64)),
-        *(np.full(count, -1, np.int32), np.full(count, -1, np.int32), numbers(count)),
-        *(numbers(rows), np.zeros(rows, np.int64), numbers(rows), np.zeros(rows)),
+        cls=program.cls,
+        dep_ptr=program.dep_ptr,
+        dep=program.dep,
+        start=np.full(count, -1, np.int64),
+        end=np.full(count, -1, np.int64),
+        limit=np.full(count, -1, np.int32),
+        awaited=np.full(count, -1, np.int32),
+        links=links,
+        classes=classes,
+        demands=demands,
+        holds=holds,
+        deltas=deltas,
+        lanes=lanes,
+        slots=slots,
+        capacities=_lay_out_capacities(program),
+        pools=pools,
+        segments=np.zeros(max(num_lanes, 1024), SEGMENT),
+        lists=np.zeros(num_lanes, LISTS),
+        counters=np.zeros(COUNTERS, np.int64),
     )
 
 
@@ -234,8 +234,10 @@ def _lay_out_capacities(program: Program) -> Table:
 
 
 def _lay_out_pools(program: Program) -> Table:
-    """Pools at their initial level, and behind them the one queue of a Program with a class that takes
-    from several blocking pools: then who is granted first in one may decide who waits in another.
+    """Pools at their initial level, and behind them a queue for all.
+
+    It is used where a class takes from several blocking pools: then who is granted first in one
+    may decide who waits in another.
     """
     pools = np.zeros(len(program.pools.names) + 1, POOL)
     pools["limit"][:-1], pools["blocking"][:-1] = program.pools.limits, program.pools.blocking

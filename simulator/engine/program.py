@@ -37,7 +37,7 @@ class Capacities:
         kinds: Kind of each, such as ``tensor``, ``memory_bandwidth``, ``scale_up``; reports group by it.
         owners: What each belongs to, such as ``stage0.gpu``; reports group by it.
         rates: Units (FLOP, bytes, operations) per second, shape [C], int64, positive.
-        units: Unit of an amount: ``FLOP``, ``B``, ``op`` or ``s`` (thousandths of a second of a CPU core: ``ms``).
+        units: Unit of an amount: ``FLOP``, ``B``, ``op`` or ``ms`` (of a CPU core).
     """
 
     names: tuple[str, ...]
@@ -71,7 +71,7 @@ class Pools:
         owners: As in `Capacities.owners`.
         limits: Size, shape [P], int64.
         initial: Amount taken before the first activity, shape [P], int64.
-        blocking: Whether a take waits for room (True) or is recorded as an overdraft (False), shape [P], bool.
+        blocking: Whether a take waits for room (True) or may overdraw (False), shape [P], bool.
     """
 
     names: tuple[str, ...]

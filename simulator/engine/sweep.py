@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.engine.jit import compiled
+from simulator.engine.jit import entry
 from simulator.engine.program import I32, I64, Program
 from simulator.engine.record import WAIT_DEPENDENCY, WAIT_LANE, WAIT_NONE, Record
 from simulator.engine.tables import ClassTable, horizon_error, room
@@ -134,14 +134,14 @@ def _levels(program: Program, start: I64, end: I64, pairs: I64) -> tuple[I64, I6
     return peak, peak_time, level
 
 
-@compiled
+@entry
 def _mark_pairs(lane: I32, cls: I32, count: int, bits: NDArray[np.uint8]) -> None:
     for activity in range(lane.shape[0]):
         pair = np.int64(lane[activity]) * count + cls[activity]
         bits[pair >> 3] |= np.uint8(1 << (pair & 7))
 
 
-@compiled
+@entry
 def _sweep(
     lane: I32,
     cls: I32,
@@ -181,7 +181,7 @@ def _sweep(
     return -1
 
 
-@compiled
+@entry
 def _account(
     cls: I32,
     start: I64,

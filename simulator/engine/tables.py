@@ -106,7 +106,7 @@ def describe(program: Program, activity: int) -> str:
 def horizon_error(program: Program, activity: int, now: int) -> SimulationError:
     """The complaint about an activity that would end after the last day that the clock can tell."""
     return SimulationError(
-        f"at {now / PICOSECONDS:g} s: {describe(program, activity)} would end after the engine's horizon of 100 days"
+        f"at {now / PICOSECONDS:g} s: {describe(program, activity)} would end beyond the horizon of 100 days"
     )
 
 

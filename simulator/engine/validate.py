@@ -118,7 +118,7 @@ def _check_activities(program: Program, first: int) -> None:
     if upward.any():
         row = int(np.argmax(upward))
         raise MalformedProgramError(
-            f"activity {owner[row]} depends on activity {program.dep[row]}: dependencies point to lower activities"
+            f"activity {owner[row]} depends on activity {program.dep[row]}: dependencies must point downwards"
         )
     for name, values in program.tags.items():
         _array(f'tags["{name}"]', values, np.int32, count)

@@ -328,7 +328,7 @@ def test_include_stays_in_the_folder(folder, target):
 
 
 def test_what_is_shared_is_joined_once(folder):
-    """Two files of 2^18 values each, all but 40 of them shared."""
+    """Two files of some 2^17 values each, nearly all of them shared."""
     twice = "a0: &a0 {k: 1}\n" + "".join(f"a{i + 1}: &a{i + 1} {{x: *a{i}, y: *a{i}}}\n" for i in range(16))
     path = folder(a="include: b.yaml\n" + twice.replace("k: 1", "j: 2"), b=twice)
     started = time.process_time()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from simulator.cost.attention import attention_seconds
 from simulator.cost.demand import ELEMENT_BYTES, Demand, tensor_rate
 from simulator.cost.matmul import (
@@ -13,7 +15,7 @@ from simulator.cost.matmul import (
     sustained_seconds,
 )
 from simulator.errors import UnsupportedError
-from simulator.specs import AcceleratorSpec
+from simulator.specs import AcceleratorSpec, Precision
 from simulator.specs.calibration import Calibration
 from simulator.workload.kernels import AttentionShape, Kernel, MatmulShape
 
@@ -82,10 +84,11 @@ def _matrix_seconds(
 
 
 def _peak(precision: str, accelerator: AcceleratorSpec) -> float:
-    peaks: dict[str, float] = {str(name): peak for name, peak in accelerator.peak_flops.items()}
-    if precision not in peaks:
+    peak = accelerator.peak_flops.get(cast(Precision, precision))
+    if peak is None:
         raise UnsupportedError(
             ("training", "precision"),
-            f'{accelerator.name} has no matrix rate for "{precision}"; it has: {", ".join(peaks)}',
+            f'{accelerator.name} has no matrix rate for "{precision}"; '
+            f"it has: {', '.join(accelerator.peak_flops)}",
         )
-    return peaks[precision]
+    return peak

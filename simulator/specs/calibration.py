@@ -15,9 +15,13 @@ from simulator.specs._base import Spec
 ConstantBasis = Literal["fitted", "published", "assumed"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KernelConstants:
-    """Constants of the kernel model, in SI units; what each means stands in the calibration file."""
+    """Constants of the kernel model, in SI units; what each means stands in the calibration file.
+
+    Equal only to itself: results are kept by it, and comparing sixteen floats each time would cost more
+    than the look-up.
+    """
 
     matmul_peak_fraction: float
     matmul_tile_overhead: float
@@ -36,9 +40,12 @@ class KernelConstants:
     vector_energy: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CollectiveConstants:
-    """Constants of the collective model, in SI units; what each means stands in the calibration file."""
+    """Constants of the collective model, in SI units; what each means stands in the calibration file.
+
+    Equal only to itself, as `KernelConstants`.
+    """
 
     collective_latency: float
     scale_up_fraction: float

@@ -108,7 +108,8 @@ def _headline(page: _Page, result: Result) -> None:
     machine = f"{result.num_gpus:,} x {shown(result.accelerator, _LIMIT)}"
     model = shown(result.model, _LIMIT)
     if not result.fits:
-        page.line(f"{model} does not fit on {machine}.", style="bold red")
+        needs = f"needs {gib(result.peak_memory_bytes)} a GPU, has {gib(result.memory_capacity_bytes)}"
+        page.line(f"{model} does not fit on {machine}: {needs}.", style="bold red")
         return
     verb = "trains" if result.num_gpus == 1 else "train"
     speed = ""

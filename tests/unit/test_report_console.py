@@ -181,3 +181,11 @@ def test_negligible_causes_share_one_row() -> None:
     amounts = {"large": 1.0, "small": 0.01, "tiny": 1e-5, "tinier": 1e-6}
     assert [name for name, _ in grouped(amounts, 10)] == ["large", "small", "other (2)"]
     assert [name for name, _ in grouped({"large": 1.0, "tiny": 1e-5}, 10)] == ["large", "tiny"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "model"), [("ascii", "model-??"), ("latin-1", "model-é?"), ("utf-8", "model-é漢")]
+)
+def test_letters_that_the_terminal_lacks_become_question_marks(encoding: str, model: str) -> None:
+    text = report(dataclasses.replace(make_result(), model="model-é漢", warnings=["漢"]), 120, encoding)
+    assert f"train {model} at" in text

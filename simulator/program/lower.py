@@ -159,6 +159,7 @@ class _Lowering:
         begun = [False] * self.stages
         output: dict[tuple[int, Pass], int] = {}
         last_compute = [-1] * self.stages
+        reductions: list[list[int]] = [[] for _ in range(self.stages)]
         final = plan.num_micro_batches - 1
         for stage, item in order:
             compiled = self.compiled[stage]
@@ -184,8 +185,11 @@ class _Lowering:
             )
             shape = self.assembly.templates[template]
             last_compute[stage] = base + shape.exit
+            reduced = shape.last_on(LANE["data_parallel"])
+            if reduced is not None:
+                reductions[stage].append(base + reduced)
             output[stage, item] = self._hand_over(step, stage, item, base + shape.exit)
-        self._update(step)
+        self._update(step, [[last_compute[stage], *reductions[stage]] for stage in range(self.stages)])
 
     def _hand_over(self, step: int, stage: int, item: Pass, done: int) -> int:
         """Sends a pass's output on; returns the activity that the receiver waits for."""
@@ -221,12 +225,17 @@ class _Lowering:
         self.copies.append(base + self.loader.template.exit)
         return self.copies[-1]
 
-    def _update(self, step: int) -> None:
-        """Reductions and norm on every stage, one join of them all, then the update."""
+    def _update(self, step: int, gradients: list[list[int]]) -> None:
+        """Reductions that are left and the norm on every stage, one join of them all, then the update.
+
+        Args:
+            step: Which step.
+            gradients: Activities by stage after which its gradients are complete.
+        """
         norms = []
         for stage, compiled in enumerate(self.compiled):
             template = compiled.before_join
-            base = self._stamp(template, stage, step)
+            base = self._stamp(template, stage, step, after=tuple(gradients[stage]))
             norms.append(base + self.assembly.templates[template].exit)
         joined = -1
         if self.stages > 1 and self.scenario.training.gradient_clipping:

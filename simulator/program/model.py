@@ -82,6 +82,7 @@ def build_parts(scenario: Scenario, plan: Plan) -> ModelParts:
         precision=training.precision,
         attention=training.attention,
         gradient_bytes=states.gradients,
+        dropout=training.dropout,
     )
     model, stages = scenario.model, plan.pipeline_parallel
     tied = isinstance(model, TransformerSpec) and model.tie_word_embeddings

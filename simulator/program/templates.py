@@ -52,6 +52,11 @@ class Template:
         """Activities."""
         return len(self.lane)
 
+    def last_on(self, lane: int) -> int | None:
+        """The last activity on a lane, None if there is none."""
+        found = np.flatnonzero(self.lane == lane)
+        return int(found[-1]) if len(found) else None
+
 
 @dataclass(slots=True)
 class TemplateBuilder:

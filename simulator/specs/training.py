@@ -31,6 +31,8 @@ class TrainingSpec(Spec):
     """Activations computed again in the backward pass: none, the attention core, or whole layers."""
     attention: Literal["fused", "unfused"] = "fused"
     """`fused` (FlashAttention: scores never reach memory) or `unfused` (scores are written and kept)."""
+    dropout: bool = False
+    """Whether residuals and attention weights are dropped out (GPT-2, BERT); costs traffic and masks."""
     gradient_clipping: bool = True
     """Whether the norm of all gradients is taken before the update."""
     steps: Count = 1
@@ -59,7 +61,7 @@ class ParallelismSpec(Spec):
     data_parallel_sharding: Sharding = "none"
     """What replicas share out instead of keeping whole: ZeRO-1, 2, 3 are optimizer, gradients, parameters."""
     gradient_bucket: Bytes | None = None
-    """Gradients reduced together in the backward pass; 25 MiB times the replicas' share if not given."""
+    """Gradients reduced together; 40 million of them, or a million a replica if that is more, if not given."""
     overlap_gradient_reduction: bool = True
     """Whether gradients are reduced while the backward pass goes on."""
 

@@ -22,6 +22,7 @@ class Shard:
         precision: Precision of the arithmetic.
         attention: ``fused`` or ``unfused``.
         gradient_bytes: Bytes of one accumulated gradient.
+        dropout: Whether residuals and attention weights are dropped out, with a byte of mask an element.
     """
 
     micro_batch_size: int
@@ -31,6 +32,7 @@ class Shard:
     precision: str
     attention: str
     gradient_bytes: int
+    dropout: bool = False
 
     @property
     def tokens(self) -> int:

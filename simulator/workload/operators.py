@@ -6,6 +6,8 @@ written once, unless a docstring says otherwise.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simulator.workload.blocks import BYTES_PER_ELEMENT
 from simulator.workload.kernels import AttentionShape, Kernel, KernelKind, MatmulShape
 
@@ -135,11 +137,12 @@ def fused_attention(
 
 
 def unfused_attention(
-    *, batch: int, heads: int, length: int, head_dim: int, causal: bool, precision: str
+    *, batch: int, heads: int, length: int, head_dim: int, causal: bool, precision: str, dropout: bool
 ) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
     """Attention with the scores in memory: forward and backward kernels in order.
 
-    Scores are computed in full even when causal; only the lower triangle counts towards the model.
+    Scores are computed in full even when causal; only the lower triangle counts towards the model. Mask,
+    scale and softmax are one kernel; dropout is another, and keeps a mask of one byte a score.
     """
     element = BYTES_PER_ELEMENT[precision]
     groups = batch * heads
@@ -148,24 +151,14 @@ def unfused_attention(
     def product(name: str, n: int, k: int) -> Kernel:
         whole = matmul(name, length, n, k, precision, batch=groups)
         useful = whole.flops * (length + 1) // (2 * length) if causal else whole.flops
-        return Kernel(
-            whole.name,
-            whole.kind,
-            whole.flops,
-            whole.read_bytes,
-            whole.write_bytes,
-            precision,
-            whole.shape,
-            1,
-            useful,
-        )
+        return replace(whole, model_flops=useful)
 
-    forward = (
+    forward = [
         product("attention.scores", length, head_dim),
         pointwise("attention.softmax", "softmax", scores, reads=element, writes=element, flops=SOFTMAX_FLOPS),
         product("attention.values", head_dim, length),
-    )
-    backward = (
+    ]
+    backward = [
         product("attention.values.weights_gradient", length, head_dim),
         product("attention.values.gradient", head_dim, length),
         pointwise(
@@ -173,5 +166,14 @@ def unfused_attention(
         ),
         product("attention.scores.query_gradient", head_dim, length),
         product("attention.scores.key_gradient", head_dim, length),
-    )
-    return forward, backward
+    ]
+    if dropout:
+        drop = pointwise(
+            "attention.dropout", "elementwise", scores, reads=element, writes=element + 1, flops=2
+        )
+        undo = pointwise(
+            "attention.dropout.gradient", "elementwise", scores, reads=element + 1, writes=element, flops=2
+        )
+        forward.insert(2, drop)
+        backward.insert(2, undo)
+    return tuple(forward), tuple(backward)

@@ -176,12 +176,13 @@ def _attention_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) 
         into.add(_fused(model, shard), kept=tokens * query * element + statistics, role="core_output")
     else:
         forward, _ = _unfused(model, shard)
-        kept = (0, scores * element, tokens * query * element)
+        dropped = ((element + 1) * scores,) if shard.dropout else ()
+        kept = (0, scores * element, *dropped, tokens * query * element)
         for kernel, bytes_kept in zip(forward, kept, strict=True):
             into.add(kernel, kept=bytes_kept, role="core" if kernel is not forward[-1] else "core_output")
     into.add(operators.matmul("attention.output", tokens, width, query, shard.precision))
     into.add(_reduce(shard, "attention", tokens * width * element))
-    into.add(_residual("attention.residual", residual * width, element))
+    into.add(_residual("attention.residual", residual * width, shard), kept=residual * width * shard.dropout)
 
 
 def _mlp_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
@@ -204,7 +205,7 @@ def _mlp_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> Non
     )
     into.add(operators.matmul("mlp.down", tokens, width, inner, shard.precision))
     into.add(_reduce(shard, "mlp", tokens * width * element))
-    into.add(_residual("mlp.residual", residual * width, element))
+    into.add(_residual("mlp.residual", residual * width, shard), kept=residual * width * shard.dropout)
 
 
 def _mlp_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
@@ -253,7 +254,8 @@ def _attention_backward(model: TransformerSpec, shard: Shard, into: PassBuilder)
         into.add(_fused(model, shard, backward=True), freed=qkv + tokens * query * element + statistics)
     else:
         _, backward = _unfused(model, shard)
-        freed = (0, tokens * query * element, scores * element, 0, qkv)
+        dropped = ((element + 1) * scores,) if shard.dropout else ()
+        freed = (0, tokens * query * element, *dropped, scores * element, 0, qkv)
         for kernel, bytes_freed in zip(backward, freed, strict=True):
             into.add(kernel, freed=bytes_freed)
     into.add(_rotary(model, shard, "attention.rotary.gradient", query + key_value // 2))
@@ -288,7 +290,10 @@ def _column_backward(
         after=(reduced,),
         freed=2 * residual * width * element,
     )
-    into.add(_residual(f"{part}.residual.gradient", residual * width, element))
+    into.add(
+        _residual_gradient(f"{part}.residual.gradient", residual * width, shard),
+        freed=residual * width * shard.dropout,
+    )
 
 
 def _head_widths(model: TransformerSpec, tp: int) -> tuple[int, int]:
@@ -334,6 +339,7 @@ def _unfused(model: TransformerSpec, shard: Shard) -> tuple[tuple[Kernel, ...], 
         head_dim=model.head_dim,
         causal=model.family == "decoder",
         precision=shard.precision,
+        dropout=shard.dropout,
     )
 
 
@@ -342,8 +348,19 @@ def _norm(name: str, elements: int, element: int, *, backward: bool = False) -> 
     return operators.pointwise(name, "norm", elements, reads=reads, writes=writes, flops=operators.NORM_FLOPS)
 
 
-def _residual(name: str, elements: int, element: int) -> Kernel:
-    return operators.pointwise(name, "elementwise", elements, reads=2 * element, writes=element, flops=1)
+def _residual(name: str, elements: int, shard: Shard) -> Kernel:
+    """Bias, dropout and residual in one kernel: the stream and the branch in, the stream (and a mask) out."""
+    element = shard.element_bytes
+    written = element + shard.dropout
+    return operators.pointwise(name, "elementwise", elements, reads=2 * element, writes=written, flops=3)
+
+
+def _residual_gradient(name: str, elements: int, shard: Shard) -> Kernel:
+    """The gradient of the stream is that of the branch too; the mask is applied and both are added."""
+    element = shard.element_bytes
+    return operators.pointwise(
+        name, "elementwise", elements, reads=2 * element + shard.dropout, writes=element, flops=3
+    )
 
 
 def _rotary(model: TransformerSpec, shard: Shard, name: str, columns: int) -> Kernel | None:

@@ -11,6 +11,9 @@ from simulator.specs.hardware import Figure
 
 _WEAKEST_FIRST = ("assumed", "measured", "datasheet")
 
+_NOT_IN_A_STEP = frozenset({"price_per_hour", "l2_capacity"})
+"""Figures that no time of a step depends on."""
+
 
 def basis_notes(scenario: Scenario, calibration: Calibration) -> list[BasisNote]:
     """One note an input: the weakest basis among its figures, and which are assumed."""
@@ -35,7 +38,8 @@ def basis_notes(scenario: Scenario, calibration: Calibration) -> list[BasisNote]
     return notes
 
 
-def _note(item: str, figures: Mapping[str, Figure]) -> BasisNote:
+def _note(item: str, all_figures: Mapping[str, Figure]) -> BasisNote:
+    figures = {name: figure for name, figure in all_figures.items() if name not in _NOT_IN_A_STEP}
     if not figures:
         return BasisNote(item, "assumed", "figures as the scenario gives them")
     found = {figure.basis for figure in figures.values()}

@@ -71,7 +71,8 @@ class ClassTable:
         self.nominal[concerned] = nominal
         self.limit[concerned] = np.minimum.reduceat(bound, firsts)
         self.usage[rows] = amounts / spread
-        self.load[rows] = np.floor(self.usage[rows] * PICOSECONDS / rates * WHOLE)
+        parts = self.usage[rows] * PICOSECONDS / rates * WHOLE
+        self.load[rows] = np.floor(np.minimum(parts, WHOLE))  # more only where the alone time was cut short
 
 
 def alone_times(amounts: I64, rates: I64) -> I64:

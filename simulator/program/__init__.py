@@ -1,5 +1,6 @@
 """Workload, plan and cluster together: the Program of a scenario."""
 
+from simulator.program import dualpipe, zero_bubble  # noqa: F401  # they register their schedules
 from simulator.program.lower import Lowered, lower
 from simulator.program.plan import Plan, make_plan
 from simulator.program.schedules import SCHEDULES, Pass, schedule

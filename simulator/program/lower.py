@@ -9,11 +9,11 @@ import numpy as np
 from simulator.engine import Label, Lanes, Pools, Program
 from simulator.program.loading import READ_LANE, Loader, checkpoint_row, loader_cores, make_loader
 from simulator.program.model import ModelParts, StageState, build_parts
+from simulator.program.order import Visit
 from simulator.program.plan import Plan, make_plan
+from simulator.program.pricing import Pricer
 from simulator.program.rows import ClassFacts, Row, stamp
-from simulator.program.schedules import SCHEDULES, Pass, dependency, merged_order
-from simulator.program.stage import Pricer
-from simulator.program.stages import CompiledStage, compile_stages, send_rows
+from simulator.program.stages import compile_stages, send_row
 from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
 from simulator.program.topology import SLOTS, Topology, make_topology
 from simulator.scenario import Scenario
@@ -75,6 +75,44 @@ class _Tables:
         return base
 
 
+@dataclass(slots=True)
+class _StageSoFar:
+    """Where a stage stands in its step: activities that what follows must wait for.
+
+    Attributes:
+        tails: Those behind which gathered parameters are let go; the end of the step before at first.
+        compute: End of the last pass.
+        reduced: The last of what replicas communicated.
+        blocked: A send that the stage waits for.
+    """
+
+    tails: list[int]
+    compute: int = -1
+    reduced: int = -1
+    blocked: int = -1
+
+    def waits(self, *, on_communication: bool) -> list[int]:
+        """What the next pass waits for on this stage, beyond the order of its compute lane."""
+        if self.compute < 0:
+            return [*self.tails, self.blocked]
+        return [self.compute if on_communication else -1, self.blocked]
+
+    def ran(self, assembly: Assembly, shape: Template, base: int) -> None:
+        """Takes note of a pass; its first gathers follow the tails of the pass before."""
+        if shape.heads:
+            late = 1 + max(place for _, place in shape.heads) - len(self.tails)
+            for head, place in shape.heads:
+                tail = self.tails[min(max(place - late, 0), len(self.tails) - 1)]
+                if tail >= 0:
+                    assembly.wait(base + head, tail)
+        if shape.tails:
+            self.tails = [base + tail for tail in shape.tails]
+        self.compute = base + shape.exit
+        last = shape.last_on_data_parallel
+        if last >= 0:
+            self.reduced = base + last
+
+
 class _Lowering:
     def __init__(
         self, scenario: Scenario, plan: Plan, topology: Topology, pricer: Pricer, parts: ModelParts
@@ -84,15 +122,12 @@ class _Lowering:
         self.loader_lane = self.stages * len(LANES)
         self.assembly = Assembly()
         self.tables = _Tables([])
-        self.compiled: list[CompiledStage] = compile_stages(scenario, plan, pricer, parts, self.assembly)
+        self.order = plan.visits()
+        kinds = frozenset(visit.item.kind for visit in self.order)
+        self.compiled = compile_stages(scenario, plan, pricer, parts, self.assembly, kinds)
         self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
-        self.sends = [
-            {
-                kind: self._send(stage, kind, rows)
-                for kind, rows in send_rows(scenario, plan, topology, pricer, stage).items()
-            }
-            for stage in range(self.stages)
-        ]
+        self.pricer = pricer
+        self.sends: dict[tuple[int, int, bool], tuple[int, int]] = {}
         self.loader: Loader | None = None
         if scenario.data is not None:
             self.loader = make_loader(
@@ -112,10 +147,16 @@ class _Lowering:
         self.copies: list[int] = []
         self.step_ends: list[tuple[int, ...]] = []
 
-    def _send(self, stage: int, kind: str, row: Row) -> tuple[int, int]:
-        """Template and class base of a stage's send."""
-        lane = LANE["send_forward" if kind == "forward" else "send_backward"]
-        return self.assembly.register(_single(lane, 0)), self.tables.add(stage, [row])
+    def _send(self, stage: int, to: int, *, forward: bool) -> tuple[int, int]:
+        """Template and class base of a send from one stage to another."""
+        found = self.sends.get((stage, to, forward))
+        if found is None:
+            kind = "forward" if forward else "backward"
+            row = send_row(self.scenario, self.plan, self.topology, self.pricer, stage, to, kind)
+            lane = LANE[f"send_{kind}"]
+            found = self.assembly.register(_single(lane, 0)), self.tables.add(stage, [row])
+            self.sends[stage, to, forward] = found
+        return found
 
     def run(self) -> Lowered:
         scenario, data = self.scenario, self.scenario.data
@@ -123,14 +164,8 @@ class _Lowering:
         if warmup is None:
             warmup = 0 if data is None else data.prefetch + 1
         steps = warmup + scenario.training.steps
-        order = merged_order(
-            SCHEDULES[self.plan.schedule](
-                self.stages, self.plan.num_micro_batches, self.plan.virtual_pipeline
-            ),
-            self.plan.virtual_pipeline,
-        )
         for step in range(steps):
-            self._step(step, order)
+            self._step(step)
         checkpoint = self._checkpoint(steps - 1) if scenario.checkpoint is not None else ()
         classes, facts = stamp(self.tables.tables, len(SLOTS))
         arrays = self.assembly.arrays()
@@ -153,60 +188,57 @@ class _Lowering:
             warnings=self.plan.warnings,
         )
 
-    def _step(self, step: int, order: list[tuple[int, Pass]]) -> None:
-        plan = self.plan
-        started = self.step_ends[-1] if self.step_ends else ()
-        begun = [False] * self.stages
-        output: dict[tuple[int, Pass], int] = {}
-        last_compute = [-1] * self.stages
-        reductions: list[list[int]] = [[] for _ in range(self.stages)]
-        final = plan.num_micro_batches - 1
-        for stage, item in order:
-            compiled = self.compiled[stage]
-            source = dependency(item, stage, self.stages, plan.virtual_pipeline)
-            after = [output[source]] if source is not None else []
-            if not begun[stage]:
-                after += [started[stage]] if started else []
-                begun[stage] = True
-            elif compiled.enters_on_communication:
-                after.append(last_compute[stage])
-            if source is None and item.kind == "forward" and self.loader is not None:
+    def _step(self, step: int) -> None:
+        plan, assembly = self.plan, self.assembly
+        started = self.step_ends[-1] if self.step_ends else (-1,) * self.stages
+        stages = [_StageSoFar([start]) for start in started]
+        layers = {
+            (stage, chunk): plan.first_layer(stage, chunk)
+            for stage in range(self.stages)
+            for chunk in range(plan.virtual_pipeline)
+        }
+        output: list[int] = []
+        for visit in self.order:
+            stage, item = visit.stage, visit.item
+            compiled, so_far = self.compiled[stage], stages[stage]
+            template = compiled.passes[item.kind, item.chunk, visit.completes]
+            after = so_far.waits(on_communication=template in compiled.on_communication)
+            if visit.source >= 0:
+                after.append(output[visit.source])
+            elif item.kind == "forward" and self.loader is not None:
                 after.append(self._load(step, item.micro_batch))
-            template = compiled.template(item, reduces=item.micro_batch == final)
-            base = self.assembly.add(
+            base = assembly.add(
                 template,
                 lane_base=stage * len(LANES),
                 class_base=self.class_base[stage],
                 stage=stage,
                 step=step,
                 micro_batch=item.micro_batch,
-                layer_base=plan.first_layer(stage, item.chunk),
+                layer_base=layers[stage, item.chunk],
                 after=after,
             )
-            shape = self.assembly.templates[template]
-            last_compute[stage] = base + shape.exit
-            reduced = shape.last_on(LANE["data_parallel"])
-            if reduced is not None:
-                reductions[stage].append(base + reduced)
-            output[stage, item] = self._hand_over(step, stage, item, base + shape.exit)
-        self._update(step, [[last_compute[stage], *reductions[stage]] for stage in range(self.stages)])
+            shape = assembly.templates[template]
+            so_far.ran(assembly, shape, base)
+            output.append(self._hand_over(step, visit, base + shape.exit, so_far))
+        self._update(step, [[each.compute, each.reduced] for each in stages])
 
-    def _hand_over(self, step: int, stage: int, item: Pass, done: int) -> int:
+    def _hand_over(self, step: int, visit: Visit, done: int, so_far: _StageSoFar) -> int:
         """Sends a pass's output on; returns the activity that the receiver waits for."""
-        virtual = item.chunk * self.stages + stage
-        end = self.stages * self.plan.virtual_pipeline - 1 if item.kind == "forward" else 0
-        if virtual == end:
+        if visit.sends_to in (-1, visit.stage):
             return done
-        template, class_base = self.sends[stage][item.kind]
-        return self.assembly.add(
+        template, class_base = self._send(visit.stage, visit.sends_to, forward=visit.item.kind == "forward")
+        sent = self.assembly.add(
             template,
-            lane_base=stage * len(LANES),
+            lane_base=visit.stage * len(LANES),
             class_base=class_base,
-            stage=stage,
+            stage=visit.stage,
             step=step,
-            micro_batch=item.micro_batch,
+            micro_batch=visit.item.micro_batch,
             after=(done,),
         )
+        if not self.scenario.parallelism.overlap_point_to_point:
+            so_far.blocked = sent
+        return sent
 
     def _load(self, step: int, micro_batch: int) -> int:
         """Loads one micro-batch, no further ahead than the prefetch allows; returns the copy's activity."""

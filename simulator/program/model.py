@@ -25,18 +25,22 @@ class StageState:
 
     Attributes:
         parts: Part -> bytes: ``parameters``, ``gradients``, ``optimizer``.
-        parameters: Parameters that the GPU holds.
-        replicated: Of them, those that tensor parallelism replicates.
+        dense: Trained parameters of the GPU that all replicas hold.
+        expert: Trained parameters of routed experts on the GPU.
+        replicated: Trained parameters that tensor parallelism replicates.
         updated: Parameters that the GPU updates: its share if the optimizer is sharded.
+        held_gradients: Gradients that the GPU accumulates.
         checkpoint_bytes: Checkpoint of the whole stage [B].
         checkpoint_largest: The most that one GPU writes of it [B].
         checkpoint_writers: GPUs that write.
     """
 
     parts: dict[str, int]
-    parameters: int
+    dense: int
+    expert: int
     replicated: int
     updated: int
+    held_gradients: int
     checkpoint_bytes: int
     checkpoint_largest: int
     checkpoint_writers: int
@@ -84,21 +88,25 @@ def build_parts(scenario: Scenario, plan: Plan) -> ModelParts:
         gradient_bytes=states.gradients,
         dropout=training.dropout,
     )
-    model, stages = scenario.model, plan.pipeline_parallel
+    model = scenario.model
     tied = isinstance(model, TransformerSpec) and model.tie_word_embeddings
     blocks: tuple[tuple[tuple[Block, ...], ...], ...]
     if isinstance(model, TransformerSpec):
         blocks = _transformer(model, plan, shard)
     else:
         blocks = ((tuple(layer_list_blocks(model, shard)),),)
-    sharded = scenario.parallelism.data_parallel_sharding == "optimizer"
     return ModelParts(
         blocks=blocks,
-        states=tuple(_state(chunks, plan, states, sharded=sharded) for chunks in blocks),
+        states=tuple(_state(chunks, plan, states) for chunks in blocks),
         state_bytes=states,
         shard=shard,
-        tied_across=tied and stages > 1,
+        tied_across=tied and not _ends_meet(plan),
     )
+
+
+def _ends_meet(plan: Plan) -> bool:
+    """Whether the model's first and last part are on one stage."""
+    return plan.pipeline_parallel == 1 or plan.placement.layout != "loop"
 
 
 def _transformer(
@@ -107,36 +115,54 @@ def _transformer(
     stages, chunks = plan.pipeline_parallel, plan.virtual_pipeline
     layer = layer_block(model, shard)
     embedding = embedding_block(model, shard)
-    head = head_block(model, shard, shares_embedding=model.tie_word_embeddings and stages == 1)
+    head = head_block(model, shard, shares_embedding=model.tie_word_embeddings and _ends_meet(plan))
     whole: list[tuple[tuple[Block, ...], ...]] = []
     for stage in range(stages):
         held = []
         for chunk in range(chunks):
-            virtual = chunk * stages + stage
-            front = (embedding,) if virtual == 0 else ()
-            back = (head,) if virtual == stages * chunks - 1 else ()
-            held.append((*front, *(layer,) * plan.layers_per_chunk[virtual], *back))
+            part = plan.placement.part(stage, chunk)
+            front = (embedding,) if part == 0 else ()
+            back = (head,) if part == plan.placement.depth - 1 else ()
+            held.append((*front, *(layer,) * plan.layers_per_part[part], *back))
         whole.append(tuple(held))
     return tuple(whole)
 
 
-def _state(
-    chunks: tuple[tuple[Block, ...], ...], plan: Plan, per: StateBytes, *, sharded: bool
-) -> StageState:
-    parameters = sum(block.parameters for chunk in chunks for block in chunk)
-    replicated = sum(block.sequential_parameters for chunk in chunks for block in chunk)
-    share = plan.data_parallel if sharded else 1
-    updated = -(-parameters // share)
+def _state(chunks: tuple[tuple[Block, ...], ...], plan: Plan, per: StateBytes) -> StageState:
+    blocks = [block for chunk in chunks for block in chunk]
+    parameters = sum(block.parameters for block in blocks)
+    experts = sum(block.expert_parameters for block in blocks)
+    frozen = sum(block.frozen_parameters for block in blocks)
+    trained_experts = sum(block.expert_parameters for block in blocks if not block.frozen_parameters)
+    dense = parameters - frozen - trained_experts
+    sharding, axes = plan.sharding, plan.axes
+    groups = plan.degree("shard"), plan.degree("expert_data")
+
+    def shares(counts: tuple[int, int], *, sharded: bool) -> int:
+        """What one GPU keeps of dense and of routed parameters."""
+        return sum(
+            -(-count // (ranks if sharded else 1)) for count, ranks in zip(counts, groups, strict=True)
+        )
+
+    trained = dense, trained_experts
+    held = shares(trained, sharded=sharding.gradients and sharding.each)
+    updated = shares(trained, sharded=sharding.optimizer)
+    kept = shares((parameters - experts, experts), sharded=sharding.parameters)
+    spread = axes.expert_parallel * axes.expert_tensor_parallel
+    copies = (parameters - experts) * plan.tensor_parallel + experts * spread
+    trained_copies = dense * plan.tensor_parallel + trained_experts * spread
     return StageState(
         parts={
-            "parameters": parameters * per.parameters,
-            "gradients": parameters * per.gradients,
+            "parameters": kept * per.parameters,
+            "gradients": held * per.gradients,
             "optimizer": updated * per.optimizer,
         },
-        parameters=parameters,
-        replicated=replicated,
+        dense=dense,
+        expert=trained_experts,
+        replicated=sum(block.sequential_parameters for block in blocks),
         updated=updated,
-        checkpoint_bytes=parameters * plan.tensor_parallel * (per.parameters + per.optimizer),
-        checkpoint_largest=parameters * per.parameters + updated * per.optimizer,
-        checkpoint_writers=plan.tensor_parallel * share,
+        held_gradients=held,
+        checkpoint_bytes=copies * per.parameters + trained_copies * per.optimizer,
+        checkpoint_largest=kept * per.parameters + updated * per.optimizer,
+        checkpoint_writers=plan.tensor_parallel * (groups[0] if sharding.optimizer else 1),
     )

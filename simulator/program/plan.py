@@ -5,73 +5,108 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.errors import PlanError, UnsupportedError
+from simulator.program.axes import DEFAULT_ORDER, Axes
+from simulator.program.divide import layers_per_part, nearest, nearest_multiples
+from simulator.program.order import Visit, merged, own_order, visits
+from simulator.program.schedules import KEY, SCHEDULES, Order, Placement
 from simulator.scenario import Scenario
 from simulator.specs.hardware import NodeGroupSpec
 from simulator.specs.model import LayerListSpec, TransformerSpec
 
 
 @dataclass(frozen=True, slots=True)
+class Sharding:
+    """What replicas share out, and when they communicate for it.
+
+    Attributes:
+        optimizer: Whether the optimizer's state is shared out.
+        gradients: Whether accumulated gradients are.
+        parameters: Whether parameters are.
+        reshard: Whether gathered parameters are let go between forward and backward pass.
+        prefetch: Layers gathered ahead.
+        each: Whether gradients are reduced after each micro-batch.
+    """
+
+    optimizer: bool = False
+    gradients: bool = False
+    parameters: bool = False
+    reshard: bool = True
+    prefetch: int = 1
+    each: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Who does what: degrees, batches and the place of every axis on the nodes.
 
-    Ranks are numbered with the tensor axis innermost, then data, then pipeline: stage `p` of replica `d`
-    holds ranks ``(p * data_parallel + d) * tensor_parallel + t``.
-
     Attributes:
         group: The nodes that the plan runs on.
-        tensor_parallel: GPUs that each matrix is split over.
-        pipeline_parallel: Stages.
+        axes: Degrees and numbering of the ranks.
         virtual_pipeline: Chunks of layers per stage.
-        data_parallel: Replicas.
+        data_parallel: Replicas of the model that have samples of their own.
         num_micro_batches: Micro-batches per replica and step.
-        layers_per_chunk: Layers of each chunk, in the order of the virtual stages.
+        layers_per_part: Layers of each part of the model, in the order in which samples visit them.
         schedule: Name of the pipeline schedule.
+        placement: Where the parts lie on the stages.
+        sharding: What replicas share out.
+        own_order: The user's own order of passes, if any.
         warnings: What the user should know.
     """
 
     group: NodeGroupSpec
-    tensor_parallel: int
-    pipeline_parallel: int
+    axes: Axes
     virtual_pipeline: int
     data_parallel: int
     num_micro_batches: int
-    layers_per_chunk: tuple[int, ...]
+    layers_per_part: tuple[int, ...]
     schedule: str
+    placement: Placement
+    sharding: Sharding
+    own_order: Order | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that each matrix is split over."""
+        return self.axes.along("tensor")
+
+    @property
+    def pipeline_parallel(self) -> int:
+        """Stages."""
+        return self.axes.along("pipeline")
+
+    @property
+    def context_parallel(self) -> int:
+        """GPUs that each sequence is split over."""
+        return self.axes.along("context")
 
     @property
     def num_gpus(self) -> int:
         """GPUs that the plan uses."""
-        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+        return self.axes.num_ranks
 
     @property
     def num_gpus_per_stage(self) -> int:
         """GPUs that hold the same stage, folded into one representative."""
-        return self.tensor_parallel * self.data_parallel
+        return self.num_gpus // self.pipeline_parallel
+
+    def visits(self) -> tuple[Visit, ...]:
+        """All passes of a step in an order in which nothing comes before what it depends on."""
+        if self.own_order is not None:
+            return merged(self.own_order, self.placement)
+        return visits(self.schedule, self.pipeline_parallel, self.num_micro_batches, self.placement.chunks)
 
     def first_layer(self, stage: int, chunk: int) -> int:
         """Number of the first layer of a stage's chunk."""
-        return sum(self.layers_per_chunk[: chunk * self.pipeline_parallel + stage])
+        return sum(self.layers_per_part[: self.placement.part(stage, chunk)])
 
-    def stride(self, axis: str) -> int:
-        """Distance in ranks between neighbours along an axis."""
-        return {
-            "tensor": 1,
-            "data": self.tensor_parallel,
-            "pipeline": self.tensor_parallel * self.data_parallel,
-        }[axis]
+    def degree(self, group: str) -> int:
+        """Ranks in one group."""
+        return len(self.axes.members(group))
 
-    def degree(self, axis: str) -> int:
-        """Ranks along an axis."""
-        return {
-            "tensor": self.tensor_parallel,
-            "data": self.data_parallel,
-            "pipeline": self.pipeline_parallel,
-        }[axis]
-
-    def ranks_per_domain(self, axis: str) -> int:
-        """Members of one group along an axis that share a scale-up domain."""
-        return max(1, min(self.degree(axis), self.group.domain // self.stride(axis)))
+    def ranks_per_domain(self, group: str) -> int:
+        """Members of one group that share a scale-up domain."""
+        return max(1, int((self.axes.members(group) < self.group.domain).sum()))
 
 
 def make_plan(scenario: Scenario) -> Plan:
@@ -83,20 +118,72 @@ def make_plan(scenario: Scenario) -> Plan:
     """
     _refuse_unsupported(scenario)
     parallelism = scenario.parallelism
-    tensor, pipeline = parallelism.tensor_parallel, parallelism.pipeline_parallel
     data = _data_parallel(scenario)
     if isinstance(scenario.model, TransformerSpec):
         _check_tensor_split(scenario, scenario.model)
+    schedule = _schedule(scenario)
+    placement = SCHEDULES[schedule].placement(parallelism.pipeline_parallel, parallelism.virtual_pipeline)
+    micro_batches = _micro_batches(scenario, data)
     return Plan(
         group=scenario.cluster.node_groups[0],
-        tensor_parallel=tensor,
-        pipeline_parallel=pipeline,
-        virtual_pipeline=parallelism.virtual_pipeline,
+        axes=_axes(scenario, data, placement),
+        virtual_pipeline=placement.chunks,
         data_parallel=data,
-        num_micro_batches=_micro_batches(scenario, data),
-        layers_per_chunk=_layers_per_chunk(scenario),
-        schedule=_schedule(scenario),
+        num_micro_batches=micro_batches,
+        layers_per_part=_layers_per_part(scenario, placement),
+        schedule=schedule,
+        placement=placement,
+        sharding=_sharding(scenario),
+        own_order=own_order(parallelism.pipeline_order, placement, micro_batches),
         warnings=_warnings(scenario),
+    )
+
+
+def _axes(scenario: Scenario, data: int, placement: Placement) -> Axes:
+    parallelism = scenario.parallelism
+    if sorted(parallelism.order) != sorted(DEFAULT_ORDER):
+        raise PlanError(
+            ("parallelism", "order"), f"must name each of {', '.join(DEFAULT_ORDER)} once, innermost first"
+        )
+    degrees = {
+        "tensor": parallelism.tensor_parallel,
+        "context": parallelism.context_parallel,
+        "data": data,
+        "pipeline": parallelism.pipeline_parallel,
+    }
+    copies = 2 if placement.layout == "two_way" else 1
+    share = data * parallelism.context_parallel * copies
+    group = parallelism.sharding_group_size or share
+    if share % group:
+        raise PlanError(
+            ("parallelism", "sharding_group_size"),
+            f"{group} does not divide the {share} replicas ({nearest(share, group)})",
+        )
+    return Axes(
+        order=tuple(parallelism.order),
+        degrees=tuple(degrees[axis] for axis in parallelism.order),
+        sharding_group=group,
+        copies=copies,
+    )
+
+
+def _sharding(scenario: Scenario) -> Sharding:
+    parallelism = scenario.parallelism
+    level = ("none", "optimizer", "gradients", "parameters").index(parallelism.data_parallel_sharding)
+    each = parallelism.reduce_each_micro_batch
+    if not parallelism.reshard_after_forward and parallelism.pipeline_parallel > 1:
+        raise PlanError(
+            ("parallelism", "reshard_after_forward"),
+            "false keeps the gathered parameters of every micro-batch in flight; "
+            "with a pipeline, shard gradients instead",
+        )
+    return Sharding(
+        optimizer=level >= 1,
+        gradients=level >= 2,
+        parameters=level >= 3,
+        reshard=parallelism.reshard_after_forward,
+        prefetch=parallelism.gather_prefetch,
+        each=level >= 2 if each is None else each,
     )
 
 
@@ -119,11 +206,6 @@ def _refuse_unsupported(scenario: Scenario) -> None:
     for key in ("context_parallel", "expert_parallel"):
         if getattr(parallelism, key) > 1:
             raise UnsupportedError(("parallelism", key), f"{key} above 1 is not modelled yet; leave it at 1")
-    if parallelism.data_parallel_sharding in ("gradients", "parameters"):
-        raise UnsupportedError(
-            ("parallelism", "data_parallel_sharding"),
-            f'"{parallelism.data_parallel_sharding}" is not modelled yet; "none" and "optimizer" are',
-        )
     if isinstance(scenario.model, LayerListSpec):
         for key in ("tensor_parallel", "pipeline_parallel"):
             if getattr(parallelism, key) > 1:
@@ -142,7 +224,7 @@ def _data_parallel(scenario: Scenario) -> int:
             raise PlanError(
                 ("parallelism",),
                 f"{product} = {model_ranks} does not divide the cluster's {gpus} GPUs "
-                f"({_nearest(gpus, model_ranks)})",
+                f"({nearest(gpus, model_ranks)})",
             )
         return gpus // model_ranks
     total = model_ranks * parallelism.data_parallel
@@ -163,25 +245,15 @@ def _micro_batches(scenario: Scenario, data: int) -> int:
             ("training", "global_batch_size"),
             f"{training.global_batch_size} is not a multiple of "
             f"micro_batch_size {training.micro_batch_size} x data_parallel {data} = {at_once}; "
-            f"{_nearest_multiples(training.global_batch_size, at_once)}",
+            f"{nearest_multiples(training.global_batch_size, at_once)}",
         )
     return training.global_batch_size // at_once
 
 
-def _layers_per_chunk(scenario: Scenario) -> tuple[int, ...]:
-    parallelism = scenario.parallelism
-    chunks = parallelism.pipeline_parallel * parallelism.virtual_pipeline
+def _layers_per_part(scenario: Scenario, placement: Placement) -> tuple[int, ...]:
     if not isinstance(scenario.model, TransformerSpec):
         return (len(scenario.model.layers),)
-    layers = scenario.model.num_hidden_layers
-    if chunks > layers or layers % chunks:
-        raise PlanError(
-            ("parallelism", "pipeline_parallel"),
-            f"pipeline_parallel {parallelism.pipeline_parallel} x "
-            f"virtual_pipeline {parallelism.virtual_pipeline} = {chunks} does not divide "
-            f"num_hidden_layers: {layers} ({_nearest(layers, chunks)})",
-        )
-    return (layers // chunks,) * chunks
+    return layers_per_part(scenario.model.num_hidden_layers, placement, scenario.parallelism.pipeline_layers)
 
 
 def _check_tensor_split(scenario: Scenario, model: TransformerSpec) -> None:
@@ -190,7 +262,7 @@ def _check_tensor_split(scenario: Scenario, model: TransformerSpec) -> None:
     for name in ("num_attention_heads", "intermediate_size"):
         value = getattr(model, name)
         if value % tensor:
-            raise PlanError(key, f"{tensor} does not divide {name}: {value} ({_nearest(value, tensor)})")
+            raise PlanError(key, f"{tensor} does not divide {name}: {value} ({nearest(value, tensor)})")
     heads = model.num_key_value_heads
     if heads % tensor and tensor % heads:
         raise PlanError(key, f"{tensor} and num_key_value_heads: {heads} do not divide one another")
@@ -209,22 +281,8 @@ def _schedule(scenario: Scenario) -> str:
         raise PlanError(
             ("parallelism", "virtual_pipeline"), f"{chunks} chunks a stage need pipeline_parallel above 1"
         )
-    if (name == "interleaved_1f1b") != (chunks > 1):
-        raise PlanError(
-            ("parallelism", "pipeline_schedule"), f'"{name}" does not go with virtual_pipeline: {chunks}'
-        )
+    takes = SCHEDULES[name].chunks
+    fits = chunks > 1 if takes is None else chunks in (1, takes)
+    if not fits:
+        raise PlanError(KEY, f'"{name}" does not go with virtual_pipeline: {chunks}')
     return name
-
-
-def _nearest(total: int, wanted: int) -> str:
-    """The divisors of `total` on both sides of `wanted`, in words."""
-    divisors = [d for d in range(1, min(total, 100_000) + 1) if total % d == 0]
-    below = max((d for d in divisors if d < wanted), default=None)
-    above = min((d for d in divisors if d > wanted), default=None)
-    names = [str(d) for d in (below, above) if d is not None]
-    return f"{' and '.join(names)} {'do' if len(names) > 1 else 'does'}"
-
-
-def _nearest_multiples(value: int, of: int) -> str:
-    below = value // of * of
-    return f"{below} and {below + of} are" if below else f"{of} is"

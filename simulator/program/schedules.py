@@ -7,48 +7,137 @@ registered with one decorator line, and knows nothing of what a pass costs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from simulator.errors import PlanError
+
+KEY = ("parallelism", "pipeline_schedule")
 
 
 class Pass(NamedTuple):
     """One pass of one micro-batch through one chunk of a stage."""
 
     kind: str
-    """``forward`` or ``backward``."""
+    """``forward``, ``backward``, or the two halves of the latter: ``input_gradient``, ``weight_gradient``."""
     micro_batch: int
     chunk: int = 0
 
 
 Order = list[list[Pass]]
-Schedule = Callable[[int, int, int], Order]
+Layout = Literal["loop", "v", "two_way"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which chunk of which stage a micro-batch visits after which.
+
+    ``loop``: chunk c of stage p is the virtual stage c P + p. ``v``: chunk 1 runs back, from the last stage
+    to the first. ``two_way``: chunk 1 holds the model once more, in the opposite direction, for the second
+    half of the micro-batches.
+
+    Attributes:
+        stages: Stages P.
+        chunks: Chunks of a stage.
+        layout: Which of the three.
+    """
+
+    stages: int
+    chunks: int = 1
+    layout: Layout = "loop"
+
+    @property
+    def depth(self) -> int:
+        """Chunks that one micro-batch visits; also the parts that the model is cut into."""
+        return self.stages if self.layout == "two_way" else self.stages * self.chunks
+
+    def part(self, stage: int, chunk: int) -> int:
+        """Which part of the model, counted from its beginning, a chunk of a stage holds."""
+        if chunk and self.layout != "loop":
+            turned = self.stages - 1 - stage
+            return turned if self.layout == "two_way" else self.stages + turned
+        return chunk * self.stages + stage
+
+    def place(self, part: int, chunk: int) -> tuple[int, int]:
+        """Stage and chunk of a part, for micro-batches that pass through `chunk`."""
+        if self.layout == "two_way":
+            return (part if chunk == 0 else self.stages - 1 - part), chunk
+        around, stage = divmod(part, self.stages)
+        if self.layout == "v" and around:
+            stage = self.stages - 1 - stage
+        return stage, around
+
+    def neighbour(self, stage: int, chunk: int, step: int) -> tuple[int, int] | None:
+        """Stage and chunk of the part `step` further on; None beyond the ends."""
+        part = self.part(stage, chunk) + step
+        return self.place(part, chunk) if 0 <= part < self.depth else None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A named way to order passes.
+
+    Attributes:
+        name: Name in scenarios.
+        order: (stages, micro-batches) -> passes by stage; takes the number of chunks too where any goes.
+        layout: How chunks lie on the stages.
+        chunks: Chunks of a stage, None where any number above 1 goes.
+    """
+
+    name: str
+    order: Callable[..., Order]
+    layout: Layout
+    chunks: int | None
+
+    def __call__(self, stages: int, micro_batches: int, chunks: int = 1) -> Order:
+        """The order of every stage."""
+        if self.chunks is None:
+            return self.order(stages, micro_batches, chunks)
+        return self.order(stages, micro_batches)
+
+    def placement(self, stages: int, chunks: int) -> Placement:
+        """Where the chunks lie."""
+        return Placement(stages, chunks if self.chunks is None else self.chunks, self.layout)
+
 
 SCHEDULES: dict[str, Schedule] = {}
 """Every schedule by name."""
 
 
-def schedule(name: str) -> Callable[[Schedule], Schedule]:
+def schedule(
+    name: str, *, layout: Layout = "loop", chunks: int | None = 1
+) -> Callable[[Callable[..., Order]], Callable[..., Order]]:
     """Registers a schedule under a name."""
 
-    def register(function: Schedule) -> Schedule:
-        SCHEDULES[name] = function
+    def register(function: Callable[..., Order]) -> Callable[..., Order]:
+        SCHEDULES[name] = Schedule(name, function, layout, chunks)
         return function
 
     return register
 
 
+@schedule("gpipe")
+def all_forward_all_backward(stages: int, micro_batches: int) -> Order:
+    """GPipe: every forward pass, then every backward pass, the last micro-batch first.
+
+    With uniform stages the bubble is (P - 1)/(m + P - 1), and every stage holds all m micro-batches.
+
+    Source: Huang et al., arXiv:1811.06965.
+    """
+    forward = [Pass("forward", index) for index in range(micro_batches)]
+    backward = [Pass("backward", index) for index in reversed(range(micro_batches))]
+    return [forward + backward for _ in range(stages)]
+
+
 @schedule("1f1b")
-def one_forward_one_backward(stages: int, micro_batches: int, chunks: int = 1) -> Order:
-    """1F1B: stage p runs up to P - p forward passes ahead, then one backward for each forward.
+def one_forward_one_backward(stages: int, micro_batches: int) -> Order:
+    """1F1B: stage p runs up to P - p - 1 forward passes ahead, then one backward for each forward.
 
     With uniform stages the bubble is (P - 1)/(m + P - 1) of the step, and stage p holds at most
     min(m, P - p) micro-batches.
 
     Source: Narayanan et al., PipeDream-Flush, arXiv:2006.09503 and arXiv:2104.04473.
     """
-    if chunks != 1:
-        raise PlanError(("parallelism", "virtual_pipeline"), f"1f1b takes one chunk a stage, not {chunks}")
     order: Order = []
     for stage in range(stages):
         ahead = min(stages - stage - 1, micro_batches)
@@ -60,7 +149,7 @@ def one_forward_one_backward(stages: int, micro_batches: int, chunks: int = 1) -
     return order
 
 
-@schedule("interleaved_1f1b")
+@schedule("interleaved_1f1b", chunks=None)
 def interleaved(stages: int, micro_batches: int, chunks: int) -> Order:
     """Interleaved 1F1B: v chunks a stage shrink the bubble to (P - 1)/(v m + P - 1).
 
@@ -94,63 +183,3 @@ def interleaved(stages: int, micro_batches: int, chunks: int) -> Order:
         passes += [nth(index, backward=True) for index in range(total - ahead, total)]
         order.append(passes)
     return order
-
-
-def dependency(item: Pass, stage: int, stages: int, chunks: int) -> tuple[int, Pass] | None:
-    """Which pass of which stage hands its output to this one; None at the pipeline's ends.
-
-    Chunk c of stage p is virtual stage c P + p.
-    """
-    virtual = item.chunk * stages + stage
-    if item.kind == "forward":
-        if virtual == 0:
-            return None
-        source = virtual - 1
-    else:
-        if virtual == stages * chunks - 1:
-            return None
-        source = virtual + 1
-    chunk, origin = divmod(source, stages)
-    return origin, Pass(item.kind, item.micro_batch, chunk)
-
-
-def merged_order(order: Order, chunks: int) -> list[tuple[int, Pass]]:
-    """All stages' passes in one list in which nothing comes before what it depends on.
-
-    Raises:
-        PlanError: The order can never be run, with the stage and the pass that wait for ever.
-    """
-    stages = len(order)
-    done: list[set[Pass]] = [set() for _ in range(stages)]
-    position = [0] * stages
-    merged: list[tuple[int, Pass]] = []
-    total = sum(map(len, order))
-    while len(merged) < total:
-        before = len(merged)
-        for stage in range(stages):
-            passes = order[stage]
-            while position[stage] < len(passes):
-                item = passes[position[stage]]
-                source = dependency(item, stage, stages, chunks)
-                if source is not None and source[1] not in done[source[0]]:
-                    break
-                done[stage].add(item)
-                merged.append((stage, item))
-                position[stage] += 1
-        if len(merged) == before:
-            raise PlanError(("parallelism", "pipeline_schedule"), _deadlock(order, position, chunks))
-    return merged
-
-
-def _deadlock(order: Order, position: list[int], chunks: int) -> str:
-    waits = []
-    for stage, passes in enumerate(order):
-        if position[stage] < len(passes):
-            item = passes[position[stage]]
-            source = dependency(item, stage, len(order), chunks)
-            if source is not None:
-                waits.append(
-                    f"stage {stage} waits with {item.kind} of micro-batch {item.micro_batch}, "
-                    f"chunk {item.chunk}, for stage {source[0]}"
-                )
-    return "deadlock: " + "; ".join(waits[:4])

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from simulator.cost import RankGroup, send_demand
 from simulator.engine import Label
 from simulator.program.model import ModelParts, StageState
+from simulator.program.passes import Reduction, StageCompiler
 from simulator.program.plan import Plan
+from simulator.program.pricing import Pricer
 from simulator.program.rows import Row, RowTable, picoseconds, whole
-from simulator.program.schedules import Pass
-from simulator.program.stage import Bucket, Pricer, StageCompiler
+from simulator.program.sharding import gathering, gradient_collectives, parameter_collectives, reductions
 from simulator.program.templates import LANE, Assembly, TemplateBuilder
 from simulator.program.topology import Topology
 from simulator.scenario import Scenario
 from simulator.specs.model import TransformerSpec
 from simulator.workload import BYTES_PER_ELEMENT, Block, Communication, update_kernels
-
-DEFAULT_BUCKET_GRADIENTS = 40_000_000
-"""Gradients in a bucket, unless there are more than 40 replicas: then a million for each.
-
-Source: Megatron-Core, ``DistributedDataParallelConfig.bucket_size``.
-"""
 
 
 @dataclass(slots=True)
@@ -31,59 +25,61 @@ class CompiledStage:
 
     Attributes:
         table: Its rows.
-        passes: Template by kind of pass, chunk, and whether gradients are reduced behind it.
+        passes: Template by kind of pass, chunk, and whether the chunk's gradients are complete behind it.
+        on_communication: Templates that enter on another lane than the compute lane.
         before_join: Template of what comes before all stages meet: reductions and norm.
         after_join: Template of what comes after: update and gathering of parameters.
     """
 
     table: RowTable
     passes: dict[tuple[str, int, bool], int] = field(default_factory=dict)
-    enters_on_communication: bool = False
+    on_communication: set[int] = field(default_factory=set)
     before_join: int = -1
     after_join: int = -1
 
-    def template(self, item: Pass, *, reduces: bool) -> int:
-        """The template of a pass."""
-        return self.passes[item.kind, item.chunk, reduces and item.kind == "backward"]
-
 
 def compile_stages(
-    scenario: Scenario, plan: Plan, pricer: Pricer, parts: ModelParts, assembly: Assembly
+    scenario: Scenario,
+    plan: Plan,
+    pricer: Pricer,
+    parts: ModelParts,
+    assembly: Assembly,
+    kinds: frozenset[str],
 ) -> list[CompiledStage]:
-    """One compiled stage for each stage; equal stages share one object."""
+    """One compiled stage for each stage; equal stages share one object.
+
+    Args:
+        scenario: The scenario.
+        plan: Its plan.
+        pricer: Prices what the stages do.
+        parts: The model on the stages.
+        assembly: Takes the templates.
+        kinds: Kinds of passes that the schedule runs.
+    """
     known: dict[object, CompiledStage] = {}
     compiled = []
     for stage, chunks in enumerate(parts.blocks):
         tied = parts.tied_across and stage in (0, plan.pipeline_parallel - 1)
-        key = (tuple(tuple(id(block) for block in chunk) for chunk in chunks), tied)
+        at = [plan.placement.part(stage, chunk) for chunk in range(len(chunks))]
+        ends = tuple((part > 0, part < plan.placement.depth - 1) for part in at)
+        key = (tuple(tuple(id(block) for block in chunk) for chunk in chunks), ends, tied)
         if key not in known:
-            known[key] = _compile(scenario, plan, pricer, parts, stage, assembly, tied=tied)
+            maker = _StageMaker(scenario, plan, pricer, parts, stage, assembly)
+            known[key] = maker.make(kinds, tied=tied)
         compiled.append(known[key])
     return compiled
 
 
-def send_rows(
-    scenario: Scenario, plan: Plan, topology: Topology, pricer: Pricer, stage: int
-) -> dict[str, Row]:
-    """What a stage sends: activations to the next stage, gradients to the one before."""
-    stages = plan.pipeline_parallel
-    if stages == 1:
-        return {}
-    return {
-        kind: _send_row(scenario, plan, topology, pricer, stage, (stage + step) % stages, kind)
-        for kind, step in (("forward", 1), ("backward", -1))
-    }
-
-
-def _send_row(
-    scenario: Scenario, plan: Plan, topology: Topology, pricer: Pricer, stage: int, neighbour: int, kind: str
+def send_row(
+    scenario: Scenario, plan: Plan, topology: Topology, pricer: Pricer, stage: int, to: int, kind: str
 ) -> Row:
-    size = _message_bytes(scenario) // plan.tensor_parallel
+    """What a stage sends to another: activations onwards, or gradients back."""
+    size = _message_bytes(scenario, plan) // plan.tensor_parallel
     group = plan.group
-    near = topology.same_domain(stage, neighbour)
+    near = topology.same_domain(stage, to)
     demand = send_demand(size, near, group.scale_up, group.scale_out, pricer.calibration)
     amount = demand.amounts.get("scale_up", 0.0) + demand.amounts.get("scale_out", 0.0)
-    path = topology.path(stage, neighbour)
+    path = topology.path(stage, to)
     core = topology.shared.get("core")
     demands = tuple(
         (capacity, whole(amount * (plan.num_gpus_per_stage if capacity == core else 1))) for capacity in path
@@ -96,134 +92,136 @@ def _send_row(
     )
 
 
-def _message_bytes(scenario: Scenario) -> int:
+def _message_bytes(scenario: Scenario, plan: Plan) -> int:
     """The residual stream of one micro-batch [B]; each tensor-parallel rank sends its slice."""
     training = scenario.training
     width = scenario.model.hidden_size if isinstance(scenario.model, TransformerSpec) else 1
-    tokens = training.micro_batch_size * training.sequence_length
+    tokens = training.micro_batch_size * training.sequence_length // plan.context_parallel
     return tokens * width * BYTES_PER_ELEMENT[training.precision]
 
 
-def _compile(
-    scenario: Scenario,
-    plan: Plan,
-    pricer: Pricer,
-    parts: ModelParts,
-    stage: int,
-    assembly: Assembly,
-    *,
-    tied: bool,
-) -> CompiledStage:
-    compiler = StageCompiler(pricer, scenario.training.recompute, RowTable())
-    result = CompiledStage(compiler.table)
-    gathers = _gather_received(scenario, plan, parts)
-    overlaps = scenario.parallelism.overlap_gradient_reduction
-    for chunk, blocks in enumerate(parts.blocks[stage]):
-        virtual = chunk * plan.pipeline_parallel + stage
-        received = gathers if virtual > 0 else ()
-        result.passes["forward", chunk, False] = assembly.register(compiler.forward(blocks, received))
-        received = gathers if virtual < len(plan.layers_per_chunk) - 1 else ()
-        for reduces in (False, True):
-            buckets = _buckets(scenario, plan, parts, blocks) if reduces and overlaps else ()
-            template = compiler.backward(blocks, buckets, received)
-            result.passes["backward", chunk, reduces] = assembly.register(template)
-            result.enters_on_communication |= bool(template.lane[0] != LANE["compute"])
-    before, after = _update(
-        scenario, plan, parts, parts.states[stage], compiler, overlaps=overlaps, tied=tied
-    )
-    result.before_join = assembly.register(before.build())
-    result.after_join = assembly.register(after.build())
-    return result
+@dataclass(slots=True)
+class _StageMaker:
+    """Compiles one stage."""
 
+    scenario: Scenario
+    plan: Plan
+    pricer: Pricer
+    parts: ModelParts
+    stage: int
+    assembly: Assembly
 
-def _gather_received(scenario: Scenario, plan: Plan, parts: ModelParts) -> tuple[Communication, ...]:
-    """Slices of the residual stream are sent between nodes and joined inside the receiving one.
+    def make(self, kinds: frozenset[str], *, tied: bool) -> CompiledStage:
+        plan, parts = self.plan, self.parts
+        compiler = StageCompiler(self.pricer, self.scenario.training.recompute, RowTable())
+        result = CompiledStage(compiler.table)
+        known: dict[object, int] = {}
+        for chunk, blocks in enumerate(parts.blocks[self.stage]):
+            part = plan.placement.part(self.stage, chunk)
+            blocks_key = tuple(id(block) for block in blocks)
+            for kind in sorted(kinds):
+                inner = part > 0 if kind == "forward" else part < plan.placement.depth - 1
+                received = inner and kind != "weight_gradient"
+                for completes in (False,) if kind in ("forward", "input_gradient") else (False, True):
+                    key = (kind, blocks_key, received, completes)
+                    if key not in known:
+                        known[key] = self._pass(
+                            compiler, kind, blocks, received=received, completes=completes
+                        )
+                    template = result.passes[kind, chunk, completes] = known[key]
+                    shape = self.assembly.templates[template]
+                    if shape.lane[shape.entry] != LANE["compute"]:
+                        result.on_communication.add(template)
+        before, after = self._update(compiler, parts.states[self.stage], tied=tied)
+        result.before_join = self.assembly.register(before.build())
+        result.after_join = self.assembly.register(after.build())
+        return result
 
-    Source: Narayanan et al., arXiv:2104.04473, section 4.1.
-    """
-    if plan.tensor_parallel == 1 or parts.shard.sequence_parallel:
-        return ()
-    return (Communication("receive.all_gather", "all_gather", "tensor", _message_bytes(scenario)),)
+    def _pass(
+        self,
+        compiler: StageCompiler,
+        kind: str,
+        blocks: tuple[Block, ...],
+        *,
+        received: bool,
+        completes: bool,
+    ) -> int:
+        plan, per = self.plan, self.parts.state_bytes
+        prefix = self._gather_received() if received else ()
+        gathered = gathering(plan, per)
+        if kind == "forward":
+            return self.assembly.register(compiler.forward(blocks, prefix, gathered))
+        reduced: tuple[Reduction, ...] = ()
+        if kind != "input_gradient" and (completes or plan.sharding.each):
+            reduced = reductions(self.scenario.parallelism, plan, per, blocks)
+        return self.assembly.register(compiler.backward(blocks, reduced, prefix, gathered, part=kind))
 
+    def _gather_received(self) -> tuple[Communication, ...]:
+        """Slices of the residual stream are sent between nodes and joined inside the receiving one.
 
-def _reduction(scenario: Scenario, size: int) -> Communication:
-    sharded = scenario.parallelism.data_parallel_sharding == "optimizer"
-    kind = "reduce_scatter" if sharded else "all_reduce"
-    return Communication(f"gradients.{kind}", "reduce_scatter" if sharded else "all_reduce", "data", size)
+        Source: Narayanan et al., arXiv:2104.04473, section 4.1.
+        """
+        if self.plan.tensor_parallel == 1 or self.parts.shard.sequence_parallel:
+            return ()
+        size = _message_bytes(self.scenario, self.plan)
+        return (Communication("receive.all_gather", "all_gather", "tensor", size),)
 
-
-def _buckets(scenario: Scenario, plan: Plan, parts: ModelParts, blocks: Sequence[Block]) -> list[Bucket]:
-    """Buckets in the order in which the backward pass fills them; the last one takes what is left."""
-    if plan.data_parallel == 1:
-        return []
-    per = parts.state_bytes.gradients
-    limit = scenario.parallelism.gradient_bucket
-    if limit is None:
-        limit = float(per * max(DEFAULT_BUCKET_GRADIENTS, 1_000_000 * plan.data_parallel))
-    buckets, filled = [], 0
-    for position, block in enumerate(reversed(blocks)):
-        filled += block.parameters * per
-        if filled and (filled >= limit or position == len(blocks) - 1):
-            buckets.append(Bucket(position, _reduction(scenario, filled)))
-            filled = 0
-    return buckets
-
-
-def _update(
-    scenario: Scenario,
-    plan: Plan,
-    parts: ModelParts,
-    state: StageState,
-    compiler: StageCompiler,
-    *,
-    overlaps: bool,
-    tied: bool,
-) -> tuple[TemplateBuilder, TemplateBuilder]:
-    """Before all stages meet: what is left to reduce, and the norm. After: update and gathering."""
-    training, per = scenario.training, parts.state_bytes
-    before: list[tuple[Communication, RankGroup | None]] = []
-    if plan.data_parallel > 1 and not overlaps:
-        before.append((_reduction(scenario, state.parameters * per.gradients), None))
-    if parts.shard.sequence_parallel and state.replicated:
-        size = state.replicated * per.gradients
-        before.append((Communication("norm_gradients.all_reduce", "all_reduce", "tensor", size), None))
-    if tied:
-        embedding = next(b for chunks in parts.blocks for c in chunks for b in c if b.name == "embedding")
-        size = (embedding.parameters - embedding.sequential_parameters) * per.gradients
-        before.append(
-            (Communication("embedding_gradients.all_reduce", "all_reduce", "pipeline", size), _ends(plan))
+    def _update(
+        self, compiler: StageCompiler, state: StageState, *, tied: bool
+    ) -> tuple[TemplateBuilder, TemplateBuilder]:
+        """Before all stages meet: what is left to reduce, and the norm. After: update and gathering."""
+        plan, training, per = self.plan, self.scenario.training, self.parts.state_bytes
+        kernels = update_kernels(
+            state.updated,
+            per,
+            training.optimizer,
+            clipping=training.gradient_clipping,
+            held_gradients=state.held_gradients,
         )
-    kernels = update_kernels(
-        state.updated,
-        per,
-        training.optimizer,
-        clipping=training.gradient_clipping,
-        held_gradients=state.parameters,
-    )
-    norm = kernels[:-2]
-    first = compiler.update(before, norm)
-    if norm and plan.num_gpus > 1:
-        everyone = RankGroup(
-            plan.num_gpus,
-            min(plan.num_gpus, plan.group.domain),
-            plan.group.accelerator,
-            plan.group.scale_up,
-            plan.group.scale_out,
-        )
-        compiler.reduce(first, Communication("gradient_norm.all_reduce", "all_reduce", "data", 4), everyone)
-    if not first.lanes:
-        first.add(
-            LANE["compute"], compiler.table.add(Row(Label("gradients.ready", "optimizer", "optimizer")))
-        )
-    last = compiler.update([], kernels[-2:])
-    if scenario.parallelism.data_parallel_sharding == "optimizer" and plan.data_parallel > 1:
-        size = state.parameters * per.parameters
-        compiler.reduce(last, Communication("parameters.all_gather", "all_gather", "data", size), None)
-    return first, last
+        norm = kernels[:-2]
+        first = compiler.update(self._left_to_reduce(state, tied=tied), norm)
+        if norm and plan.num_gpus > 1:
+            item = Communication("gradient_norm.all_reduce", "all_reduce", "data", 4)
+            compiler.reduce(first, item, _everyone(plan))
+        if not first.lanes:
+            first.add(
+                LANE["compute"], compiler.table.add(Row(Label("gradients.ready", "optimizer", "optimizer")))
+            )
+        last = compiler.update([], kernels[-2:])
+        for item in parameter_collectives(plan, per, state.dense, state.expert):
+            compiler.reduce(last, item)
+        return first, last
+
+    def _left_to_reduce(
+        self, state: StageState, *, tied: bool
+    ) -> list[tuple[Communication, RankGroup | None]]:
+        plan, per = self.plan, self.parts.state_bytes
+        left: list[tuple[Communication, RankGroup | None]] = []
+        if not self.scenario.parallelism.overlap_gradient_reduction and not plan.sharding.each:
+            left += [(item, None) for item in gradient_collectives(plan, per, state.dense, state.expert)]
+        if self.parts.shard.sequence_parallel and state.replicated:
+            size = state.replicated * per.gradients
+            left.append((Communication("norm_gradients.all_reduce", "all_reduce", "tensor", size), None))
+        if tied:
+            embedding = next(
+                b for chunks in self.parts.blocks for c in chunks for b in c if b.name == "embedding"
+            )
+            size = (embedding.parameters - embedding.sequential_parameters) * per.gradients
+            item = Communication("embedding_gradients.all_reduce", "all_reduce", "pipeline", size)
+            left.append((item, _ends(plan)))
+        return left
+
+
+def _everyone(plan: Plan) -> RankGroup:
+    """All GPUs."""
+    group = plan.group
+    near = min(plan.num_gpus, group.domain)
+    return RankGroup(plan.num_gpus, near, group.accelerator, group.scale_up, group.scale_out)
 
 
 def _ends(plan: Plan) -> RankGroup:
     """First and last stage."""
-    span = plan.stride("pipeline") * plan.pipeline_parallel
-    near = 2 if span <= plan.group.domain else 1
-    return RankGroup(2, near, plan.group.accelerator, plan.group.scale_up, plan.group.scale_out)
+    group = plan.group
+    span = plan.axes.stride("pipeline") * plan.pipeline_parallel
+    near = 2 if span <= group.domain else 1
+    return RankGroup(2, near, group.accelerator, group.scale_up, group.scale_out)

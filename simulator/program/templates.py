@@ -15,6 +15,8 @@ LANES: tuple[tuple[str, str], ...] = (
     ("compute", "compute"),
     ("tensor_parallel", "communication"),
     ("data_parallel", "communication"),
+    ("context_parallel", "communication"),
+    ("expert_parallel", "communication"),
     ("send_forward", "communication"),
     ("send_backward", "communication"),
     ("copy", "copy"),
@@ -37,6 +39,10 @@ class Template:
         dep: Dependencies, local, in order of activity.
         entry: The activity that waits for what comes from outside.
         exit: The activity that what comes after waits for.
+        heads: Gathers that nothing inside lets begin, with their place in the queue; each follows one of the
+            `tails` of the pass before.
+        tails: Activities behind which parameters are let go that the next pass's gathers replace.
+        last_on_data_parallel: The last activity on that lane, -1 for none.
     """
 
     lane: NDArray[np.int32]
@@ -46,16 +52,14 @@ class Template:
     dep: NDArray[np.int32]
     entry: int
     exit: int
+    heads: tuple[tuple[int, int], ...] = ()
+    tails: tuple[int, ...] = ()
+    last_on_data_parallel: int = -1
 
     @property
     def size(self) -> int:
         """Activities."""
         return len(self.lane)
-
-    def last_on(self, lane: int) -> int | None:
-        """The last activity on a lane, None if there is none."""
-        found = np.flatnonzero(self.lane == lane)
-        return int(found[-1]) if len(found) else None
 
 
 @dataclass(slots=True)
@@ -66,6 +70,9 @@ class TemplateBuilder:
     classes: list[int] = field(default_factory=list)
     layers: list[int] = field(default_factory=list)
     deps: list[tuple[int, ...]] = field(default_factory=list)
+    heads: list[tuple[int, int]] = field(default_factory=list)
+    tails: list[int] = field(default_factory=list)
+    entry: int | None = None
     exit: int | None = None
 
     def add(self, lane: int, cls: int, after: Iterable[int] = (), layer: int = -1) -> int:
@@ -77,15 +84,18 @@ class TemplateBuilder:
         return len(self.lanes) - 1
 
     def build(self, *, class_base: int = 0) -> Template:
-        """The finished template; its exit is the last activity unless `exit` says otherwise."""
+        """The finished template; from its first activity to its last unless `entry`, `exit` say otherwise."""
         return Template(
             np.array(self.lanes, np.int32),
             np.array(self.classes, np.int32) + np.int32(class_base),
             np.array(self.layers, np.int32),
             np.array([len(d) for d in self.deps], np.int64),
             np.array([d for deps in self.deps for d in deps], np.int32),
-            0,
+            self.entry or 0,
             len(self.lanes) - 1 if self.exit is None else self.exit,
+            tuple(self.heads),
+            tuple(self.tails),
+            max((at for at, lane in enumerate(self.lanes) if lane == LANE["data_parallel"]), default=-1),
         )
 
 
@@ -143,6 +153,11 @@ class Assembly:
                 self.edge_from.append(source)
                 self.edge_to.append(base + shape.entry)
         return base
+
+    def wait(self, activity: int, source: int) -> None:
+        """Makes an activity wait for an earlier one."""
+        self.edge_from.append(source)
+        self.edge_to.append(activity)
 
     def arrays(self) -> AssembledArrays:
         """All instances as the flat arrays of a Program."""

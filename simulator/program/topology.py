@@ -59,7 +59,7 @@ class Topology:
 
     def same_domain(self, source: int, destination: int) -> bool:
         """Whether two stages' neighbouring ranks share a scale-up domain."""
-        stride, domain = self.plan.stride("pipeline"), self.plan.group.domain
+        stride, domain = self.plan.axes.stride("pipeline"), self.plan.group.domain
         return source * stride // domain == destination * stride // domain
 
     def path(self, source: int, destination: int) -> tuple[int, ...]:

@@ -10,6 +10,10 @@ TrainingPrecision = Literal["fp32", "tf32", "fp16", "bf16"]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw"]
 Recompute = Literal["none", "selective", "full"]
 Sharding = Literal["none", "optimizer", "gradients", "parameters"]
+PipelineSchedule = Literal[
+    "gpipe", "1f1b", "interleaved_1f1b", "zb-1p", "zb-2p", "zb-v", "dualpipe", "dualpipe-v"
+]
+Axis = Literal["tensor", "context", "data", "pipeline"]
 
 
 class TrainingSpec(Spec):
@@ -50,8 +54,14 @@ class ParallelismSpec(Spec):
     """Stages that the layers are split into."""
     virtual_pipeline: Count = 1
     """Model chunks per stage (interleaved schedule)."""
-    pipeline_schedule: Literal["1f1b", "interleaved_1f1b"] | None = None
+    pipeline_schedule: PipelineSchedule | None = None
     """Order of passes; follows from `virtual_pipeline` if not given."""
+    pipeline_order: tuple[str, ...] | None = None
+    """One's own order, a line a stage: `F0 F1 B0 B1`; `I`, `W` are the halves of `B`, `F0.1` is chunk 1."""
+    pipeline_layers: tuple[CountOrZero, ...] | None = None
+    """Layers of each part (stage, or chunk of it) in the model's order; as even as they go if not given."""
+    overlap_point_to_point: bool = True
+    """Whether a stage computes on while it sends to its neighbours."""
     context_parallel: Count = 1
     """GPUs that each sequence is split over."""
     expert_parallel: Count = 1
@@ -60,10 +70,20 @@ class ParallelismSpec(Spec):
     """Replicas; what is left of the GPUs if not given."""
     data_parallel_sharding: Sharding = "none"
     """What replicas share out instead of keeping whole: ZeRO-1, 2, 3 are optimizer, gradients, parameters."""
+    sharding_group_size: Count | None = None
+    """Replicas that share out one copy of it (HSDP); all of them if not given."""
+    reshard_after_forward: bool = True
+    """Whether gathered parameters are let go behind the forward pass and gathered again for the backward."""
+    gather_prefetch: CountOrZero = 1
+    """Layers whose sharded parameters are gathered ahead of the one that is computed."""
+    reduce_each_micro_batch: bool | None = None
+    """Whether gradients are reduced after each micro-batch, not only the last; so if they are sharded."""
     gradient_bucket: Bytes | None = None
-    """Gradients reduced together; 40 million of them, or a million a replica if that is more, if not given."""
+    """Gradients reduced together; if not given, 40 million, or a million a replica where that is more."""
     overlap_gradient_reduction: bool = True
     """Whether gradients are reduced while the backward pass goes on."""
+    order: tuple[Axis, ...] = ("tensor", "context", "data", "pipeline")
+    """How ranks are numbered: the first axis has its members next to one another, in one node if they fit."""
 
 
 class DataSpec(Spec):

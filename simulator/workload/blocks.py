@@ -61,6 +61,7 @@ class Node:
         freed_bytes: Kept activations that the end of this node releases [B].
         role: ``core`` and ``core_output`` mark what selective recomputation does again (it drops what the
             former keeps), ``weight_gradient`` what no other node of the pass waits for.
+        held_bytes: What a weight gradient that is put off must keep: its inputs [B].
     """
 
     op: Kernel | Communication
@@ -68,6 +69,7 @@ class Node:
     kept_bytes: int = 0
     freed_bytes: int = 0
     role: str = ""
+    held_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,10 @@ class Block:
         parameters: Parameters that this GPU holds of it.
         input_bytes: Its input on this GPU, which full recomputation keeps in place of all else [B].
         sequential_parameters: Of `parameters`, those that tensor parallelism replicates.
+        expert_parameters: Of `parameters`, those of routed experts, which other replicas may hold others of.
+        frozen_parameters: Of `parameters`, those that are not trained; routed experts are frozen whole or not
+            at all.
+        read_parameters: Parameters of another block that this one reads (a head that shares the embedding).
     """
 
     name: str
@@ -89,6 +95,9 @@ class Block:
     parameters: int
     input_bytes: int
     sequential_parameters: int = 0
+    expert_parameters: int = 0
+    frozen_parameters: int = 0
+    read_parameters: int = 0
 
     @property
     def kept_bytes(self) -> int:
@@ -110,12 +119,13 @@ class PassBuilder:
         kept: int = 0,
         freed: int = 0,
         role: str = "",
+        held: int = 0,
     ) -> int:
         """Appends a node and returns its index; `None` appends nothing and returns the last index."""
         if op is None:
             return len(self.nodes) - 1
         previous = (len(self.nodes) - 1,) if self.nodes else ()
-        self.nodes.append(Node(op, previous if after is None else after, kept, freed, role))
+        self.nodes.append(Node(op, previous if after is None else after, kept, freed, role, held))
         return len(self.nodes) - 1
 
     def done(self) -> tuple[Node, ...]:

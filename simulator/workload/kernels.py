@@ -20,7 +20,19 @@ KernelKind = Literal[
 
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send"]
 
-Axis = Literal["tensor", "pipeline", "data", "context", "expert"]
+Axis = Literal[
+    "tensor",
+    "pipeline",
+    "data",
+    "shard",
+    "replica",
+    "context",
+    "expert",
+    "expert_tensor",
+    "expert_data",
+]
+"""``data``: all that hold the same dense parameters; ``shard`` and ``replica``: its parts where state is
+sharded within groups; ``expert``: those that share experts out; ``expert_data``: those that hold the same."""
 
 
 @dataclass(frozen=True, slots=True)

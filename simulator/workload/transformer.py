@@ -119,13 +119,8 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
     )
     data = backward.add(operators.matmul("head.input_gradient", tokens, width, rows, shard.precision))
     reduced = backward.add(_scatter(shard, "head.gradient", tokens * width * element), after=(data,))
-    backward.add(
-        operators.weight_gradient(
-            "head.weight_gradient", tokens, rows, width, shard.precision, shard.gradient_bytes
-        ),
-        after=(data,),
-        freed=logits * element,
-        role="weight_gradient",
+    _weight_gradient(
+        backward, shard, "head", rows, width, after=(data,), freed=logits * element, kept_tokens=residual
     )
     norm_gradient = _norm("head.norm.gradient", normed, element, backward=True)
     backward.add(norm_gradient, after=(reduced,), freed=2 * normed * element)
@@ -140,18 +135,50 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         parameters=(0 if shares_embedding else rows * width) + norm + transform,
         input_bytes=normed * element,
         sequential_parameters=norm + transform,
+        read_parameters=rows * width if shares_embedding else 0,
     )
+
+
+def _weight_gradient(
+    into: PassBuilder,
+    shard: Shard,
+    name: str,
+    columns: int,
+    rows: int,
+    *,
+    after: tuple[int, ...] | None = None,
+    freed: int = 0,
+    kept_tokens: int | None = None,
+) -> None:
+    """Gradient of a weight [rows, columns]; put off, it keeps its input and the gradient of its output.
+
+    Args:
+        into: Takes the node.
+        shard: One GPU's part of the micro-batch.
+        name: Name of the product.
+        columns: Columns of the weight.
+        rows: Rows of the weight.
+        after: What it waits for; the node before it if not given.
+        freed: Kept activations that it is the last to need [B].
+        kept_tokens: Tokens of its input that this GPU keeps; all of them if not given.
+    """
+    kernel = operators.weight_gradient(
+        f"{name}.weight_gradient", shard.tokens, columns, rows, shard.precision, shard.gradient_bytes
+    )
+    inputs = (shard.tokens if kept_tokens is None else kept_tokens) * rows
+    held = (inputs + shard.tokens * columns) * shard.element_bytes
+    into.add(kernel, after=after, freed=freed, role="weight_gradient", held=held)
 
 
 def _dense_backward(
     into: PassBuilder, name: str, tokens: int, width: int, shard: Shard, *, freed: int
 ) -> None:
-    precision, gradient = shard.precision, shard.gradient_bytes
-    into.add(operators.matmul(f"{name}.input_gradient", tokens, width, width, precision))
-    into.add(
-        operators.weight_gradient(f"{name}.weight_gradient", tokens, width, width, precision, gradient),
-        freed=freed,
+    into.add(operators.matmul(f"{name}.input_gradient", tokens, width, width, shard.precision))
+    kernel = operators.weight_gradient(
+        f"{name}.weight_gradient", tokens, width, width, shard.precision, shard.gradient_bytes
     )
+    held = 2 * tokens * width * shard.element_bytes
+    into.add(kernel, freed=freed, role="weight_gradient", held=held)
 
 
 def _vocab_shard(model: TransformerSpec, shard: Shard) -> int:
@@ -212,14 +239,10 @@ def _mlp_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> No
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
-    precision, gradient = shard.precision, shard.gradient_bytes
     if shard.sequence_parallel:
         into.add(_tensor(shard, "mlp.gradient", "all_gather", tokens * width * element))
-    into.add(operators.matmul("mlp.down.input_gradient", tokens, inner, width, precision))
-    into.add(
-        operators.weight_gradient("mlp.down.weight_gradient", tokens, width, inner, precision, gradient),
-        freed=tokens * inner * element,
-    )
+    into.add(operators.matmul("mlp.down.input_gradient", tokens, inner, width, shard.precision))
+    _weight_gradient(into, shard, "mlp.down", width, inner, freed=tokens * inner * element)
     into.add(
         operators.pointwise(
             "mlp.activation.gradient",
@@ -238,15 +261,10 @@ def _attention_backward(model: TransformerSpec, shard: Shard, into: PassBuilder)
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual = shard.tokens, shard.residual_tokens
     query, key_value = _head_widths(model, tp)
-    precision, gradient = shard.precision, shard.gradient_bytes
     if shard.sequence_parallel:
         into.add(_tensor(shard, "attention.gradient", "all_gather", tokens * width * element))
-    into.add(operators.matmul("attention.output.input_gradient", tokens, query, width, precision))
-    into.add(
-        operators.weight_gradient(
-            "attention.output.weight_gradient", tokens, width, query, precision, gradient
-        )
-    )
+    into.add(operators.matmul("attention.output.input_gradient", tokens, query, width, shard.precision))
+    _weight_gradient(into, shard, "attention.output", width, query)
     qkv = tokens * (query + key_value) * element
     scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
     if shard.attention == "fused":
@@ -271,20 +289,13 @@ def _column_backward(
     before = (len(into.nodes) - 1,)
     again: tuple[int, ...] = ()
     if shard.sequence_parallel:
-        again = (
-            into.add(_tensor(shard, f"{part}.input", "all_gather", tokens * width * element), after=before),
-        )
+        gather = _tensor(shard, f"{part}.input", "all_gather", tokens * width * element)
+        again = (into.add(gather, after=before, role="weight_gradient"),)
     data = into.add(
         operators.matmul(f"{name}.input_gradient", tokens, width, columns, shard.precision), after=before
     )
     reduced = into.add(_scatter(shard, f"{part}.gradient", tokens * width * element), after=(data,))
-    into.add(
-        operators.weight_gradient(
-            f"{name}.weight_gradient", tokens, columns, width, shard.precision, shard.gradient_bytes
-        ),
-        after=(data, *again),
-        role="weight_gradient",
-    )
+    _weight_gradient(into, shard, name, columns, width, after=(data, *again), kept_tokens=residual)
     into.add(
         _norm(f"{part}.norm.gradient", residual * width, element, backward=True),
         after=(reduced,),

@@ -1,0 +1,340 @@
+"""What one pipeline stage does in a pass: blocks of the workload as templates over priced rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from simulator.cost import RankGroup
+from simulator.program.pricing import Pricer
+from simulator.program.rows import RowTable
+from simulator.program.templates import LANE, Template, TemplateBuilder
+from simulator.workload import Block, Communication, Kernel, Node
+
+AXIS_LANE = {
+    "tensor": LANE["tensor_parallel"],
+    "expert_tensor": LANE["tensor_parallel"],
+    "context": LANE["context_parallel"],
+    "expert": LANE["expert_parallel"],
+}
+"""Lane of the collectives along an axis; all others go on that of the gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """Gradients that are reduced together; blocks count from the end of the model.
+
+    Attributes:
+        first: The block whose backward pass is the first to write them.
+        last: The block behind whose backward pass they are complete.
+        communications: How they are reduced.
+        held: Bytes that they take from the first block until they are reduced, where only a share stays.
+    """
+
+    first: int
+    last: int
+    communications: tuple[Communication, ...]
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """Parameters that are gathered for a block and let go behind it.
+
+    Attributes:
+        of: The collectives for a block; none for a block without parameters.
+        prefetch: Blocks gathered ahead.
+        release: Whether they are let go behind the pass; they come back if not.
+    """
+
+    of: Callable[[Block], tuple[Communication, ...]]
+    prefetch: int
+    release: bool = True
+
+
+@dataclass(slots=True)
+class _Gathers:
+    """Gathers of one pass on their way: each waits for the block whose place it takes."""
+
+    compiler: StageCompiler
+    into: TemplateBuilder
+    blocks: list[tuple[int, Block]]
+    gathering: Gathering
+    phase: str
+    nodes: dict[int, int] = field(default_factory=dict)
+
+    def start(self) -> None:
+        for position in range(min(self.gathering.prefetch + 1, len(self.blocks))):
+            self._issue(position, -1)
+
+    def done(self, position: int, last: int) -> None:
+        """A block is done: the next gather may begin, in this pass or in the one behind it."""
+        ahead = position + self.gathering.prefetch + 1
+        if ahead < len(self.blocks):
+            self._issue(ahead, last)
+        else:
+            self.into.tails.append(last)
+
+    def size(self, position: int) -> int:
+        """Bytes that are gathered for a block."""
+        return sum(item.message_bytes for item in self.gathering.of(self.blocks[position][1]))
+
+    def _issue(self, position: int, after: int) -> None:
+        layer, block = self.blocks[position]
+        for item in self.gathering.of(block):
+            row = self.compiler.pricer.communication(item, self.phase, take=item.message_bytes)
+            node = self.into.add(LANE["data_parallel"], self.compiler.table.add(row), (after,), layer)
+            self.nodes[position] = node
+            if after < 0:
+                self.into.heads.append((node, position))
+
+
+@dataclass(slots=True)
+class StageCompiler:
+    """Compiles the passes of one kind of stage into templates over one table of rows."""
+
+    pricer: Pricer
+    recompute: str
+    table: RowTable
+
+    def forward(
+        self,
+        blocks: Sequence[Block],
+        prefix: Sequence[Communication] = (),
+        gathering: Gathering | None = None,
+    ) -> Template:
+        """The forward pass through the blocks; layers count from 0 in blocks named ``layer``."""
+        into = TemplateBuilder()
+        numbered = _numbered(blocks)
+        gathers = self._gathers(into, numbered, gathering, "forward")
+        previous = self._receive(into, prefix, "forward")
+        for position, (layer, block) in enumerate(numbered):
+            previous = self._run(
+                into,
+                self._kept(block),
+                "forward",
+                layer,
+                after=(previous, gathers.nodes.get(position, -1) if gathers else -1),
+                give=gathers.size(position) if gathers and gathers.gathering.release else 0,
+            )
+            if gathers:
+                gathers.done(position, previous)
+        return into.build()
+
+    def backward(
+        self,
+        blocks: Sequence[Block],
+        reductions: Sequence[Reduction] = (),
+        prefix: Sequence[Communication] = (),
+        gathering: Gathering | None = None,
+        *,
+        part: str = "backward",
+    ) -> Template:
+        """The backward pass through the blocks, last block first, with what is computed again before each.
+
+        Args:
+            blocks: Blocks in the order of the forward pass.
+            reductions: What is reduced behind which blocks.
+            prefix: What makes the incoming gradient whole.
+            gathering: How parameters are gathered, if they are sharded.
+            part: ``backward``, or one half of it: ``input_gradient`` or ``weight_gradient``.
+        """
+        into = TemplateBuilder()
+        numbered = list(reversed(_numbered(blocks)))
+        gathers = None
+        if part != "weight_gradient":
+            gathers = self._gathers(into, numbered, gathering, "backward")
+        previous = self._receive(into, prefix, "backward")
+        for position, (layer, block) in enumerate(numbered):
+            after = (previous, gathers.nodes.get(position, -1) if gathers else -1)
+            if part != "weight_gradient":
+                again = self._recomputed(block)
+                previous = self._run(into, again, "recompute", layer, after=after)
+                after = (previous, after[1])
+            give = gathers.size(position) if gathers else 0
+            if gathering and not gathering.release and part != "weight_gradient":
+                give = sum(item.message_bytes for item in gathering.of(block))
+            if self.recompute == "full" and block.name == "layer" and part != "weight_gradient":
+                give += block.input_bytes
+            take = sum(r.held for r in reductions if r.first == position)
+            nodes = _part(block.backward, part)
+            previous = self._run(into, nodes, "backward", layer, after=after, take=take, give=give)
+            if gathers:
+                gathers.done(position, previous)
+            into.exit = max(previous, 0)
+            for reduction in reductions:
+                if reduction.last == position:
+                    self._reduce_behind(into, reduction, layer)
+        if gathering and not gathering.release and part != "weight_gradient":
+            into.tails.append(previous)
+        return into.build()
+
+    def update(
+        self, before: Sequence[tuple[Communication, RankGroup | None]], kernels: Iterable[Kernel]
+    ) -> TemplateBuilder:
+        """Reductions that are left, then kernels of the optimizer's phase, one after the other."""
+        into = TemplateBuilder()
+        for item, group in before:
+            self.reduce(into, item, group)
+        for kernel in kernels:
+            row = self.table.add(self.pricer.kernel(kernel, "optimizer"))
+            into.add(LANE["compute"], row, after=(len(into.lanes) - 1,))
+        return into
+
+    def reduce(self, into: TemplateBuilder, item: Communication, group: RankGroup | None = None) -> None:
+        """Appends a collective of the step's end, after all that stands before it."""
+        row = self.table.add(self.pricer.communication(item, "optimizer", group=group))
+        into.add(LANE["data_parallel"], row, after=(len(into.lanes) - 1,))
+
+    def _gathers(
+        self,
+        into: TemplateBuilder,
+        numbered: list[tuple[int, Block]],
+        gathering: Gathering | None,
+        phase: str,
+    ) -> _Gathers | None:
+        if gathering is None or (phase == "backward" and not gathering.release):
+            return None
+        gathers = _Gathers(self, into, numbered, gathering, phase)
+        gathers.start()
+        return gathers
+
+    def _reduce_behind(self, into: TemplateBuilder, reduction: Reduction, layer: int) -> None:
+        """A reduction once its last block is done; what it held is free when the first collective ends."""
+        give = reduction.held
+        after = len(into.lanes) - 1 if into.exit is None else into.exit
+        for item in reduction.communications:
+            row = self.pricer.communication(item, "gradient_reduction", give=give)
+            after = into.add(LANE["data_parallel"], self.table.add(row), (after,), layer)
+            give = 0
+
+    def _receive(self, into: TemplateBuilder, prefix: Sequence[Communication], phase: str) -> int:
+        previous = -1
+        for item in prefix:
+            row = self.table.add(self.pricer.communication(item, phase))
+            previous = into.add(AXIS_LANE[item.axis], row, (previous,))
+            into.entry = previous if into.entry is None else into.entry
+        return previous
+
+    def _run(
+        self,
+        into: TemplateBuilder,
+        nodes: Sequence[Node],
+        phase: str,
+        layer: int,
+        *,
+        after: tuple[int, ...],
+        take: int = 0,
+        give: int = 0,
+    ) -> int:
+        """Adds a block's nodes, the first behind `after`; returns the last one.
+
+        Args:
+            into: Takes the nodes.
+            nodes: What the block does.
+            phase: Phase of the pass.
+            layer: Layer in the chunk.
+            after: What the first node waits for.
+            take: Memory that comes with the first node.
+            give: Memory that goes with the last one.
+        """
+        base, last = len(into.lanes), max(after)
+        if not nodes:
+            return after[0]
+        for number, node in enumerate(nodes):
+            waits = tuple(base + a for a in node.after) if number else after
+            taken = node.kept_bytes + (take if number == 0 else 0)
+            given = node.freed_bytes + (give if number == len(nodes) - 1 else 0)
+            last = self._add(into, node, phase, layer, waits, taken, given)
+            if into.entry is None:
+                into.entry = last
+        return last
+
+    def _add(
+        self,
+        into: TemplateBuilder,
+        node: Node,
+        phase: str,
+        layer: int,
+        after: tuple[int, ...],
+        take: int,
+        give: int,
+    ) -> int:
+        if isinstance(node.op, Kernel):
+            row = self.pricer.kernel(node.op, phase, counted=phase != "recompute", take=take, give=give)
+            return into.add(LANE["compute"], self.table.add(row), after, layer)
+        row = self.pricer.communication(node.op, phase, take=take, give=give)
+        lane = AXIS_LANE.get(node.op.axis, LANE["data_parallel"])
+        return into.add(lane, self.table.add(row), after, layer)
+
+    def _kept(self, block: Block) -> tuple[Node, ...]:
+        """The forward pass with what this kind of recomputation keeps of it."""
+        if self.recompute == "full" and block.name == "layer":
+            first, *others = block.forward
+            return (
+                replace(first, kept_bytes=block.input_bytes),
+                *(replace(node, kept_bytes=0) for node in others),
+            )
+        if self.recompute == "selective":
+            return tuple(
+                replace(node, kept_bytes=0) if node.role == "core" else node for node in block.forward
+            )
+        return block.forward
+
+    def _recomputed(self, block: Block) -> tuple[Node, ...]:
+        if block.name != "layer" or self.recompute == "none":
+            return ()
+        if self.recompute == "full":
+            return block.forward
+        core = [node for node in block.forward if node.role in ("core", "core_output")]
+        return tuple(
+            replace(
+                node,
+                after=() if number == 0 else (number - 1,),
+                kept_bytes=node.kept_bytes if node.role == "core" else 0,
+            )
+            for number, node in enumerate(core)
+        )
+
+
+def _part(nodes: tuple[Node, ...], part: str) -> tuple[Node, ...]:
+    """One half of a backward pass: what the block before waits for, or the gradients of the weights."""
+    if part == "backward":
+        return nodes
+    weights = [node.role == "weight_gradient" for node in nodes]
+    if part == "weight_gradient":
+        chosen = [node for node, is_weight in zip(nodes, weights, strict=True) if is_weight]
+        return tuple(
+            replace(node, after=() if number == 0 else (number - 1,), freed_bytes=node.held_bytes)
+            for number, node in enumerate(chosen)
+        )
+    return _without_weights(nodes, weights)
+
+
+def _without_weights(nodes: tuple[Node, ...], weights: list[bool]) -> tuple[Node, ...]:
+    """What the weight gradients need stays; what they would have freed beyond that goes all the same."""
+    kept: list[Node] = []
+    place: dict[int, tuple[int, ...]] = {}
+    for number, node in enumerate(nodes):
+        after = tuple(sorted({p for a in node.after for p in place[a]}))
+        if not weights[number]:
+            place[number] = (len(kept),)
+            kept.append(replace(node, after=after))
+        else:
+            place[number] = after
+            if kept:
+                before = kept[-1]
+                kept[-1] = replace(
+                    before,
+                    kept_bytes=before.kept_bytes + node.held_bytes,
+                    freed_bytes=before.freed_bytes + node.freed_bytes,
+                )
+    return tuple(kept)
+
+
+def _numbered(blocks: Sequence[Block]) -> list[tuple[int, Block]]:
+    layer, found = 0, []
+    for block in blocks:
+        found.append((layer if block.name == "layer" else -1, block))
+        layer += block.name == "layer"
+    return found

@@ -1,0 +1,107 @@
+"""Kernels and communications priced: demands on the slots of one GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.cost import Demand, RankGroup, collective_demand, kernel_demand, tensor_rate
+from simulator.engine import Label
+from simulator.program.plan import Plan
+from simulator.program.rows import Row, picoseconds, whole
+from simulator.program.topology import NANOSECONDS, SLOT
+from simulator.specs.calibration import Calibration
+from simulator.workload import Communication, Kernel
+
+_DEMAND_SLOTS = {
+    "tensor": ((SLOT["tensor"], 1.0),),
+    "vector": ((SLOT["vector"], 1.0),),
+    "memory_bandwidth": ((SLOT["memory_bandwidth"], 1.0),),
+    "host": ((SLOT["launch"], float(NANOSECONDS)),),
+    "scale_up": ((SLOT["scale_up.send"], 1.0), (SLOT["scale_up.receive"], 1.0)),
+    "scale_out": ((SLOT["scale_out.send"], 1.0), (SLOT["scale_out.receive"], 1.0)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pricer:
+    """Turns kernels and communications into rows: the only caller of the cost models here.
+
+    Attributes:
+        plan: The plan.
+        calibration: Constants of the cost models.
+        core: Id of the fabric's core, None where it is non-blocking.
+    """
+
+    plan: Plan
+    calibration: Calibration
+    core: int | None = None
+
+    def kernel(
+        self, kernel: Kernel, phase: str, *, counted: bool = True, take: int = 0, give: int = 0
+    ) -> Row:
+        """The row of a kernel; recomputation does not count towards the model's arithmetic."""
+        demand = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
+        return Row(
+            Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
+            delay=picoseconds(demand.delay),
+            demands=_slots(demand),
+            take=take,
+            give=give,
+            flops=kernel.flops,
+            model_flops=kernel.model_flops if counted else 0,
+            traffic=kernel.read_bytes + kernel.write_bytes,
+            precision=kernel.precision,
+        )
+
+    def communication(
+        self,
+        item: Communication,
+        phase: str,
+        *,
+        group: RankGroup | None = None,
+        take: int = 0,
+        give: int = 0,
+    ) -> Row:
+        """The row of a collective along an axis of the plan."""
+        group = group or self.rank_group(item.axis)
+        demand = collective_demand(item.collective, item.message_bytes, group, self.calibration)
+        demands = _slots(demand)
+        if self.core is not None and "scale_out" in demand.amounts:
+            demands += ((self.core, whole(demand.amounts["scale_out"] * self.plan.num_gpus_per_stage)),)
+        return Row(
+            Label(item.name, f"communication.{item.collective}", phase),
+            delay=picoseconds(demand.delay),
+            demands=demands,
+            holds=self._holds(demand),
+            take=take,
+            give=give,
+        )
+
+    def rank_group(self, axis: str) -> RankGroup:
+        """Who takes part in a collective along an axis."""
+        group = self.plan.group
+        return RankGroup(
+            self.plan.degree(axis),
+            self.plan.ranks_per_domain(axis),
+            group.accelerator,
+            group.scale_up,
+            group.scale_out,
+        )
+
+    def _holds(self, demand: Demand) -> tuple[tuple[int, int], ...]:
+        accelerator = self.plan.group.accelerator
+        if not demand.compute_units or not accelerator.num_compute_units:
+            return ()
+        part = min(0.5, demand.compute_units / accelerator.num_compute_units)
+        return (
+            (SLOT["tensor"], whole(tensor_rate(accelerator) * part)),
+            (SLOT["vector"], whole(accelerator.vector_flops * part)),
+        )
+
+
+def _slots(demand: Demand) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (slot, whole(amount * scale))
+        for kind, amount in demand.amounts.items()
+        for slot, scale in _DEMAND_SLOTS[kind]
+    )

@@ -1,0 +1,120 @@
+"""What replicas communicate: gradients that are reduced, parameters that are gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simulator.program.passes import Gathering, Reduction
+from simulator.program.plan import Plan
+from simulator.specs.training import ParallelismSpec
+from simulator.workload import Block, Communication, StateBytes
+from simulator.workload.kernels import Axis
+
+DEFAULT_BUCKET_GRADIENTS = 40_000_000
+"""Gradients in a bucket, unless there are more than 40 replicas: then a million for each.
+
+Source: Megatron-Core, ``DistributedDataParallelConfig.bucket_size``.
+"""
+
+
+def gradient_collectives(plan: Plan, per: StateBytes, dense: int, expert: int) -> tuple[Communication, ...]:
+    """How gradients of so many dense parameters and parameters of routed experts are reduced.
+
+    Gradients whose update is shared out are reduced and scattered within the group that shares it, and then
+    summed over the groups (HSDP); others are summed over all replicas.
+    """
+    found: list[Communication] = []
+    if not plan.sharding.optimizer:
+        groups: tuple[tuple[Axis, str, int], ...] = (
+            ("data", "gradients", dense),
+            ("expert_data", "expert_gradients", expert),
+        )
+        for axis, name, count in groups:
+            if count and plan.degree(axis) > 1:
+                found.append(Communication(f"{name}.all_reduce", "all_reduce", axis, count * per.gradients))
+        return tuple(found)
+    shard, replica = plan.degree("shard"), plan.degree("replica")
+    size = dense * per.gradients
+    if dense and shard > 1:
+        found.append(Communication("gradients.reduce_scatter", "reduce_scatter", "shard", size))
+    if dense and replica > 1:
+        found.append(Communication("gradients.all_reduce", "all_reduce", "replica", -(-size // shard)))
+    if expert and plan.degree("expert_data") > 1:
+        size = expert * per.gradients
+        found.append(Communication("expert_gradients.reduce_scatter", "reduce_scatter", "expert_data", size))
+    return tuple(found)
+
+
+def parameter_collectives(plan: Plan, per: StateBytes, dense: int, expert: int) -> tuple[Communication, ...]:
+    """How updated parameters come back to all that read them, where only the update is shared out."""
+    if not plan.sharding.optimizer or plan.sharding.parameters:
+        return ()
+    return _gathers(plan, per, dense, expert)
+
+
+def gathering(plan: Plan, per: StateBytes) -> Gathering | None:
+    """How sharded parameters come to the block that reads them; None where they are whole."""
+    sharding = plan.sharding
+    if not sharding.parameters or plan.degree("shard") == 1:
+        return None
+
+    def of(block: Block) -> tuple[Communication, ...]:
+        dense = block.parameters - block.expert_parameters + block.read_parameters
+        return _gathers(plan, per, dense, block.expert_parameters)
+
+    return Gathering(of, sharding.prefetch, sharding.reshard)
+
+
+def _gathers(plan: Plan, per: StateBytes, dense: int, expert: int) -> tuple[Communication, ...]:
+    found = []
+    if dense and plan.degree("shard") > 1:
+        size = dense * per.parameters
+        found.append(Communication("parameters.all_gather", "all_gather", "shard", size))
+    if expert and plan.degree("expert_data") > 1:
+        size = expert * per.parameters
+        found.append(Communication("expert_parameters.all_gather", "all_gather", "expert_data", size))
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    first: int = -1
+    dense: int = 0
+    expert: int = 0
+
+
+def reductions(
+    parallelism: ParallelismSpec, plan: Plan, per: StateBytes, blocks: Sequence[Block]
+) -> tuple[Reduction, ...]:
+    """Reductions in the order in which the backward pass fills them; the last one takes what is left.
+
+    Sharded parameters are reduced block by block, as they are gathered; others in buckets, or all at the end
+    of the pass where reductions do not overlap it.
+    """
+    if not parallelism.overlap_gradient_reduction and not plan.sharding.each:
+        return ()
+    limit = parallelism.gradient_bucket
+    if limit is None:
+        limit = float(per.gradients * max(DEFAULT_BUCKET_GRADIENTS, 1_000_000 * plan.degree("data")))
+    if plan.sharding.parameters:
+        limit = 1.0
+    if not parallelism.overlap_gradient_reduction:
+        limit = float("inf")
+    found: list[Reduction] = []
+    bucket = _Bucket()
+    for position, block in enumerate(reversed(blocks)):
+        trained = block.parameters - block.frozen_parameters
+        expert = 0 if block.frozen_parameters else block.expert_parameters
+        if trained and bucket.first < 0:
+            bucket.first = position
+        bucket.dense += trained - expert
+        bucket.expert += expert
+        size = (bucket.dense + bucket.expert) * per.gradients
+        if size and (size >= limit or position == len(blocks) - 1):
+            items = gradient_collectives(plan, per, bucket.dense, bucket.expert)
+            held = size if plan.sharding.gradients and plan.sharding.each else 0
+            if items:
+                found.append(Reduction(bucket.first, position, items, held))
+            bucket = _Bucket()
+    return tuple(found)

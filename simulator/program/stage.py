@@ -155,6 +155,7 @@ class StageCompiler:
             base = len(into.lanes)
             for node in again:
                 self._add(into, node, "recompute", layer, take=node.kept_bytes, base=base)
+            into.exit = len(into.lanes) - 1 if again else into.exit
             base = len(into.lanes)
             for number, node in enumerate(block.backward):
                 give = node.freed_bytes
@@ -200,9 +201,10 @@ class StageCompiler:
         take: int = 0,
         give: int = 0,
     ) -> int:
-        """Adds a node; a block's first node follows whatever came before the block."""
+        """Adds a node; a block's first node follows the block before it, not the reductions in between."""
         first = len(into.lanes) == base
-        after = (base - 1,) if first else tuple(base + a for a in node.after)
+        before = into.exit if into.exit is not None else base - 1
+        after = (before,) if first else tuple(base + a for a in node.after)
         if isinstance(node.op, Kernel):
             row = self.pricer.kernel(node.op, phase, counted=phase != "recompute", take=take, give=give)
             return into.add(LANE["compute"], self.table.add(row), after, layer)

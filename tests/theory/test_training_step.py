@@ -200,3 +200,13 @@ def test_elasticities_of_a_step_without_latency_add_up_to_one() -> None:
     bought = sum(b.elasticity or 0.0 for b in result.bottlenecks)
     latency = sum(b.share for b in result.bottlenecks if b.resource.endswith("latency"))
     assert math.isclose(bought / 0.95 + latency, 1.0, abs_tol=0.06)
+
+
+def test_what_limits_nothing_on_the_critical_path_is_worth_nothing() -> None:
+    from simulator.advise import rank_bottlenecks
+    from simulator.advise.elasticity import elasticity
+
+    outcome = run(scenario(parallelism__tensor_parallel=2))
+    idle = [b.resource for b in rank_bottlenecks(outcome).bottlenecks if not b.share]
+    assert idle
+    assert all(abs(elasticity(outcome, kind)) < 1e-3 for kind in idle)

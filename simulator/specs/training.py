@@ -61,7 +61,7 @@ class ParallelismSpec(Spec):
     data_parallel_sharding: Sharding = "none"
     """What replicas share out instead of keeping whole: ZeRO-1, 2, 3 are optimizer, gradients, parameters."""
     gradient_bucket: Bytes | None = None
-    """Gradients reduced together; 40 million of them, or a million a replica if that is more, if not given."""
+    """Gradients reduced together; if not given, 40 million, or a million a replica where that is more."""
     overlap_gradient_reduction: bool = True
     """Whether gradients are reduced while the backward pass goes on."""
 

@@ -73,6 +73,7 @@ class Pricer:
             delay=picoseconds(demand.delay),
             demands=demands,
             holds=self._holds(demand),
+            axis=item.axis,
         )
 
     def rank_group(self, axis: str) -> RankGroup:

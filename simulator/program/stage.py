@@ -85,6 +85,7 @@ class Pricer:
             group.accelerator,
             group.scale_up,
             group.scale_out,
+            group.domain,
         )
 
     def _holds(self, demand: Demand) -> tuple[tuple[int, int], ...]:

@@ -209,6 +209,7 @@ def _update(
             plan.group.accelerator,
             plan.group.scale_up,
             plan.group.scale_out,
+            plan.group.domain,
         )
         compiler.reduce(first, Communication("gradient_norm.all_reduce", "all_reduce", "data", 4), everyone)
     if not first.lanes:
@@ -226,4 +227,5 @@ def _ends(plan: Plan) -> RankGroup:
     """First and last stage."""
     span = plan.stride("pipeline") * plan.pipeline_parallel
     near = 2 if span <= plan.group.domain else 1
-    return RankGroup(2, near, plan.group.accelerator, plan.group.scale_up, plan.group.scale_out)
+    group = plan.group
+    return RankGroup(2, near, group.accelerator, group.scale_up, group.scale_out, group.domain)

@@ -109,8 +109,11 @@ class _Block:
     arithmetic: NDArray[np.float64]
 
 
-def _block(rows: Sequence[Row]) -> _Block:
-    demands = [(slot, amount, not row.absolute) for row in rows for slot, amount in row.demands]
+def _block(rows: Sequence[Row], slots: int) -> _Block:
+    # What stands behind the slots of one stage is shared: a row relative to its stage names it by its id.
+    demands = [
+        (slot, amount, not row.absolute and slot < slots) for row in rows for slot, amount in row.demands
+    ]
     holds = [pair for row in rows for pair in row.holds]
     demand_array = np.array(demands, dtype=np.int64).reshape(-1, 3)
     hold_array = np.array(holds, dtype=np.int64).reshape(-1, 2)
@@ -139,7 +142,7 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]], slots: int) -> tuple[Clas
     """
     pairs = list(tables)
     layouts = {id(rows): rows for _, rows in pairs}
-    laid_out = {key: _block(rows) for key, rows in layouts.items()}
+    laid_out = {key: _block(rows, slots) for key, rows in layouts.items()}
     blocks = [(stage, laid_out[id(rows)]) for stage, rows in pairs]
     labels: list[Label] = []
     precision: list[str] = []

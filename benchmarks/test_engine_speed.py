@@ -144,7 +144,7 @@ def inside_a_gpu(gpus: int = 64, length: int = 4000) -> Program:
 
 
 def groups_of_eight(running: int) -> Program:
-    """Lanes in groups of eight on one link each; every end changes the shares of seven others."""
+    """Lanes in groups of eight on one link each, with pauses: every begin and end changes others' shares."""
     length = max(4, 400_000 // running)
     lane = np.tile(np.arange(running), length)
     step = np.repeat(np.arange(length), running)
@@ -152,7 +152,8 @@ def groups_of_eight(running: int) -> Program:
     demands = [{group: 10**6 + 7919 * k} for group in range(groups) for k in range(16)]
     cls = (lane // 8) * 16 + (lane * 5 + step * 3) % 16
     none = np.zeros(lane.size + 1, np.int64), np.zeros(0, np.int32)
-    return program(lane, cls, none, demands, [10**9] * groups)
+    delays = [10**9 * (1 + k % 5) for _ in range(groups) for k in range(16)]
+    return program(lane, cls, none, demands, [10**9] * groups, delays=delays)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +169,7 @@ def groups_of_eight(running: int) -> Program:
 def test_compiled_player(name: str, build: Callable[[], Program], bound: float) -> None:
     made = build()
     record = play(made, "compiled")
-    changes = made.num_activities
-    if "change" in name:  # a change is an activity that begins to draw on, or leaves, what others draw on
-        changes = 2 * made.num_activities if "GPU" in name else made.num_activities
+    changes = made.num_activities * (2 if "change" in name else 1)  # an activity begins to draw, and ends
     simulate = median_time(lambda: play(made, "compiled"))
     units = simulate / changes / unit()
     print(f"\n{name}: {units:.3f} U (bound {bound}), {simulate / changes * 1e9:.0f} ns, ", end="")

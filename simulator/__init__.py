@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from simulator.analysis import Result
     from simulator.run import simulate
     from simulator.scenario import Scenario, load_scenario
+    from simulator.sweep import load_sweep
 
-__all__ = ["Result", "Scenario", "load_scenario", "simulate"]
+__all__ = ["Result", "Scenario", "load_scenario", "load_sweep", "simulate"]
 
 _HOMES = {
     "Result": "simulator.analysis",
     "Scenario": "simulator.scenario",
     "load_scenario": "simulator.scenario",
+    "load_sweep": "simulator.sweep",
     "simulate": "simulator.run",
 }
 

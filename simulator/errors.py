@@ -59,6 +59,10 @@ class ScenarioError(ClustersimError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class ConflictError(ScenarioError):
+    """Blocks that are right by themselves but cannot be true together."""
+
+
 class UnitError(ClustersimError, ValueError):
     """A quantity without a unit, with a foreign unit, or out of range."""
 

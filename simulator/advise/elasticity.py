@@ -18,23 +18,30 @@ SCALE_PERCENT = 10
 def rank_bottlenecks(outcome: Outcome, *, progress: Callable[[float, str], None] | None = None) -> Result:
     """The result with an elasticity for every kind of capacity that is drawn on, the highest first.
 
-    The same Program is played once for each kind, with all capacities of that kind 10 % faster; latencies
-    cannot be bought this way and keep their share of the critical path alone.
+    The same Program is played once for each kind on the critical path, with all capacities of that kind
+    10 % faster. What limits nothing on the critical path is worth nothing; latencies cannot be bought this
+    way and keep their share of the path alone.
     """
     program, result = outcome.lowered.program, outcome.result
-    before = step_seconds(outcome.lowered, outcome.record, outcome.scenario)
-    known = {bottleneck.resource: bottleneck for bottleneck in result.bottlenecks}
-    drawn = sorted({program.capacities.kinds[c] for c in np.unique(program.classes.demand_capacity)})
-    for number, kind in enumerate(drawn):
+    share = {bottleneck.resource: bottleneck.share for bottleneck in result.bottlenecks}
+    kinds = sorted({program.capacities.kinds[c] for c in np.unique(program.classes.demand_capacity)})
+    limiting = [kind for kind in kinds if share.get(kind)]
+    ranked = [b for b in result.bottlenecks if b.resource not in kinds]
+    ranked += [Bottleneck(kind, 0.0, 0.0) for kind in kinds if kind not in limiting]
+    for number, kind in enumerate(limiting):
         if progress is not None:
-            progress(number / len(drawn), f"what more {kind} would be worth")
-        faster = play(_scaled(program, kind), outcome.scenario.simulation.player)
-        after = step_seconds(outcome.lowered, faster, outcome.scenario)
-        gain = (before / after - 1) * 100 / SCALE_PERCENT
-        share = known[kind].share if kind in known else 0.0
-        known[kind] = Bottleneck(kind, share, round(gain, 6) + 0.0)
-    ranked = sorted(known.values(), key=lambda b: (-(b.elasticity or 0.0), -b.share, b.resource))
+            progress(number / len(limiting), f"what more {kind} would be worth")
+        ranked.append(Bottleneck(kind, share[kind], elasticity(outcome, kind)))
+    ranked.sort(key=lambda b: (-(b.elasticity or 0.0), -b.share, b.resource))
     return replace(result, bottlenecks=ranked)
+
+
+def elasticity(outcome: Outcome, kind: str) -> float:
+    """Percent more throughput for 10 % more of a kind of capacity, over 10; found by playing it."""
+    faster = play(_scaled(outcome.lowered.program, kind), outcome.scenario.simulation.player)
+    before = step_seconds(outcome.lowered, outcome.record, outcome.scenario)
+    after = step_seconds(outcome.lowered, faster, outcome.scenario)
+    return round((before / after - 1) * 100 / SCALE_PERCENT, 6) + 0.0
 
 
 def _scaled(program: Program, kind: str) -> Program:

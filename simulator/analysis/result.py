@@ -133,6 +133,12 @@ class Result:
         return frame
 
     @property
+    def link_timeline(self) -> pd.DataFrame:
+        """Use of every single link and storage capacity over time: ``time_s, link, utilization``."""
+        frame: pd.DataFrame = self._tables.link_timeline()
+        return frame
+
+    @property
     def memory_timeline(self) -> pd.DataFrame:
         """Memory in use over time, by stage."""
         frame: pd.DataFrame = self._tables.memory_timeline()

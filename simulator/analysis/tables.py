@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.analysis.memory import memory_changes
-from simulator.analysis.use import utilization_over_time
+from simulator.analysis.use import link_use_over_time, utilization_over_time
 from simulator.analysis.window import Window
 from simulator.engine import Record
 from simulator.program import Lowered
@@ -105,6 +105,20 @@ class Tables:
             {
                 "time_s": np.tile(times, len(kinds)),
                 "kind": np.repeat(np.array(kinds, dtype=object), TIMELINE_BINS),
+                "utilization": values.ravel(),
+            }
+        )
+
+    def link_timeline(self) -> pd.DataFrame:
+        """Use of every single link and storage capacity over the measured steps."""
+        import pandas as pd
+
+        names, values = link_use_over_time(self.lowered, self.record, self.window, TIMELINE_BINS)
+        begin, width = self.window.begin / PICOSECONDS, self.window.length / PICOSECONDS / TIMELINE_BINS
+        return pd.DataFrame(
+            {
+                "time_s": np.tile(begin + np.arange(TIMELINE_BINS) * width, len(names)),
+                "link": np.repeat(np.array(names, dtype=object), TIMELINE_BINS),
                 "utilization": values.ravel(),
             }
         )

@@ -10,6 +10,9 @@ from simulator.engine import Record
 from simulator.program import Lowered
 from simulator.units import PICOSECONDS
 
+_INSIDE_A_GPU = frozenset({"tensor", "vector", "memory_bandwidth", "host", "loader_cpu"})
+"""Kinds of capacity that are no link and no storage."""
+
 
 def utilization(lowered: Lowered, record: Record, window: Window) -> dict[str, float]:
     """Mean use of every kind of capacity that anything draws on, 0 to 1."""
@@ -20,34 +23,56 @@ def utilization(lowered: Lowered, record: Record, window: Window) -> dict[str, f
 def utilization_over_time(
     lowered: Lowered, record: Record, window: Window, bins: int
 ) -> tuple[list[str], NDArray[np.float64]]:
-    """Use of every kind of capacity in equal intervals of the window, shape [kinds, bins].
+    """Use of every kind of capacity in equal intervals of the window, shape [kinds, bins]."""
+    kinds = lowered.program.capacities.kinds
+    names = sorted(set(kinds))
+    code = {name: number for number, name in enumerate(names)}
+    return _use(lowered, record, window, bins, names, np.array([code[kind] for kind in kinds]))
 
-    An activity draws its amounts evenly between the end of its delay and its own end; the use of a kind
+
+def link_use_over_time(
+    lowered: Lowered, record: Record, window: Window, bins: int
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Use of every single link and storage capacity in equal intervals, shape [links, bins]."""
+    capacities = lowered.program.capacities
+    chosen = [n for n, kind in enumerate(capacities.kinds) if kind not in _INSIDE_A_GPU]
+    group = np.full(len(capacities.kinds), -1)
+    group[chosen] = np.arange(len(chosen))
+    return _use(lowered, record, window, bins, [capacities.names[n] for n in chosen], group)
+
+
+def _use(
+    lowered: Lowered,
+    record: Record,
+    window: Window,
+    bins: int,
+    names: list[str],
+    group_of: NDArray[np.int64],
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Use of groups of capacities (-1: of no interest); of groups that nothing draws on there is no row.
+
+    An activity draws its amounts evenly between the end of its delay and its own end; the use of a group
     is what is drawn over what all its capacities could have given.
     """
     program = lowered.program
-    classes, capacities = program.classes, program.capacities
+    classes = program.classes
     edges = np.linspace(0.0, window.length / PICOSECONDS, bins + 1)
     count = np.diff(classes.demand_ptr)[program.cls]
     activity = np.repeat(np.arange(program.num_activities), count)
     offset = np.arange(len(activity)) - np.repeat(np.cumsum(count) - count, count)
     row = classes.demand_ptr[program.cls[activity]] + offset
-    capacity = classes.demand_capacity[row]
     amount = classes.demand_amount[row].astype(np.float64)
     start = (record.start + classes.delay[program.cls])[activity]
     start = (np.minimum(start, record.end[activity] - 1) - window.begin) / PICOSECONDS
     end = (record.end[activity] - window.begin) / PICOSECONDS
-    names = sorted(set(capacities.kinds))
-    code = {name: number for number, name in enumerate(names)}
-    kind_of = np.array([code[kind] for kind in capacities.kinds])
-    kind = kind_of[capacity]
+    group = group_of[classes.demand_capacity[row]]
     used, values = [], []
     for number, name in enumerate(names):
-        mine = kind == number
+        mine = group == number
         if not mine.any():
             continue
         drawn = np.diff(_drawn_until(edges, start[mine], end[mine], amount[mine]))
-        rate = float(capacities.rates[kind_of == number].sum())
+        rate = float(program.capacities.rates[group_of == number].sum())
         used.append(name)
         values.append(np.clip(drawn / (rate * np.diff(edges)), 0.0, 1.0))
     return used, np.array(values).reshape(len(used), bins)

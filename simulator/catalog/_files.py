@@ -23,7 +23,7 @@ _SUFFIX: Final = ".yaml"
 _ALIASES: Final = "aliases"
 
 
-class UnknownEntry(ClustersimError, LookupError):  # noqa: N818 - reads as what it is where it is caught
+class UnknownEntry(ClustersimError, LookupError):
     """No entry of this kind has this name.
 
     Attributes:

@@ -117,6 +117,66 @@ def plot(
 
 
 @app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Sweep file (YAML).", show_default=False)],
+    changes: _Set = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the sweep; results/<name> if not given.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1024, help="Processes; one a core if not given.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A dask scheduler to give the points to; local starts one."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="The first N points.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Run more than 24,000 points.")] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="How long a point may take.")
+    ] = 600.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the points and simulate none.")] = False,
+    charts: Annotated[bool, typer.Option(help="Draw charts when the points are done.")] = True,
+    quiet: _Quiet = False,
+) -> int:
+    """Simulate many points; the same command goes on where an earlier one was stopped."""
+    from simulator.cli._sweep import run_sweep_file
+
+    return run_sweep_file(
+        file,
+        changes or [],
+        out=out,
+        workers=workers,
+        cluster=cluster,
+        limit=limit,
+        many=yes,
+        timeout_s=timeout,
+        dry_run=dry_run,
+        charts=charts,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def export(
+    folder: Annotated[
+        Path, typer.Argument(metavar="SWEEP_DIR", help="Folder of a sweep.", show_default=False)
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="FILE.csv or FILE.parquet; points.csv if not given."
+        ),
+    ] = None,
+    quiet: _Quiet = False,
+) -> int:
+    """Write the points of a sweep as CSV or Parquet."""
+    from simulator.cli._sweep import export_sweep
+
+    return export_sweep(folder, to, quiet=quiet)
+
+
+@app.command()
 def validate(
     measurements: Annotated[
         Path, typer.Argument(metavar="MEASUREMENTS.csv", help="File of measurements.", show_default=False)

@@ -30,6 +30,7 @@ from simulator.engine.layout import (
     STOPPED,
     TOUCHED,
     WAITING,
+    WIDTH,
     State,
     Table,
 )
@@ -160,7 +161,7 @@ def _draw(s: State, lane: int) -> int:
     if k.nominal > MAX_PICOSECONDS - now:
         s.counters[CULPRIT] = me.activity
         return BEYOND
-    slot = lane * (s.slots.shape[0] // s.lanes.shape[0])
+    slot = lane * s.counters[WIDTH]
     for row in range(k.demand, k.demand_end):
         d = s.demands[row]
         c = s.capacities[d.capacity]
@@ -246,7 +247,7 @@ def _complete(s: State, lane: int) -> None:
     me.state = WAITING
     s.counters[EVENTS] += 1
     k = s.classes[me.cls]
-    slot = lane * (s.slots.shape[0] // s.lanes.shape[0])
+    slot = lane * s.counters[WIDTH]
     for row in range(k.demand, k.demand_end):
         c = s.capacities[s.demands[row].capacity]
         _delist(s, s.demands[row].capacity, slot)
@@ -278,10 +279,9 @@ def _join_queue(s: State, queue: int, lane: int) -> None:
     """Puts a lane in a pool's queue, which is in order of (time its turn came, activity)."""
     q = s.pools[queue]
     before, after = q.last, -1
-    if before >= 0 and _precedes(s, lane, before):
-        before, after = -1, q.first
-        while _precedes(s, after, lane):
-            before, after = after, s.lanes[after].next_waiter
+    while before >= 0 and _precedes(s, lane, before):
+        before, after = s.lanes[before].previous_waiter, before
+    s.lanes[lane].previous_waiter = before
     s.lanes[lane].next_waiter = after
     if before < 0:
         q.first = lane
@@ -289,6 +289,8 @@ def _join_queue(s: State, queue: int, lane: int) -> None:
         s.lanes[before].next_waiter = lane
     if after < 0:
         q.last = lane
+    else:
+        s.lanes[after].previous_waiter = lane
 
 
 @inner
@@ -359,6 +361,8 @@ def _serve_queue(s: State, queue: int) -> int:
                 s.lanes[before].next_waiter = after
             if after < 0:
                 q.last = before
+            else:
+                s.lanes[after].previous_waiter = before
             if _begin(s, lane) != GOING:
                 return BEYOND
         else:
@@ -641,7 +645,7 @@ def run(s: State, stop: int, patience: int) -> int:
 @entry
 def shift_loads(s: State, concerned: Table, sign: int) -> None:
     """Takes loads of running activities of some classes off their capacities (-1) or puts them on (+1)."""
-    width = s.slots.shape[0] // s.lanes.shape[0]
+    width = s.counters[WIDTH]
     for lane in range(s.lanes.shape[0]):
         me = s.lanes[lane]
         if me.state != DRAWING or not concerned[me.cls]:

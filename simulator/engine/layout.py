@@ -32,8 +32,9 @@ ELIGIBLE: Final = 7
 INSTANT: Final = 8
 PENDING: Final = 9
 CULPRIT: Final = 10
-COUNTERS: Final = 11
-"""Fields of the array of counters: the clock, lengths of lists, and whom an error names."""
+WIDTH: Final = 11
+COUNTERS: Final = 12
+"""Fields of the array of counters: the clock, lengths of lists, whom an error names, slots a lane."""
 
 GOING: Final = 0
 ENDED: Final = 1
@@ -58,6 +59,7 @@ LANE: Final = np.dtype(
         ("cls", "i4"),
         ("place", "i4"),  # in the heap, -1 outside
         ("next_waiter", "i4"),
+        ("previous_waiter", "i4"),
         ("mark", "i4"),  # epoch of the last solution that reached it
         ("next_limit", "i4"),
         ("state", "i4"),
@@ -161,7 +163,9 @@ def lay_out(program: Program, table: ClassTable) -> State:
     if (np.bincount(_waits(program)[0], minlength=1) > 1).any():
         pools["blocking"][-1] = 1
         classes["queue"][classes["queue"] >= 0] = len(pools) - 1
-    lanes, slots = _lay_out_lanes(program, int((classes["demand_end"] - classes["demand"]).max(initial=0)))
+    counters = np.zeros(COUNTERS, np.int64)
+    counters[WIDTH] = (classes["demand_end"] - classes["demand"]).max(initial=0)
+    lanes, slots = _lay_out_lanes(program, int(counters[WIDTH]))
     links = np.empty(count, LINK)
     links["follower"] = links["waiter"] = -1
     return State(
@@ -183,7 +187,7 @@ def lay_out(program: Program, table: ClassTable) -> State:
         pools=pools,
         segments=np.zeros(max(num_lanes, 1024), SEGMENT),
         lists=np.zeros(num_lanes, LISTS),
-        counters=np.zeros(COUNTERS, np.int64),
+        counters=counters,
     )
 
 

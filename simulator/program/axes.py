@@ -71,6 +71,19 @@ class Axes:
             return spread[:: self.expert_parallel]
         raise KeyError(group)
 
+    def groups(self, group: Group) -> NDArray[np.int64]:
+        """Number of the group that each rank of the first stage is in, ranks in ascending order."""
+        ranks = np.sort(self._ranks(("tensor", "context", "data")))
+        place = np.full(int(ranks[-1]) + 1, -1, np.int64)
+        members = self.members(group)
+        count = 0
+        for rank in ranks:
+            # The lowest rank of a group is an origin; all others are at the same distances from it as from 0.
+            if place[rank] < 0:
+                place[rank + members] = count
+                count += 1
+        return place[ranks]
+
     def _copied(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
         """With the ranks of the stage at the other end, where that holds the same part of the model."""
         if self.copies == 1:

@@ -34,6 +34,7 @@ class Lowered:
         warmup_steps: Steps before the measured ones.
         measured_steps: Steps that are measured.
         warnings: What the user should know about the plan.
+        copies: Representatives of each stage, one behind the other; 1 for a folded Program.
     """
 
     program: Program
@@ -45,6 +46,7 @@ class Lowered:
     warmup_steps: int
     measured_steps: int
     warnings: tuple[str, ...]
+    copies: int = 1
 
 
 def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered:

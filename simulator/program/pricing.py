@@ -75,6 +75,7 @@ class Pricer:
             holds=self._holds(demand),
             take=take,
             give=give,
+            axis=item.axis,
         )
 
     def rank_group(self, axis: str) -> RankGroup:
@@ -86,6 +87,7 @@ class Pricer:
             group.accelerator,
             group.scale_up,
             group.scale_out,
+            group.domain,
         )
 
     def _holds(self, demand: Demand) -> tuple[tuple[int, int], ...]:

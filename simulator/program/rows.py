@@ -29,6 +29,7 @@ class Row:
         traffic: Bytes of device memory read and written [B].
         precision: Precision of the arithmetic, empty for what is not a kernel.
         absolute: Whether capacities are ids of the whole cluster.
+        axis: Axis of the plan along which ranks must meet before it begins, empty for none.
     """
 
     label: Label
@@ -42,6 +43,7 @@ class Row:
     traffic: int = 0
     precision: str = ""
     absolute: bool = False
+    axis: str = ""
 
 
 def whole(amount: float) -> int:
@@ -80,6 +82,7 @@ class ClassFacts:
         traffic: Device memory traffic [B].
         precision: Precision of the arithmetic.
         stage: Stage, -1 for what belongs to none.
+        axis: Axis along which ranks meet before it begins, empty for none.
     """
 
     flops: NDArray[np.float64]
@@ -87,6 +90,7 @@ class ClassFacts:
     traffic: NDArray[np.float64]
     precision: tuple[str, ...]
     stage: NDArray[np.int32]
+    axis: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,11 @@ class _Block:
     arithmetic: NDArray[np.float64]
 
 
-def _block(rows: Sequence[Row]) -> _Block:
-    demands = [(slot, amount, not row.absolute) for row in rows for slot, amount in row.demands]
+def _block(rows: Sequence[Row], slots: int) -> _Block:
+    # What stands behind the slots of one stage is shared: a row relative to its stage names it by its id.
+    demands = [
+        (slot, amount, not row.absolute and slot < slots) for row in rows for slot, amount in row.demands
+    ]
     holds = [pair for row in rows for pair in row.holds]
     demand_array = np.array(demands, dtype=np.int64).reshape(-1, 3)
     hold_array = np.array(holds, dtype=np.int64).reshape(-1, 2)
@@ -135,13 +142,15 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]], slots: int) -> tuple[Clas
     """
     pairs = list(tables)
     layouts = {id(rows): rows for _, rows in pairs}
-    laid_out = {key: _block(rows) for key, rows in layouts.items()}
+    laid_out = {key: _block(rows, slots) for key, rows in layouts.items()}
     blocks = [(stage, laid_out[id(rows)]) for stage, rows in pairs]
     labels: list[Label] = []
     precision: list[str] = []
+    axis: list[str] = []
     for _, rows in pairs:
         labels.extend(row.label for row in rows)
         precision.extend(row.precision for row in rows)
+        axis.extend(row.axis for row in rows)
     numbers = np.concatenate([block.numbers for _, block in blocks])
     stages = np.concatenate([np.full(len(block.rows), stage, np.int32) for stage, block in blocks])
     base = [slots * max(stage, 0) for stage, _ in blocks]
@@ -171,7 +180,8 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]], slots: int) -> tuple[Clas
         pool_give=numbers[moving, 2],
     )
     arithmetic = np.concatenate([block.arithmetic for _, block in blocks])
-    facts = ClassFacts(arithmetic[:, 0], arithmetic[:, 1], arithmetic[:, 2], tuple(precision), stages)
+    columns = arithmetic[:, 0], arithmetic[:, 1], arithmetic[:, 2]
+    facts = ClassFacts(*columns, tuple(precision), stages, tuple(axis))
     return classes, facts
 
 

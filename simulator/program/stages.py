@@ -216,7 +216,7 @@ def _everyone(plan: Plan) -> RankGroup:
     """All GPUs."""
     group = plan.group
     near = min(plan.num_gpus, group.domain)
-    return RankGroup(plan.num_gpus, near, group.accelerator, group.scale_up, group.scale_out)
+    return RankGroup(plan.num_gpus, near, group.accelerator, group.scale_up, group.scale_out, group.domain)
 
 
 def _ends(plan: Plan) -> RankGroup:
@@ -224,4 +224,4 @@ def _ends(plan: Plan) -> RankGroup:
     group = plan.group
     span = plan.axes.stride("pipeline") * plan.pipeline_parallel
     near = 2 if span <= group.domain else 1
-    return RankGroup(2, near, group.accelerator, group.scale_up, group.scale_out)
+    return RankGroup(2, near, group.accelerator, group.scale_up, group.scale_out, group.domain)

@@ -146,7 +146,7 @@ def _contents(result: Result, scenario_yaml: str, charts: bool) -> Iterator[tupl
     yield "operators.csv", to_csv(saved.operators)
     yield "utilization.csv", to_csv(saved.utilization)
     yield "memory.csv", to_csv(saved.memory)
-    yield "timeline.json.gz", timeline_gz(saved)
+    yield "timeline.json.gz", timeline_gz(saved, result.link_timeline)
     if charts:
         for name, data in rendered(saved):
             yield f"charts/{name}", data

@@ -1,8 +1,8 @@
 """The history of a run as a Chrome trace, which Perfetto and chrome://tracing open.
 
 A process an owner (the GPU of a stage, a node, the storage), a thread a lane, a slice an activity from
-its start to its end, and counters for the use of every kind of capacity and for the memory of every
-stage. Times are microseconds with three decimals: both ends of a slice are rounded to whole
+its start to its end, and counters: a track for the use of every link and storage capacity beside its
+owner's lanes, others for every kind of capacity and for the memory of every stage. Times are microseconds with three decimals: both ends of a slice are rounded to whole
 nanoseconds, so that slices that touch still do and none overlap.
 """
 
@@ -13,29 +13,37 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simulator.report.saved import SavedResult
 from simulator.report.tables import chosen, measured_window
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_SLICES: Final = 250_000
 MAX_COUNTS: Final = 20_000
 """Bounds on the events of each kind: viewers grow slow beyond 300,000 together."""
 
 
-def timeline_gz(saved: SavedResult) -> bytes:
-    """The Chrome trace of a result as gzipped JSON; equal results give equal bytes."""
+def timeline_gz(saved: SavedResult, links: pd.DataFrame) -> bytes:
+    """The Chrome trace of a result as gzipped JSON; equal results give equal bytes.
+
+    Args:
+        saved: The result.
+        links: Table of `Result.link_timeline`.
+    """
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=6, mtime=0) as stream:
         text = io.TextIOWrapper(stream, encoding="ascii", newline="")
         text.write('{"displayTimeUnit":"ms","traceEvents":[\n')
-        text.write(",\n".join(_events(saved)))
+        text.write(",\n".join(_events(saved, links)))
         text.write("\n]}\n")
         text.close()
     return buffer.getvalue()
 
 
-def _events(saved: SavedResult) -> Iterator[str]:
+def _events(saved: SavedResult, links: pd.DataFrame) -> Iterator[str]:
     begin, end = measured_window(saved.utilization)
     frame = chosen(saved.activities, begin, end, MAX_SLICES)
     owners, lanes = _tracks(frame["owner"].tolist(), frame["lane"].tolist())
@@ -44,6 +52,7 @@ def _events(saved: SavedResult) -> Iterator[str]:
     counters = len(owners) + 1
     yield _meta("process_name", counters, 0, {"name": "counters"})
     yield from _counts(saved, counters)
+    yield from _link_counts(links, owners, counters)
 
 
 def _tracks(
@@ -108,6 +117,17 @@ def _counts(saved: SavedResult, pid: int) -> Iterator[str]:
     yield from _counter(
         pid, "memory of stage", "GiB", memory["stage"], memory["time_s"], memory["bytes"] / 2**30
     )
+
+
+def _link_counts(links: pd.DataFrame, owners: dict[str, int], elsewhere: int) -> Iterator[str]:
+    """A track a link and storage capacity, with the owner whose name it begins with."""
+    for link, rows in links.groupby("link", sort=False):
+        owner, _, name = str(link).partition(".")
+        pid = owners.get(owner, elsewhere)
+        label = "use of" if owner in owners else f"use of {owner}"
+        yield from _counter(
+            pid, label, "%", rows["link"].map({link: name}), rows["time_s"], rows["utilization"] * 100
+        )
 
 
 def _counter(pid: int, label: str, unit: str, keys: Any, times: Any, values: Any) -> Iterator[str]:

@@ -70,8 +70,8 @@ class Findings:
         """Note what the user should know though it is no mistake."""
         self.warnings.append(f"{'.'.join(_step(step) for step in self.origin.written(path))}: {message}")
 
-    def stop_if_wrong(self) -> None:
-        """Raise what was found so far, in the order of the file.
+    def stop_if_wrong(self, kind: type[ScenarioError] = ScenarioError) -> None:
+        """Raise what was found so far, in the order of the file, as an error of this kind.
 
         Raises:
             ScenarioError: There is at least one mistake.
@@ -82,7 +82,7 @@ class Findings:
         more = len(told) - _MOST_TOLD
         if more > 0:
             told[_MOST_TOLD:] = [Problem(self.origin.label, 0, 0, f"and {more:,} more mistakes")]
-        raise ScenarioError(told)
+        raise kind(told)
 
 
 def _step(step: str | int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator.documents import Document, load_document, write_yaml
-from simulator.errors import Problem, ScenarioError
+from simulator.errors import ConflictError, Problem, ScenarioError
 from simulator.scenario._blocks import block, model_block
 from simulator.scenario._checks import check
 from simulator.scenario._cluster import cluster_block
@@ -104,7 +104,7 @@ def _build(
     scenario = block(Scenario, {"name": name if given is None else given, **blocks}, (), findings)
     if scenario is not None:
         check(scenario, findings)
-    findings.stop_if_wrong()
+    findings.stop_if_wrong(ScenarioError if scenario is None else ConflictError)
     assert scenario is not None
     return scenario._noting(findings.origin, findings.warnings)
 

@@ -264,7 +264,7 @@ def test_damaged_and_foreign_folders_say_what_is_wrong(
 
 
 def trace(result: Result) -> list[dict[str, Any]]:
-    events = json.loads(gzip.decompress(timeline_gz(as_saved(result))))["traceEvents"]
+    events = json.loads(gzip.decompress(timeline_gz(as_saved(result), result.link_timeline)))["traceEvents"]
     assert isinstance(events, list)
     return events
 
@@ -300,9 +300,24 @@ def test_counters_tell_utilisation_and_memory(result: Result) -> None:
     assert peak == pytest.approx(result.memory_timeline.bytes.max() / 2**30, abs=1e-3)
 
 
+def test_every_link_and_storage_server_has_a_track_beside_its_owner(result: Result) -> None:
+    events = trace(result)
+    process = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    counts = [
+        (process[e["pid"]], e["name"], e["args"]["%"]) for e in events if e["ph"] == "C" and "%" in e["args"]
+    ]
+    tracks = {(owner, name) for owner, name, _ in counts}
+    assert {("stage0", "use of scale_up.send"), ("storage", "use of storage_read")} <= tracks
+    shown = [value for owner, name, value in counts if (owner, name) == ("storage", "use of storage_read")]
+    table = result.link_timeline
+    assert shown == pytest.approx(
+        list(table[table.link == "storage.storage_read"].utilization * 100), abs=1e-3
+    )
+
+
 def test_the_timeline_is_the_same_bytes_every_time_and_carries_no_date(result: Result) -> None:
-    data = timeline_gz(as_saved(result))
-    assert data == timeline_gz(as_saved(make_result()))
+    data = timeline_gz(as_saved(result), result.link_timeline)
+    assert data == timeline_gz(as_saved(make_result()), make_result().link_timeline)
     assert data[4:8] == b"\0\0\0\0"
 
 

@@ -42,6 +42,12 @@ class Tables:
     def utilization_timeline(self) -> pd.DataFrame:
         return self.frames["utilization"]
 
+    def link_timeline(self) -> pd.DataFrame:
+        use = self.frames["utilization"]
+        links = use[use["kind"].isin(["scale_up", "storage_read"])]
+        names = {"scale_up": "stage0.scale_up.send", "storage_read": "storage.storage_read"}
+        return links.assign(link=links["kind"].map(names))[["time_s", "link", "utilization"]]
+
     def memory_timeline(self) -> pd.DataFrame:
         return self.frames["memory"]
 

@@ -447,5 +447,3 @@ def test_the_reference_tells_every_key():
             assert field.description, f"{name}.{key} has no description"
     assert '| `memory_bandwidth` | bandwidth, as "900 GB/s" | required |' in page
     assert "| `recompute` | `none`, `selective`, `full` | `none` |" in page
-
-

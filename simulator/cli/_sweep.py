@@ -1,0 +1,149 @@
+"""`sweep` and `export`: many points in, a ledger and tables out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulator.cli._output import overrides_of, print_table, say
+from simulator.cli._progress import progress
+from simulator.errors import EXIT_DONE, EXIT_POINTS_FAILED
+
+if TYPE_CHECKING:
+    from simulator.sweep import Summary, Sweep
+
+RESULTS = Path("results")
+"""Where a sweep goes that was not told where to go."""
+
+_MOST_REASONS = 5
+
+
+def run_sweep_file(
+    path: Path,
+    changes: list[str],
+    *,
+    out: Path | None,
+    workers: int | None,
+    cluster: str | None,
+    limit: int | None,
+    many: bool,
+    timeout_s: float,
+    dry_run: bool,
+    charts: bool,
+    quiet: bool,
+) -> int:
+    """Run what is left of a sweep, print what became of its points, and draw its charts.
+
+    Args:
+        path: Sweep file.
+        changes: ``key=value`` each, above the axes.
+        out: Folder of the sweep; `RESULTS` and the sweep's name if not given.
+        workers: Processes; as many as there are cores if not given.
+        cluster: Address of a dask scheduler, or ``local``.
+        limit: Points at most.
+        many: Whether more than 24,000 points are wanted indeed.
+        timeout_s: How long a point may take [s].
+        dry_run: Only count the points.
+        charts: Whether charts are drawn.
+        quiet: Print nothing but errors.
+
+    Returns:
+        3 if points failed, otherwise 0.
+
+    Raises:
+        ClustersimError: Whatever is wrong with the file, the ledger or the machine.
+    """
+    from simulator.scenario import slug
+    from simulator.sweep import load_sweep_file, run_sweep
+
+    sweep = load_sweep_file(path, overrides_of(changes))
+    if dry_run:
+        _describe(sweep, limit)
+        return EXIT_DONE
+    folder = out if out is not None else RESULTS / slug(sweep.name)
+    with progress(quiet) as report:
+        backend = None
+        if cluster is not None:
+            from simulator.sweep.cluster import on_cluster
+
+            backend = on_cluster(cluster, workers=workers, timeout_s=timeout_s)
+        summary = run_sweep(
+            sweep,
+            folder,
+            workers=workers,
+            limit=limit,
+            many=many,
+            timeout_s=timeout_s,
+            backend=backend,
+            progress=report,
+        )
+        if not quiet:
+            _tell(sweep, summary)
+        if charts:
+            report(1.0, "drawing charts")
+            draw(folder, {})
+    if charts and not quiet:
+        say(f"charts: {folder / 'charts'}")
+    return EXIT_POINTS_FAILED if summary.failed else EXIT_DONE
+
+
+def export_sweep(folder: Path, to: Path | None, *, quiet: bool) -> int:
+    """Write the points of a sweep as CSV or Parquet."""
+    from simulator.sweep import export
+
+    target = (
+        to if to is not None else folder / "points.csv" if folder.is_dir() else folder.with_suffix(".csv")
+    )
+    count = export(folder, target)
+    if not quiet:
+        say(f"{target}: {count:,} points")
+    return EXIT_DONE
+
+
+def draw(folder: Path, wanted: dict[str, str]) -> None:
+    """Draw the charts of a sweep into its folder."""
+
+
+def _describe(sweep: Sweep, limit: int | None) -> None:
+    from simulator.sweep import planned
+
+    listed = planned(sweep, limit=limit, many=True)
+    wrong = sum(point.wrong is not None for point in listed)
+    rows = [(key, _values(sweep, key)) for key in sweep.keys]
+    print_table(("axis", "values"), rows)
+    say(f"{len(listed):,} points" + (f", of which {wrong:,} cannot be simulated" if wrong else ""))
+
+
+def _values(sweep: Sweep, key: str) -> str:
+    for grid in sweep.grids:
+        for group in grid.groups:
+            for axis in group:
+                if axis.key == key:
+                    few = axis.values if len(axis.values) <= 6 else (*axis.values[:3], "...", axis.values[-1])
+                    return f"{len(axis.values)}: {', '.join(map(str, few))}"
+        for span in grid.spans:
+            if span.key == key:
+                return f"sampled from {span.at(0.0)} to {span.at(1.0)}"
+    return sweep.derive[key].text
+
+
+def _tell(sweep: Sweep, summary: Summary) -> None:
+    from simulator.sweep import load_sweep
+
+    counts = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in summary.counts.items())
+    say(f"{sweep.name}: {summary.total:,} points: {counts}")
+    new = summary.total - summary.reused
+    if new:
+        say(f"{new:,} simulated at {summary.rate:,.0f} a second, {summary.reused:,} found in the ledger")
+    else:
+        say("nothing to do: all points were in the ledger")
+    if summary.others:
+        say(f"{summary.others:,} points of other versions of clustersim stay in the ledger, unused")
+    say(f"ledger: {summary.folder / 'sweep.sqlite'}")
+    frame = load_sweep(summary.folder)
+    reasons = frame["reason"][frame["status"].isin(("illegal", "failed"))].value_counts()
+    if len(reasons):
+        print_table(
+            ("points", "not simulated because"),
+            [(f"{count:,}", str(reason)) for reason, count in reasons.head(_MOST_REASONS).items()],
+        )

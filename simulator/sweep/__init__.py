@@ -1,0 +1,23 @@
+"""Sweeps: a scenario, axes over any of its keys, workers, and a ledger that loses nothing."""
+
+from simulator.sweep.definition import Grid, Sample, Sweep
+from simulator.sweep.drive import Summary, default_workers, planned, run_sweep
+from simulator.sweep.enumeration import Point
+from simulator.sweep.file import load_sweep_file
+from simulator.sweep.table import SweepTable, export, load_sweep, load_table
+
+__all__ = [
+    "Grid",
+    "Point",
+    "Sample",
+    "Summary",
+    "Sweep",
+    "SweepTable",
+    "default_workers",
+    "export",
+    "load_sweep",
+    "load_sweep_file",
+    "load_table",
+    "planned",
+    "run_sweep",
+]

@@ -1,0 +1,144 @@
+"""One point: its scenario, simulated, as a row of the ledger. This is what a worker does."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from simulator.analysis import Result
+from simulator.errors import ClustersimError, ScenarioError
+from simulator.scenario import Scenario, scenario_from_mapping
+
+OK: Final = "ok"
+DOES_NOT_FIT: Final = "does_not_fit"
+ILLEGAL: Final = "illegal"
+FAILED: Final = "failed"
+STATUSES: Final = (OK, DOES_NOT_FIT, ILLEGAL, FAILED)
+
+_APART: Final = frozenset({"wall_s", "player", "num_events", "version", "name", "basis", "_tables"})
+"""Fields of a result that differ from run to run, or are the same for the whole sweep."""
+
+_LONGEST: Final = 500
+
+
+class Outcome(NamedTuple):
+    """What became of a point.
+
+    Attributes:
+        status: One of `STATUSES`.
+        reason: Why it is not ok, in one line.
+        result: JSON of the metrics; empty without any.
+        wall_s: Time that it took.
+        player: Who played.
+    """
+
+    status: str
+    reason: str
+    result: str
+    wall_s: float
+    player: str
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What all points of a sweep share.
+
+    Attributes:
+        data: The base scenario as its file writes it.
+        folder: Folder that its paths are relative to.
+        fixed: Overrides beneath a point's own.
+        above: Overrides above them.
+    """
+
+    data: Mapping[str, Any]
+    folder: Path
+    fixed: Mapping[str, Any]
+    above: Mapping[str, Any]
+
+    def scenario(self, overrides: Mapping[str, Any]) -> Scenario:
+        """The scenario of a point.
+
+        Raises:
+            ScenarioError: It is wrong.
+        """
+        # Whole parts before the figures inside them, whatever the order of the axes.
+        swept = dict(sorted(overrides.items(), key=lambda item: item[0].count(".")))
+        return scenario_from_mapping(
+            self.data, {**self.fixed, **swept, **self.above}, label="point", folder=self.folder
+        )
+
+
+Evaluate = Callable[[Base, Mapping[str, Any]], Outcome]
+"""Turns a point into its outcome; must be importable by a worker."""
+
+
+def evaluate(base: Base, overrides: Mapping[str, Any]) -> Outcome:
+    """Simulates a point; what clustersim refuses in words becomes the reason, and so does a bug."""
+    begun = time.perf_counter()
+    try:
+        status, reason, result, player = _simulated(base, overrides)
+    except ClustersimError as error:
+        status, reason, result, player = ILLEGAL, _words(error), "", ""
+    except Exception as error:  # noqa: BLE001 - one point must not end the sweep
+        status, reason, result, player = FAILED, _bug(error), "", ""
+    return Outcome(status, reason, result, time.perf_counter() - begun, player)
+
+
+def _simulated(base: Base, overrides: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    from simulator.run import run
+
+    scenario = base.scenario(overrides)
+    outcome = run(scenario)
+    result = outcome.result
+    text = json.dumps(metrics(result, scenario), separators=(",", ":"), allow_nan=False)
+    if result.fits:
+        return OK, "", text, result.player
+    need, have = result.peak_memory_bytes / 2**30, result.memory_capacity_bytes / 2**30
+    return DOES_NOT_FIT, f"needs {need:,.1f} GiB of {have:,.1f} GiB", text, result.player
+
+
+def metrics(result: Result, scenario: Scenario) -> dict[str, Any]:
+    """The figures of a result that are the same for every run of its scenario, and what it costs."""
+    named = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in _APART}
+    named["bottlenecks"] = {b.resource: b.share for b in result.bottlenecks}
+    named["bottleneck"] = result.bottlenecks[0].resource if result.bottlenecks else None
+    price = scenario.cluster.node_groups[0].accelerator.price_per_hour
+    if price is not None:
+        named["usd_per_hour"] = price * 3600 * result.num_gpus
+        if result.tokens_per_s:
+            named["usd_per_million_tokens"] = price * result.num_gpus / result.tokens_per_s * 1e6
+    return {key: _plain(value) for key, value in named.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return asdict(value)
+
+
+def _words(error: ClustersimError) -> str:
+    if isinstance(error, ScenarioError):
+        text = "; ".join(problem.message for problem in error.problems)
+    else:
+        text = str(error)
+    return " ".join(text.split())[:_LONGEST]
+
+
+def _bug(error: Exception) -> str:
+    import traceback
+
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" at {Path(last[0].filename).name}:{last[0].lineno}" if last else ""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}{where} (a bug in clustersim)"[:_LONGEST]

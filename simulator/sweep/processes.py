@@ -1,0 +1,241 @@
+"""Points by several processes of this machine; one that dies or hangs costs no more than its own point."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections import deque
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from time import monotonic
+from typing import Any, Final
+
+from simulator.errors import EnvironmentFailure
+from simulator.sweep.enumeration import Point
+from simulator.sweep.point import FAILED, Base, Evaluate, Outcome
+
+Task = tuple[int, Point]
+Done = tuple[int, Point, Outcome]
+
+_AHEAD: Final = 16
+"""Points that a worker holds; bounds what lies in a pipe, so that neither end can block the other."""
+_TICK_S: Final = 0.2
+_MOST_STARTS: Final = 3
+"""Workers in a row that may die before their first point."""
+
+
+def in_this_process(
+    base: Base, tasks: Sequence[Task], evaluate: Evaluate
+) -> Generator[list[Done], None, None]:
+    """Points one after the other, without any protection."""
+    for number, point in tasks:
+        yield [(number, point, evaluate(base, point.overrides))]
+
+
+def in_processes(
+    base: Base, tasks: Sequence[Task], evaluate: Evaluate, *, workers: int, timeout_s: float
+) -> Generator[list[Done], None, None]:
+    """Points by worker processes; yields what has finished, in any order, and nothing now and then.
+
+    The first list, which is empty, comes when the workers have started.
+
+    Args:
+        base: What all points share.
+        tasks: Number and point.
+        evaluate: What a worker does with a point.
+        workers: Processes.
+        timeout_s: How long a point may take [s].
+
+    Raises:
+        EnvironmentFailure: Workers cannot be started.
+    """
+    pool = _Pool(base, tasks, evaluate, min(workers, max(1, len(tasks))), timeout_s)
+    try:
+        yield from pool.run()
+    finally:
+        pool.stop()
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    held: deque[Task] = field(default_factory=deque)
+    since: float = 0.0
+    ready: bool = False
+
+
+class _Pool:
+    def __init__(
+        self, base: Base, tasks: Sequence[Task], evaluate: Evaluate, workers: int, timeout_s: float
+    ) -> None:
+        self.base, self.evaluate, self.timeout_s = base, evaluate, timeout_s
+        self.left: deque[Task] = deque(tasks)
+        self.deaths: dict[int, int] = {}
+        self.stillborn = 0
+        self.workers: list[_Worker] = []
+        self.wanted = workers
+
+    def run(self) -> Generator[list[Done], None, None]:
+        for _ in range(self.wanted):
+            self._start()
+        while not all(worker.ready for worker in self.workers):
+            self._listen()
+        yield []
+        while self.left or any(worker.held for worker in self.workers):
+            for worker in self.workers:
+                self._feed(worker)
+            yield self._listen()
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                worker.pipe.close()
+            worker.process.kill()
+        for worker in self.workers:
+            worker.process.join()
+        self.workers = []
+
+    def _start(self) -> None:
+        import multiprocessing
+
+        # spawn: the same start on every platform, and no copied locks of a threaded parent.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, self.base, self.evaluate), daemon=True)
+        try:
+            process.start()
+        except OSError as error:
+            raise EnvironmentFailure(f"a worker cannot be started: {error.strerror or error}") from None
+        theirs.close()
+        self.workers.append(_Worker(process, ours, since=monotonic()))
+
+    def _feed(self, worker: _Worker) -> None:
+        if not worker.ready or len(worker.held) > _AHEAD // 2 or not self.left:
+            return
+        # Towards the end the rest is shared out evenly.
+        share = max(1, min(_AHEAD - len(worker.held), len(self.left) // len(self.workers)))
+        batch = [self.left.popleft() for _ in range(min(share, len(self.left)))]
+        if not worker.held:
+            worker.since = monotonic()
+        worker.held += batch
+        with contextlib.suppress(OSError):
+            # A worker that has just died is found by its silence.
+            worker.pipe.send([(number, point.overrides) for number, point in batch])
+
+    def _listen(self) -> list[Done]:
+        done: list[Done] = []
+        by_pipe: dict[Any, _Worker] = {worker.pipe: worker for worker in self.workers}
+        for pipe in wait(list(by_pipe), _TICK_S):
+            done += self._heard(by_pipe[pipe])
+        now = monotonic()
+        for worker in list(self.workers):
+            if worker.held and now - worker.since > self.timeout_s:
+                number, point = worker.held.popleft()
+                reason = f"took longer than {self.timeout_s:g} s, and was ended"
+                done.append((number, point, Outcome(FAILED, reason, "", now - worker.since, "")))
+                self._replace(worker)
+        return done
+
+    def _heard(self, worker: _Worker) -> list[Done]:
+        done: list[Done] = []
+        try:
+            while worker.pipe.poll():
+                said = worker.pipe.recv()
+                worker.since = monotonic()
+                if said is None:
+                    worker.ready, self.stillborn = True, 0
+                    continue
+                number, point = worker.held.popleft()
+                assert said[0] == number
+                done.append((number, point, Outcome(*said[1])))
+        except (EOFError, OSError):
+            done += self._died(worker)
+        return done
+
+    def _died(self, worker: _Worker) -> list[Done]:
+        """Its first point is tried once more, then told; the others go back."""
+        worker.process.join(5.0)
+        code = worker.process.exitcode
+        if not worker.ready:
+            self.stillborn += 1
+            if self.stillborn >= _MOST_STARTS:
+                raise EnvironmentFailure(f"workers die at their start ({_ending(code)})")
+        done: list[Done] = []
+        if worker.held:
+            number, point = worker.held[0]
+            self.deaths[number] = self.deaths.get(number, 0) + 1
+            if self.deaths[number] > 1:
+                worker.held.popleft()
+                reason = f"its worker died twice ({_ending(code)})"
+                done.append((number, point, Outcome(FAILED, reason, "", 0.0, "")))
+        self._replace(worker)
+        return done
+
+    def _replace(self, worker: _Worker) -> None:
+        self.left.extendleft(reversed(worker.held))
+        worker.held.clear()
+        self.workers.remove(worker)
+        with contextlib.suppress(OSError):
+            worker.pipe.close()
+        worker.process.kill()
+        worker.process.join()
+        if self.left:
+            self._start()
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "for an unknown reason"
+    if code < 0:
+        try:
+            return f"by {signal.Signals(-code).name}" + (
+                "; out of memory?" if code == -signal.SIGKILL else ""
+            )
+        except ValueError:
+            return f"by signal {-code}"
+    return f"with exit code {code}"
+
+
+def _work(pipe: Connection, base: Base, evaluate: Evaluate) -> None:
+    """The life of a worker: points in, outcomes out, until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _follow_parent()
+    warm_up()
+    try:
+        pipe.send(None)
+        while True:
+            for number, overrides in pipe.recv():
+                pipe.send((number, tuple(evaluate(base, overrides))))
+    except (EOFError, OSError):
+        return
+
+
+def _follow_parent() -> None:
+    """Ends this process when its parent has ended, even if a point takes long."""
+    import multiprocessing
+    import threading
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def warm_up() -> None:
+    """Loads what every point needs, compiled code included."""
+    import simulator.run  # noqa: F401
+    from simulator.engine import ProgramBuilder, play
+
+    builder = ProgramBuilder()
+    link = builder.capacity("link", rate=10**9)
+    builder.activity(builder.lane("lane"), demands={link: 1})
+    play(builder.build(), "compiled")

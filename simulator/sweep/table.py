@@ -1,0 +1,148 @@
+"""The ledger as a table: a row a point, a column an axis or a figure."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from simulator.errors import ClustersimError, EnvironmentFailure
+from simulator.sweep.keys import key_facts
+from simulator.sweep.ledger import FILE, Ledger
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WIDE: Final = {
+    "breakdown": "breakdown",
+    "bottlenecks": "limited_by",
+    "utilization": "utilization",
+    "memory_by_part": "memory",
+    "parallelism": "plan",
+}
+"""Mappings of a result -> the first part of their columns' names."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepTable:
+    """A sweep's points as a table.
+
+    Attributes:
+        name: Name of the sweep.
+        about: What the ledger says of the sweep: ``axes`` (key, dimension, derived), ``model``, ``plot``,
+            ``version``, ``base``.
+        frame: A row a point in the order of the axes: the axes, ``status``, ``reason``, then the figures.
+    """
+
+    name: str
+    about: dict[str, Any]
+    frame: pd.DataFrame
+
+
+def load_table(path: str | os.PathLike[str]) -> SweepTable:
+    """The points of a sweep that are done, whether or not it is finished.
+
+    Args:
+        path: Folder of the sweep, or its ledger.
+
+    Raises:
+        ClustersimError: No ledger there, or a foreign one.
+        EnvironmentFailure: It is damaged or cannot be read.
+    """
+    import pandas as pd
+
+    file = Path(path)
+    file = file / FILE if file.is_dir() else file
+    with Ledger(file, write=False) as ledger:
+        about = ledger.about()
+        rows = [_row(*row) for row in ledger.rows()]
+    keys = [axis["key"] for axis in about.get("axes", [])]
+    columns = dict.fromkeys(("point", *keys, "status", "reason", *(name for row in rows for name in row)))
+    frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows]) for name in columns})
+    return SweepTable(about.get("name", file.parent.name), about, frame.infer_objects())
+
+
+def load_sweep(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """A sweep's points as a DataFrame: axes and figures in SI units, text where a value has no number.
+
+    Args:
+        path: Folder of the sweep, or its ledger.
+
+    Raises:
+        ClustersimError: No ledger there, or a foreign one.
+        EnvironmentFailure: It is damaged or cannot be read.
+    """
+    return load_table(path).frame
+
+
+def export(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> int:
+    """Writes a sweep's points as CSV or Parquet; the same points give the same bytes.
+
+    Args:
+        path: Folder of the sweep, or its ledger.
+        to: File to write; its ending says which.
+
+    Returns:
+        Points written.
+
+    Raises:
+        ClustersimError: No ledger there, an ending that is neither, or Parquet without pyarrow.
+        EnvironmentFailure: It cannot be written.
+    """
+    target = Path(to)
+    if target.suffix.lower() not in (".csv", ".parquet"):
+        raise ClustersimError(f"{target}: expected a name that ends in .csv or .parquet")
+    frame = load_table(path).frame
+    draft = target.with_name(f".{target.name}.tmp")
+    try:
+        if target.suffix.lower() == ".csv":
+            _guarded(frame).to_csv(draft, index=False, lineterminator="\n")
+        else:
+            _write_parquet(frame, draft)
+        draft.replace(target)
+    except OSError as error:
+        raise EnvironmentFailure(f"{target}: not written: {error.strerror or error}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return len(frame)
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise ClustersimError('Parquet needs pyarrow: install "clustersim[parquet]", or export CSV') from None
+    frame.to_parquet(path, index=False)
+
+
+def _guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Text that a spreadsheet would take for a formula gets an apostrophe."""
+    frame = frame.copy()
+    for name in frame.columns:
+        if frame[name].dtype == object:
+            frame[name] = [f"'{v}" if isinstance(v, str) and v[:1] in "=+-@" else v for v in frame[name]]
+    return frame
+
+
+def _row(number: int, status: str, reason: str, overrides: str, result: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"point": number}
+    for key, value in json.loads(overrides).items():
+        figure = key_facts(key).number(value)
+        row[key] = figure if figure is not None else _cell(value)
+    row |= {"status": status, "reason": reason}
+    for name, value in (json.loads(result) if result else {}).items():
+        if isinstance(value, dict):
+            head = _WIDE.get(name, name)
+            row |= {f"{head}.{inner}": figure for inner, figure in value.items()}
+        else:
+            row[name] = _cell(value)
+    return row
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) & {"name", "base"}:
+        rest = [f"{key}: {value[key]}" for key in value if key not in ("name", "base")]
+        return ", ".join([str(value.get("name") or value.get("base")), *rest])
+    return json.dumps(value) if isinstance(value, (dict, list)) else value

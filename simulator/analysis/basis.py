@@ -16,16 +16,17 @@ _NOT_IN_A_STEP = frozenset({"price_per_hour", "l2_capacity"})
 
 
 def basis_notes(scenario: Scenario, calibration: Calibration) -> list[BasisNote]:
-    """One note an input: the weakest basis among its figures, and which are assumed."""
+    """One note an input that took part: the weakest basis among its figures, and which are assumed."""
     group, storage = scenario.cluster.node_groups[0], scenario.cluster.storage
-    notes = [
-        _note(f"accelerator {group.accelerator.name}", group.accelerator.figures),
-        _note(f"scale-up {group.scale_up.name}", group.scale_up.figures),
-        _note(f"scale-out {group.scale_out.name}", group.scale_out.figures),
-        _note(f"host {group.host.name}", group.host.figures),
-    ]
-    if storage is not None:
-        notes.append(_note(f"storage {storage.name}", storage.figures))
+    notes = [_note(f"accelerator {group.accelerator.name}", group.accelerator.figures)]
+    if scenario.cluster.num_gpus > 1 and group.domain > 1:
+        notes.append(_note(f"scale-up {group.scale_up.name}", group.scale_up.figures))
+    if scenario.cluster.num_gpus > group.domain:
+        notes.append(_note(f"scale-out {group.scale_out.name}", group.scale_out.figures))
+    if scenario.data is not None or scenario.checkpoint is not None:
+        notes.append(_note(f"host {group.host.name}", group.host.figures))
+        if storage is not None:
+            notes.append(_note(f"storage {storage.name}", storage.figures))
     fitted = sum(constant.basis == "fitted" for constant in calibration.constants.values())
     notes.append(
         BasisNote(

@@ -2,8 +2,9 @@
 
 A process an owner (the GPU of a stage, a node, the storage), a thread a lane, a slice an activity from
 its start to its end, and counters: a track for the use of every link and storage capacity beside its
-owner's lanes, others for every kind of capacity and for the memory of every stage. Times are microseconds with three decimals: both ends of a slice are rounded to whole
-nanoseconds, so that slices that touch still do and none overlap.
+owner's lanes, others for every kind of capacity and for the memory of every stage. Times are
+microseconds with three decimals: both ends of a slice are rounded to whole nanoseconds, so that slices
+that touch still do and none overlap.
 """
 
 from __future__ import annotations
@@ -121,13 +122,13 @@ def _counts(saved: SavedResult, pid: int) -> Iterator[str]:
 
 def _link_counts(links: pd.DataFrame, owners: dict[str, int], elsewhere: int) -> Iterator[str]:
     """A track a link and storage capacity, with the owner whose name it begins with."""
-    for link, rows in links.groupby("link", sort=False):
+    for link in dict.fromkeys(links["link"].tolist()):
+        rows = links[links["link"] == link]
         owner, _, name = str(link).partition(".")
+        label = f"use of {name}" if owner in owners else f"use of {link}"
         pid = owners.get(owner, elsewhere)
-        label = "use of" if owner in owners else f"use of {owner}"
-        yield from _counter(
-            pid, label, "%", rows["link"].map({link: name}), rows["time_s"], rows["utilization"] * 100
-        )
+        for time, value in zip(rows["time_s"].tolist(), rows["utilization"].tolist(), strict=True):
+            yield _count(pid, label, time, "%", value * 100)
 
 
 def _counter(pid: int, label: str, unit: str, keys: Any, times: Any, values: Any) -> Iterator[str]:
@@ -136,10 +137,12 @@ def _counter(pid: int, label: str, unit: str, keys: Any, times: Any, values: Any
     for key, time, value in zip(keys.tolist(), times.tolist(), values.tolist(), strict=True):
         seen[key] = seen.get(key, -1) + 1
         if seen[key] % every == 0:
-            name = json.dumps(f"{label} {key}")
-            moment = _us(round(time * 1e9))
-            amount = f'"args":{{"{unit}":{round(value, 3)!r}}}'
-            yield f'{{"ph":"C","name":{name},"pid":{pid},"ts":{moment},{amount}}}'
+            yield _count(pid, f"{label} {key}", time, unit, value)
+
+
+def _count(pid: int, name: str, time: float, unit: str, value: float) -> str:
+    moment, amount = _us(round(time * 1e9)), f'"args":{{"{unit}":{round(value, 3)!r}}}'
+    return f'{{"ph":"C","name":{json.dumps(name)},"pid":{pid},"ts":{moment},{amount}}}'
 
 
 def _meta(kind: str, pid: int, tid: int, args: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from simulator.specs import (
     HostSpec,
     LinkSpec,
     NodeGroupSpec,
+    SlowGpusSpec,
     StorageSpec,
 )
 from simulator.specs._base import Spec
@@ -29,7 +30,7 @@ GROUP_PARTS: Final[Mapping[str, type[Spec]]] = {
     "host": HostSpec,
 }
 GROUP_KEYS: Final = tuple(key for key in NodeGroupSpec.model_fields if key != "name")
-CLUSTER_KEYS: Final = ("name", "system", "node_groups", "fabric", "storage")
+CLUSTER_KEYS: Final = ("name", "system", "node_groups", "fabric", "storage", "slow_gpus")
 """Keys of the cluster that belong to no node group."""
 
 _UNKNOWN: Final[Mapping[str, Any]] = {}
@@ -58,10 +59,13 @@ def cluster_block(data: object, findings: Findings) -> ClusterSpec | None:
     fabric = data.get("fabric", system.get("fabric"))
     if fabric is not None:
         built["fabric"] = block(FabricSpec, fabric, (*path, "fabric"), findings)
+    if data.get("slow_gpus") is not None:
+        built["slow_gpus"] = block(SlowGpusSpec, data["slow_gpus"], (*path, "slow_gpus"), findings)
     storage = _storage(data, system, path, findings)
     if storage is not None:
         built["storage"] = storage
-    wrong = None in groups or unknown or ("fabric" in built and built["fabric"] is None) or storage is False
+    wrong = None in groups or unknown or storage is False
+    wrong = wrong or any(key in built and built[key] is None for key in ("fabric", "slow_gpus"))
     return None if wrong else block(ClusterSpec, built, path, findings)
 
 

@@ -13,10 +13,12 @@ from simulator.specs import (
     DataSpec,
     FabricSpec,
     HostSpec,
+    JitterSpec,
     LinkSpec,
     NodeGroupSpec,
     ParallelismSpec,
     SimulationSpec,
+    SlowGpusSpec,
     StorageSpec,
     TrainingSpec,
     TransformerSpec,
@@ -145,6 +147,8 @@ _BLOCKS: Final[Mapping[str, type[Spec]]] = {
     "data": DataSpec,
     "checkpoint": CheckpointSpec,
     "simulation": SimulationSpec,
+    "cluster.slow_gpus": SlowGpusSpec,
+    "simulation.jitter": JitterSpec,
 }
 
 

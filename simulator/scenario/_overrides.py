@@ -51,7 +51,7 @@ def _path(dotted: str, data: Mapping[str, Any]) -> Path:
         raise _AstrayError("expected a dotted key, such as cluster.nodes")
     cluster = data.get("cluster")
     groups = cluster.get("node_groups") if isinstance(cluster, Mapping) else None
-    own = ("name", "system", "fabric", "storage", "node_groups")
+    own = ("name", "system", "fabric", "storage", "node_groups", "slow_gpus")
     if steps[0] == "cluster" and len(steps) > 1:
         if isinstance(groups, list) and steps[1] not in own:
             if len(groups) != 1:

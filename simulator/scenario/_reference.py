@@ -18,10 +18,12 @@ from simulator.specs import (
     CheckpointSpec,
     ConvolutionLayer,
     DataSpec,
+    DistributionSpec,
     EmbeddingLayer,
     FabricSpec,
     Figure,
     HostSpec,
+    JitterSpec,
     LatentAttentionSpec,
     LayerListSpec,
     LinearLayer,
@@ -32,6 +34,7 @@ from simulator.specs import (
     NormLayer,
     ParallelismSpec,
     SimulationSpec,
+    SlowGpusSpec,
     StorageSpec,
     TrainingSpec,
     TransformerSpec,
@@ -85,6 +88,9 @@ _SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("data", DataSpec),
     ("checkpoint", CheckpointSpec),
     ("simulation", SimulationSpec),
+    ("simulation.jitter", JitterSpec),
+    ("simulation.jitter.kernels, nodes, links", DistributionSpec),
+    ("cluster.slow_gpus", SlowGpusSpec),
 )
 
 

@@ -35,6 +35,7 @@ from simulator.specs.training import (
     SimulationSpec,
     TrainingSpec,
 )
+from simulator.specs.uncertainty import DistributionSpec, JitterSpec, SlowGpusSpec
 
 __all__ = [
     "AcceleratorSpec",
@@ -48,10 +49,12 @@ __all__ = [
     "Constant",
     "ConvolutionLayer",
     "DataSpec",
+    "DistributionSpec",
     "EmbeddingLayer",
     "FabricSpec",
     "Figure",
     "HostSpec",
+    "JitterSpec",
     "KernelConstants",
     "LatentAttentionSpec",
     "Layer",
@@ -66,6 +69,7 @@ __all__ = [
     "ParallelismSpec",
     "Precision",
     "SimulationSpec",
+    "SlowGpusSpec",
     "StorageSpec",
     "TrainingSpec",
     "TransformerSpec",

@@ -17,6 +17,7 @@ from simulator.specs._base import (
     Spec,
     Watts,
 )
+from simulator.specs.uncertainty import SlowGpusSpec
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4"]
 Basis = Literal["datasheet", "measured", "assumed"]
@@ -171,6 +172,8 @@ class ClusterSpec(Spec):
     """The network above the NICs."""
     storage: StorageSpec | None = None
     """Where data and checkpoints live."""
+    slow_gpus: SlowGpusSpec | None = None
+    """GPUs that are slower than the others."""
 
     @property
     def num_gpus(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from simulator.specs._base import Bytes, Count, CountOrZero, Seconds, Spec
+from simulator.specs.uncertainty import JitterSpec
 
 TrainingPrecision = Literal["fp32", "tf32", "fp16", "bf16"]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw"]
@@ -120,4 +123,10 @@ class SimulationSpec(Spec):
     warmup_steps: CountOrZero | None = None
     """Steps before the measured ones; enough to fill the loader's queue if not given."""
     fold: Literal["auto", "off"] = "auto"
-    """Whether ranks that do the same at the same time are simulated once."""
+    """Whether ranks that do the same at the same time are simulated once (`auto`) or each by itself."""
+    jitter: JitterSpec | None = None
+    """How much times vary from replica to replica."""
+    seeds: Annotated[Count, Field(le=100_000)] = 1
+    """Monte Carlo draws of what is random."""
+    max_memory: Bytes | None = None
+    """Memory that the simulation itself may take; what the machine has free if not given."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from simulator.program.passes import Gathering, Reduction
 from simulator.program.plan import Plan
-from simulator.specs.training import ParallelismSpec
 from simulator.workload import Block, Communication, StateBytes
 from simulator.workload.kernels import Axis
 
@@ -85,21 +84,27 @@ class _Bucket:
 
 
 def reductions(
-    parallelism: ParallelismSpec, plan: Plan, per: StateBytes, blocks: Sequence[Block]
+    plan: Plan, per: StateBytes, blocks: Sequence[Block], *, limit: float | None, overlaps: bool
 ) -> tuple[Reduction, ...]:
     """Reductions in the order in which the backward pass fills them; the last one takes what is left.
 
     Sharded parameters are reduced block by block, as they are gathered; others in buckets, or all at the end
     of the pass where reductions do not overlap it.
+
+    Args:
+        plan: The plan.
+        per: Bytes per parameter.
+        blocks: Blocks in the order of the forward pass.
+        limit: Bytes of a bucket; a default if not given.
+        overlaps: Whether reductions overlap the backward pass.
     """
-    if not parallelism.overlap_gradient_reduction and not plan.sharding.each:
+    if not overlaps and not plan.sharding.each:
         return ()
-    limit = parallelism.gradient_bucket
     if limit is None:
         limit = float(per.gradients * max(DEFAULT_BUCKET_GRADIENTS, 1_000_000 * plan.degree("data")))
     if plan.sharding.parameters:
         limit = 1.0
-    if not parallelism.overlap_gradient_reduction:
+    if not overlaps:
         limit = float("inf")
     found: list[Reduction] = []
     bucket = _Bucket()

@@ -153,8 +153,15 @@ class _StageMaker:
             return self.assembly.register(compiler.forward(blocks, prefix, gathered))
         reduced: tuple[Reduction, ...] = ()
         if kind != "input_gradient" and (completes or plan.sharding.each):
-            reduced = reductions(self.scenario.parallelism, plan, per, blocks)
+            reduced = reductions(
+                plan, per, blocks, limit=self.scenario.parallelism.gradient_bucket, overlaps=self._overlaps
+            )
         return self.assembly.register(compiler.backward(blocks, reduced, prefix, gathered, part=kind))
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether gradients are reduced beside the backward pass."""
+        return self.scenario.parallelism.overlap_gradient_reduction
 
     def _gather_received(self) -> tuple[Communication, ...]:
         """Slices of the residual stream are sent between nodes and joined inside the receiving one.
@@ -197,7 +204,7 @@ class _StageMaker:
     ) -> list[tuple[Communication, RankGroup | None]]:
         plan, per = self.plan, self.parts.state_bytes
         left: list[tuple[Communication, RankGroup | None]] = []
-        if not self.scenario.parallelism.overlap_gradient_reduction and not plan.sharding.each:
+        if not self._overlaps and not plan.sharding.each:
             left += [(item, None) for item in gradient_collectives(plan, per, state.dense, state.expert)]
         if self.parts.shard.sequence_parallel and state.replicated:
             size = state.replicated * per.gradients

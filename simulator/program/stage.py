@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from simulator.cost import Demand, RankGroup, collective_demand, kernel_demand, tensor_rate
+from simulator.cost import Demand, RankGroup, collective_demand, in_step, kernel_demand, tensor_rate
 from simulator.engine import Label
 from simulator.program.plan import Plan
 from simulator.program.rows import Row, RowTable, picoseconds, whole
 from simulator.program.templates import LANE, Template, TemplateBuilder
 from simulator.program.topology import NANOSECONDS, SLOT
 from simulator.specs.calibration import Calibration
-from simulator.workload import Block, Communication, Kernel, Node
+from simulator.workload import Block, Communication, Kernel, Node, Shard, Transients, transients
 
 _AXIS_LANE = {
     "tensor": LANE["tensor_parallel"],
@@ -30,6 +30,10 @@ _DEMAND_SLOTS = {
 }
 
 
+LAYER_INPUT = "layer.input"
+"""Keeper of what full recomputation starts from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pricer:
     """Turns kernels and communications into rows: the only caller of the cost models here.
@@ -44,17 +48,14 @@ class Pricer:
     calibration: Calibration
     core: int | None = None
 
-    def kernel(
-        self, kernel: Kernel, phase: str, *, counted: bool = True, take: int = 0, give: int = 0
-    ) -> Row:
+    def kernel(self, kernel: Kernel, phase: str, *, counted: bool = True) -> Row:
         """The row of a kernel; recomputation does not count towards the model's arithmetic."""
-        demand = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
+        alone = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
+        demand = in_step(kernel, alone, self.calibration)
         return Row(
             Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
             delay=picoseconds(demand.delay),
             demands=_slots(demand),
-            take=take,
-            give=give,
             flops=kernel.flops,
             model_flops=kernel.model_flops if counted else 0,
             traffic=kernel.read_bytes + kernel.write_bytes,
@@ -127,6 +128,8 @@ class StageCompiler:
     pricer: Pricer
     recompute: str
     table: RowTable
+    shard: Shard
+    needs: dict[int, Transients] = field(default_factory=dict)
 
     def forward(self, blocks: Sequence[Block], prefix: Sequence[Communication] = ()) -> Template:
         """The forward pass through the blocks; layers count from 0 in blocks named ``layer``."""
@@ -135,13 +138,18 @@ class StageCompiler:
         for layer, block in _numbered(blocks):
             whole_layer = self.recompute == "full" and block.name == "layer"
             base = len(into.lanes)
-            for number, node in enumerate(block.forward):
-                take = node.kept_bytes
+            for number, (node, need) in enumerate(
+                zip(block.forward, self._needs(block).forward, strict=True)
+            ):
+                take, keeper = node.kept_bytes, ""
                 if whole_layer:
-                    take = block.input_bytes if number == 0 else 0
+                    take, keeper = (block.input_bytes, LAYER_INPUT) if number == 0 else (0, "")
+                    need += node.kept_bytes
                 elif self.recompute == "selective" and node.role == "core":
-                    take = 0
-                self._add(into, node, "forward", layer, take=take, base=base)
+                    take, need = 0, need + node.kept_bytes
+                self._add(
+                    into, node, "forward", layer, take=take, need=need, keeper=keeper, base=base
+                )
         return into.build()
 
     def backward(
@@ -155,15 +163,17 @@ class StageCompiler:
         for position, (layer, block) in enumerate(reversed(numbered)):
             again = self._recomputed(block)
             base = len(into.lanes)
-            for node in again:
-                self._add(into, node, "recompute", layer, take=node.kept_bytes, base=base)
+            for node, need in again:
+                self._add(into, node, "recompute", layer, take=node.kept_bytes, need=need, base=base)
             into.exit = len(into.lanes) - 1 if again else into.exit
             base = len(into.lanes)
-            for number, node in enumerate(block.backward):
+            for number, (node, need) in enumerate(
+                zip(block.backward, self._needs(block).backward, strict=True)
+            ):
                 give = node.freed_bytes
                 if self.recompute == "full" and block.name == "layer" and number == len(block.backward) - 1:
                     give += block.input_bytes
-                self._add(into, node, "backward", layer, give=give, base=base)
+                self._add(into, node, "backward", layer, give=give, need=need, base=base)
             into.exit = len(into.lanes) - 1
             while waiting and waiting[0].after_block == position:
                 bucket = waiting.pop(0)
@@ -202,28 +212,42 @@ class StageCompiler:
         base: int,
         take: int = 0,
         give: int = 0,
+        need: int = 0,
+        keeper: str = "",
     ) -> int:
         """Adds a node; a block's first node follows the block before it, not the reductions in between."""
         first = len(into.lanes) == base
         before = into.exit if into.exit is not None else base - 1
         after = (before,) if first else tuple(base + a for a in node.after)
         if isinstance(node.op, Kernel):
-            row = self.pricer.kernel(node.op, phase, counted=phase != "recompute", take=take, give=give)
-            return into.add(LANE["compute"], self.table.add(row), after, layer)
-        row = self.pricer.communication(node.op, phase)
-        if take or give:
-            row = replace(row, take=take, give=give)
-        return into.add(_AXIS_LANE[node.op.axis], self.table.add(row), after, layer)
+            row = self.pricer.kernel(node.op, phase, counted=phase != "recompute")
+            lane = LANE["compute"]
+        else:
+            row = self.pricer.communication(node.op, phase)
+            lane = _AXIS_LANE[node.op.axis]
+        if take or give or need:
+            row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
+        return into.add(lane, self.table.add(row), after, layer)
 
-    def _recomputed(self, block: Block) -> tuple[Node, ...]:
+    def _needs(self, block: Block) -> Transients:
+        """What the block's operators need while they run; worked out once for each block."""
+        found = self.needs.get(id(block))
+        if found is None:
+            found = self.needs[id(block)] = transients(block, self.shard)
+        return found
+
+    def _recomputed(self, block: Block) -> list[tuple[Node, int]]:
+        """What is computed again before the block's backward pass, and what each node needs."""
         if block.name != "layer" or self.recompute == "none":
-            return ()
+            return []
+        everything = list(zip(block.forward, self._needs(block).forward, strict=True))
         if self.recompute == "full":
-            return block.forward
-        core = [node for node in block.forward if node.role in ("core", "core_output")]
-        return tuple(
-            replace(node, after=(), kept_bytes=node.kept_bytes if node.role == "core" else 0) for node in core
-        )
+            return everything
+        return [
+            (replace(node, after=(), kept_bytes=node.kept_bytes if node.role == "core" else 0), need)
+            for node, need in everything
+            if node.role in ("core", "core_output")
+        ]
 
 
 def _numbered(blocks: Sequence[Block]) -> Iterable[tuple[int, Block]]:

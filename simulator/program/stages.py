@@ -114,10 +114,12 @@ def _compile(
     *,
     tied: bool,
 ) -> CompiledStage:
-    compiler = StageCompiler(pricer, scenario.training.recompute, RowTable())
+    compiler = StageCompiler(pricer, scenario.training.recompute, RowTable(), parts.shard)
     result = CompiledStage(compiler.table)
     gathers = _gather_received(scenario, plan, parts)
     overlaps = scenario.parallelism.overlap_gradient_reduction
+    if overlaps is None:
+        overlaps = scenario.software.overlap_gradient_reduction
     for chunk, blocks in enumerate(parts.blocks[stage]):
         virtual = chunk * plan.pipeline_parallel + stage
         received = gathers if virtual > 0 else ()

@@ -35,12 +35,15 @@ class Outcome:
     result: Result
 
 
-def simulate(scenario: Scenario, *, progress: Progress | None = None) -> Result:
+def simulate(
+    scenario: Scenario, *, progress: Progress | None = None, calibration: Calibration | None = None
+) -> Result:
     """Simulates the training steps of a scenario.
 
     Args:
         scenario: From `load_scenario`.
         progress: Called now and then with the part done and a word about it.
+        calibration: Instead of the one that the scenario names.
 
     Returns:
         The result; a model that does not fit is a result with ``fits`` false.
@@ -49,11 +52,18 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None) -> Result:
         ScenarioError: The plan does not go with model, batch or cluster, with the place in the file.
         SimulationError: The Program cannot end.
     """
-    return run(scenario, progress=progress).result
+    return run(scenario, progress=progress, calibration=calibration).result
 
 
-def run(scenario: Scenario, *, progress: Progress | None = None) -> Outcome:
+def run(
+    scenario: Scenario, *, progress: Progress | None = None, calibration: Calibration | None = None
+) -> Outcome:
     """As `simulate`, and hands out Program and record too.
+
+    Args:
+        scenario: From `load_scenario`.
+        progress: As in `simulate`.
+        calibration: As in `simulate`.
 
     Raises:
         ScenarioError: As `simulate`.
@@ -61,7 +71,7 @@ def run(scenario: Scenario, *, progress: Progress | None = None) -> Outcome:
     """
     begun = time.perf_counter()
     tell = progress or (lambda _, __: None)
-    calibration = Calibration.load()
+    calibration = calibration or Calibration.load()
     tell(0.0, "planning")
     try:
         lowered = lower(scenario, calibration)

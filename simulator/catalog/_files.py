@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 from simulator.documents import parse_document
 from simulator.errors import ClustersimError
 
-Kind = Literal["accelerators", "interconnects", "hosts", "storage", "systems", "models"]
+Kind = Literal["accelerators", "interconnects", "hosts", "storage", "systems", "models", "software"]
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 """The kinds of entry, which are also the folders under ``data``."""

@@ -22,6 +22,7 @@ _MAIN: Final[dict[str, tuple[str, ...]]] = {
     "storage": ("kind", "servers", "read_bandwidth", "write_bandwidth", "latency"),
     "systems": ("nodes", "gpus_per_node", "accelerator", "scale_up", "scale_out"),
     "models": ("family", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"),
+    "software": ("attention", "norm", "fused_gradient_accumulation", "blocking_sends", "launcher"),
 }
 """What the table of a kind shows; the rest stands with the entry itself."""
 

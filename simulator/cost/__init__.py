@@ -3,6 +3,7 @@
 from simulator.cost.collectives import RankGroup, collective_demand, link_rates, send_demand
 from simulator.cost.demand import Demand, capacity_rates, tensor_rate
 from simulator.cost.kernels import kernel_demand
+from simulator.cost.step import in_step
 from simulator.cost.storage import read_demand, storage_rates, write_demand
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "RankGroup",
     "capacity_rates",
     "collective_demand",
+    "in_step",
     "kernel_demand",
     "link_rates",
     "read_demand",

@@ -84,9 +84,10 @@ def build_parts(scenario: Scenario, plan: Plan) -> ModelParts:
         tensor_parallel=plan.tensor_parallel,
         sequence_parallel=scenario.parallelism.sequence_parallel and plan.tensor_parallel > 1,
         precision=training.precision,
-        attention=training.attention,
+        attention=training.attention or scenario.software.attention,
         gradient_bytes=states.gradients,
-        dropout=training.dropout,
+        dropout=_dropout(scenario),
+        software=scenario.software,
     )
     model = scenario.model
     tied = isinstance(model, TransformerSpec) and model.tie_word_embeddings
@@ -107,6 +108,14 @@ def build_parts(scenario: Scenario, plan: Plan) -> ModelParts:
 def _ends_meet(plan: Plan) -> bool:
     """Whether the model's first and last part are on one stage."""
     return plan.pipeline_parallel == 1 or plan.placement.layout != "loop"
+
+
+def _dropout(scenario: Scenario) -> bool:
+    """As training says; else the software's default, which is for models without a gated MLP."""
+    if scenario.training.dropout is not None:
+        return scenario.training.dropout
+    model = scenario.model
+    return scenario.software.dropout and isinstance(model, TransformerSpec) and not model.gated_mlp
 
 
 def _transformer(

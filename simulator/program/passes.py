@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from simulator.cost import RankGroup
 from simulator.program.pricing import Pricer
 from simulator.program.rows import RowTable
 from simulator.program.templates import LANE, Template, TemplateBuilder
-from simulator.workload import Block, Communication, Kernel, Node
+from simulator.workload import Block, Communication, Kernel, Node, Shard, Transients, transients
 
 AXIS_LANE = {
     "tensor": LANE["tensor_parallel"],
@@ -18,6 +19,18 @@ AXIS_LANE = {
     "expert": LANE["expert_parallel"],
 }
 """Lane of the collectives along an axis; all others go on that of the gradients."""
+
+
+LAYER_INPUT = "layer.input"
+"""Keeper of what full recomputation starts from."""
+
+
+class Step(NamedTuple):
+    """A node of a pass, what it needs while it runs, and who is said to keep what it takes."""
+
+    node: Node
+    need: int = 0
+    keeper: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,8 @@ class StageCompiler:
     pricer: Pricer
     recompute: str
     table: RowTable
+    shard: Shard
+    needs: dict[int, Transients] = field(default_factory=dict)
 
     def forward(
         self,
@@ -157,7 +172,7 @@ class StageCompiler:
             if self.recompute == "full" and block.name == "layer" and part != "weight_gradient":
                 give += block.input_bytes
             take = sum(r.held for r in reductions if r.first == position)
-            nodes = _part(block.backward, part)
+            nodes = _part(self._steps(block.backward, self._needs(block).backward), part)
             previous = self._run(into, nodes, "backward", layer, after=after, take=take, give=give)
             if gathers:
                 gathers.done(position, previous)
@@ -219,7 +234,7 @@ class StageCompiler:
     def _run(
         self,
         into: TemplateBuilder,
-        nodes: Sequence[Node],
+        steps: Sequence[Step],
         phase: str,
         layer: int,
         *,
@@ -231,7 +246,7 @@ class StageCompiler:
 
         Args:
             into: Takes the nodes.
-            nodes: What the block does.
+            steps: What the block does.
             phase: Phase of the pass.
             layer: Layer in the chunk.
             after: What the first node waits for.
@@ -239,13 +254,14 @@ class StageCompiler:
             give: Memory that goes with the last one.
         """
         base, last = len(into.lanes), max(after)
-        if not nodes:
+        if not steps:
             return after[0]
-        for number, node in enumerate(nodes):
+        for number, step in enumerate(steps):
+            node = step.node
             waits = tuple(base + a for a in node.after) if number else after
             taken = node.kept_bytes + (take if number == 0 else 0)
-            given = node.freed_bytes + (give if number == len(nodes) - 1 else 0)
-            last = self._add(into, node, phase, layer, waits, taken, given)
+            given = node.freed_bytes + (give if number == len(steps) - 1 else 0)
+            last = self._add(into, step, phase, layer, waits, taken, given)
             if into.entry is None:
                 into.entry = last
         return last
@@ -253,83 +269,109 @@ class StageCompiler:
     def _add(
         self,
         into: TemplateBuilder,
-        node: Node,
+        step: Step,
         phase: str,
         layer: int,
         after: tuple[int, ...],
         take: int,
         give: int,
     ) -> int:
+        node, need, keeper = step
         if isinstance(node.op, Kernel):
-            row = self.pricer.kernel(node.op, phase, counted=phase != "recompute", take=take, give=give)
-            return into.add(LANE["compute"], self.table.add(row), after, layer)
-        row = self.pricer.communication(node.op, phase, take=take, give=give)
-        lane = AXIS_LANE.get(node.op.axis, LANE["data_parallel"])
+            row = self.pricer.kernel(node.op, phase, counted=phase != "recompute")
+            lane = LANE["compute"]
+        else:
+            row = self.pricer.communication(node.op, phase)
+            lane = AXIS_LANE.get(node.op.axis, LANE["data_parallel"])
+        if take or give or need:
+            row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
         return into.add(lane, self.table.add(row), after, layer)
 
-    def _kept(self, block: Block) -> tuple[Node, ...]:
+    def _needs(self, block: Block) -> Transients:
+        """What the block's operators need while they run; worked out once for each block."""
+        found = self.needs.get(id(block))
+        if found is None:
+            found = self.needs[id(block)] = transients(block, self.shard)
+        return found
+
+    def _steps(self, nodes: tuple[Node, ...], needs: tuple[int, ...]) -> list[Step]:
+        return [Step(node, need) for node, need in zip(nodes, needs, strict=True)]
+
+    def _kept(self, block: Block) -> list[Step]:
         """The forward pass with what this kind of recomputation keeps of it."""
+        steps = self._steps(block.forward, self._needs(block).forward)
         if self.recompute == "full" and block.name == "layer":
-            first, *others = block.forward
-            return (
-                replace(first, kept_bytes=block.input_bytes),
-                *(replace(node, kept_bytes=0) for node in others),
-            )
+            dropped = [_dropping(step) for step in steps]
+            first = dropped[0]
+            dropped[0] = Step(replace(first.node, kept_bytes=block.input_bytes), first.need, LAYER_INPUT)
+            return dropped
         if self.recompute == "selective":
-            return tuple(
-                replace(node, kept_bytes=0) if node.role == "core" else node for node in block.forward
-            )
-        return block.forward
+            return [_dropping(step) if step.node.role == "core" else step for step in steps]
+        return steps
 
-    def _recomputed(self, block: Block) -> tuple[Node, ...]:
+    def _recomputed(self, block: Block) -> list[Step]:
+        """What is computed again before the block's backward pass."""
         if block.name != "layer" or self.recompute == "none":
-            return ()
+            return []
+        steps = self._steps(block.forward, self._needs(block).forward)
         if self.recompute == "full":
-            return block.forward
-        core = [node for node in block.forward if node.role in ("core", "core_output")]
-        return tuple(
-            replace(
-                node,
-                after=() if number == 0 else (number - 1,),
-                kept_bytes=node.kept_bytes if node.role == "core" else 0,
+            return steps
+        core = [step for step in steps if step.node.role in ("core", "core_output")]
+        return [
+            step._replace(
+                node=replace(
+                    step.node,
+                    after=() if number == 0 else (number - 1,),
+                    kept_bytes=step.node.kept_bytes if step.node.role == "core" else 0,
+                )
             )
-            for number, node in enumerate(core)
-        )
+            for number, step in enumerate(core)
+        ]
 
 
-def _part(nodes: tuple[Node, ...], part: str) -> tuple[Node, ...]:
+def _dropping(step: Step) -> Step:
+    """What a node keeps is needed while it runs and then let go."""
+    return Step(replace(step.node, kept_bytes=0), step.need + step.node.kept_bytes)
+
+
+def _part(steps: list[Step], part: str) -> list[Step]:
     """One half of a backward pass: what the block before waits for, or the gradients of the weights."""
     if part == "backward":
-        return nodes
-    weights = [node.role == "weight_gradient" for node in nodes]
+        return steps
+    weights = [step.node.role == "weight_gradient" for step in steps]
     if part == "weight_gradient":
-        chosen = [node for node, is_weight in zip(nodes, weights, strict=True) if is_weight]
-        return tuple(
-            replace(node, after=() if number == 0 else (number - 1,), freed_bytes=node.held_bytes)
-            for number, node in enumerate(chosen)
-        )
-    return _without_weights(nodes, weights)
+        chosen = [step for step, is_weight in zip(steps, weights, strict=True) if is_weight]
+        return [
+            step._replace(
+                node=replace(
+                    step.node,
+                    after=() if number == 0 else (number - 1,),
+                    freed_bytes=step.node.held_bytes,
+                )
+            )
+            for number, step in enumerate(chosen)
+        ]
+    return _without_weights(steps, weights)
 
 
-def _without_weights(nodes: tuple[Node, ...], weights: list[bool]) -> tuple[Node, ...]:
+def _without_weights(steps: list[Step], weights: list[bool]) -> list[Step]:
     """What the weight gradients need stays; what they would have freed beyond that goes all the same."""
-    kept: list[Node] = []
+    kept: list[Step] = []
     place: dict[int, tuple[int, ...]] = {}
-    for number, node in enumerate(nodes):
+    for number, step in enumerate(steps):
+        node = step.node
         after = tuple(sorted({p for a in node.after for p in place[a]}))
         if not weights[number]:
             place[number] = (len(kept),)
-            kept.append(replace(node, after=after))
-        else:
-            place[number] = after
-            if kept:
-                before = kept[-1]
-                kept[-1] = replace(
-                    before,
-                    kept_bytes=before.kept_bytes + node.held_bytes,
-                    freed_bytes=before.freed_bytes + node.freed_bytes,
-                )
-    return tuple(kept)
+            kept.append(step._replace(node=replace(node, after=after)))
+            continue
+        place[number] = after
+        if kept:
+            before = kept[-1].node
+            held = before.kept_bytes + node.held_bytes
+            freed = before.freed_bytes + node.freed_bytes
+            kept[-1] = kept[-1]._replace(node=replace(before, kept_bytes=held, freed_bytes=freed))
+    return kept
 
 
 def _numbered(blocks: Sequence[Block]) -> list[tuple[int, Block]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulator.cost import Demand, RankGroup, collective_demand, kernel_demand, tensor_rate
+from simulator.cost import Demand, RankGroup, collective_demand, in_step, kernel_demand, tensor_rate
 from simulator.engine import Label
 from simulator.program.plan import Plan
 from simulator.program.rows import Row, picoseconds, whole
@@ -36,17 +36,14 @@ class Pricer:
     calibration: Calibration
     core: int | None = None
 
-    def kernel(
-        self, kernel: Kernel, phase: str, *, counted: bool = True, take: int = 0, give: int = 0
-    ) -> Row:
+    def kernel(self, kernel: Kernel, phase: str, *, counted: bool = True) -> Row:
         """The row of a kernel; recomputation does not count towards the model's arithmetic."""
-        demand = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
+        alone = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
+        demand = in_step(kernel, alone, self.calibration)
         return Row(
             Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
             delay=picoseconds(demand.delay),
             demands=_slots(demand),
-            take=take,
-            give=give,
             flops=kernel.flops,
             model_flops=kernel.model_flops if counted else 0,
             traffic=kernel.read_bytes + kernel.write_bytes,

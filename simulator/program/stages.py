@@ -113,7 +113,7 @@ class _StageMaker:
 
     def make(self, kinds: frozenset[str], *, tied: bool) -> CompiledStage:
         plan, parts = self.plan, self.parts
-        compiler = StageCompiler(self.pricer, self.scenario.training.recompute, RowTable())
+        compiler = StageCompiler(self.pricer, self.scenario.training.recompute, RowTable(), parts.shard)
         result = CompiledStage(compiler.table)
         known: dict[object, int] = {}
         for chunk, blocks in enumerate(parts.blocks[self.stage]):
@@ -161,7 +161,8 @@ class _StageMaker:
     @property
     def _overlaps(self) -> bool:
         """Whether gradients are reduced beside the backward pass."""
-        return self.scenario.parallelism.overlap_gradient_reduction
+        said = self.scenario.parallelism.overlap_gradient_reduction
+        return self.scenario.software.overlap_gradient_reduction if said is None else said
 
     def _gather_received(self) -> tuple[Communication, ...]:
         """Slices of the residual stream are sent between nodes and joined inside the receiving one.

@@ -16,10 +16,20 @@ from simulator.scenario._findings import Findings, Origin
 from simulator.scenario._messages import shown
 from simulator.scenario._near_misses import suggestion
 from simulator.scenario._overrides import apply_overrides
-from simulator.scenario._parts import model
+from simulator.scenario._parts import model, part
 from simulator.scenario._scenario import Scenario
-from simulator.specs import CheckpointSpec, DataSpec, ParallelismSpec, SimulationSpec, TrainingSpec
+from simulator.specs import (
+    CheckpointSpec,
+    DataSpec,
+    ParallelismSpec,
+    SimulationSpec,
+    SoftwareSpec,
+    TrainingSpec,
+)
 from simulator.specs._base import Spec
+
+DEFAULT_SOFTWARE: Final = "megatron-core"
+"""Framework of a scenario that does not say."""
 
 _REQUIRED: Final = ("cluster", "model", "training")
 _PLAIN: Final[Mapping[str, type[Spec]]] = {
@@ -116,6 +126,12 @@ def _blocks(data: Mapping[str, Any], folder: Path, findings: Findings) -> dict[s
     if "model" in data:
         full = model(data["model"], folder, findings)
         blocks["model"] = None if full is None else model_block(full, findings, ("base", "config"))
+    framework = part("software", data.get("software"), ("software",), findings, DEFAULT_SOFTWARE)
+    blocks["software"] = (
+        None
+        if framework is None
+        else block(SoftwareSpec, framework, ("software",), findings, extra_keys=("base",))
+    )
     for key, spec in _PLAIN.items():
         value = data.get(key)
         if value is not None or (key in _REQUIRED and key in data):

@@ -22,6 +22,7 @@ _KINDS: Final = {
     "storage": "storage",
     "model": "models",
     "system": "systems",
+    "software": "software",
 }
 _ASSUMED: Final = {"basis": "assumed", "source": "scenario"}
 _NO_FIGURES: Final = frozenset({"name", "vendor", "figures", "kind", "topology"})
@@ -44,10 +45,10 @@ def entry(key: str, name: str, path: KeyPath, findings: Findings) -> dict[str, A
 
 
 def part(key: str, data: object, path: KeyPath, findings: Findings, default: object = None) -> Any:
-    """One part of the cluster in full; None if it is not given or cannot be made out.
+    """One part of the cluster, or the software, in full; None if it is not given or cannot be made out.
 
     Args:
-        key: `accelerator`, `scale_up`, `scale_out`, `host` or `storage`.
+        key: `accelerator`, `scale_up`, `scale_out`, `host`, `storage` or `software`.
         data: What the scenario says: nothing, a name, or a mapping.
         path: Where it stands.
         findings: Takes mistakes and warnings.

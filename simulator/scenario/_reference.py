@@ -35,6 +35,7 @@ from simulator.specs import (
     ParallelismSpec,
     SimulationSpec,
     SlowGpusSpec,
+    SoftwareSpec,
     StorageSpec,
     TrainingSpec,
     TransformerSpec,
@@ -55,8 +56,9 @@ Of `accelerator`, `scale_up`, `scale_out`, `host`, `storage` each is one of
 `cluster.system` names a system of the catalogue that gives what the cluster leaves out. Several kinds of node
 stand in `cluster.node_groups`, a list of mappings with the node keys. `model` is a name of the catalogue,
 `{base: NAME, ...}` with changes, `{config: PATH}` of a Hugging Face config.json (with changes, too), a
-transformer in full, or `{name: ..., layers: [...]}`. `include: PATH` (or a list) at the top puts files of the
-same folder beneath this one.
+transformer in full, or `{name: ..., layers: [...]}`. `software` is a
+name of the catalogue or `{base: NAME, ...}` with changed mechanisms. `include: PATH` (or a list) at the top
+puts files of the same folder beneath this one.
 
 Precedence: catalogue < included files < file < override (`--set key=value`).
 """
@@ -85,6 +87,7 @@ _SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ),
     ("training", TrainingSpec),
     ("parallelism", ParallelismSpec),
+    ("software (megatron-core if not given)", SoftwareSpec),
     ("data", DataSpec),
     ("checkpoint", CheckpointSpec),
     ("simulation", SimulationSpec),

@@ -15,6 +15,7 @@ from simulator.specs import (
     ModelSpec,
     ParallelismSpec,
     SimulationSpec,
+    SoftwareSpec,
     TrainingSpec,
 )
 from simulator.specs._base import Spec
@@ -33,6 +34,8 @@ class Scenario(Spec):
     """Batches, precision, optimizer."""
     parallelism: ParallelismSpec = ParallelismSpec()
     """How model and batch are split over the GPUs."""
+    software: SoftwareSpec
+    """The training framework: a name of the catalogue, `base:` plus changes, or all mechanisms."""
     data: DataSpec | None = None
     """Where samples come from; without it, samples are always there."""
     checkpoint: CheckpointSpec | None = None

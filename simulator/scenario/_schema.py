@@ -37,8 +37,9 @@ def json_schema() -> dict[str, Any]:
     group["required"] = ["nodes"]
     definitions["ClusterSpec"] = _cluster(definitions["ClusterSpec"], group)
     schema["properties"]["model"] = _model(definitions)
+    schema["properties"]["software"] = _software(definitions)
     schema["properties"]["include"] = _include()
-    required = [key for key in schema.pop("required") if key != "name"]
+    required = [key for key in schema.pop("required") if key not in ("name", "software")]
     schema["title"] = "clustersim scenario"
     # A file that includes others may leave every block to them.
     schema |= {"if": {"required": ["include"]}, "then": {}, "else": {"required": required}}
@@ -89,6 +90,15 @@ def _model(definitions: dict[str, Any]) -> dict[str, Any]:
         changed["title"] = f"Model by {key}"
         forms.append(changed)
     return {"anyOf": forms, "description": "What is trained: by name, by Hugging Face config, or in full."}
+
+
+def _software(definitions: dict[str, Any]) -> dict[str, Any]:
+    changed = copy.deepcopy(definitions["SoftwareSpec"])
+    changed["properties"]["base"] = _named("software", "Framework that gives what is not set here.")
+    changed["required"] = ["base"]
+    changed["title"] = "Framework with changed mechanisms"
+    forms = [_names("software"), {"type": "string"}, {"$ref": "#/$defs/SoftwareSpec"}, changed]
+    return {"anyOf": forms, "description": "The training framework; megatron-core if not given."}
 
 
 def _described(owner: dict[str, Any], key: str, definition: str) -> dict[str, Any]:

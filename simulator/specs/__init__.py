@@ -28,6 +28,7 @@ from simulator.specs.model import (
     NormLayer,
     TransformerSpec,
 )
+from simulator.specs.software import SoftwareSpec
 from simulator.specs.training import (
     CheckpointSpec,
     DataSpec,
@@ -70,6 +71,7 @@ __all__ = [
     "Precision",
     "SimulationSpec",
     "SlowGpusSpec",
+    "SoftwareSpec",
     "StorageSpec",
     "TrainingSpec",
     "TransformerSpec",

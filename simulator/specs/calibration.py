@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
-from importlib.resources import files
-from typing import Any, Literal, Self
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from simulator.errors import Problem, ScenarioError
 from simulator.specs._base import Spec
+from simulator.specs.evidence import CalibratedRange, CalibrationEvidence, Refit
+
+SHARED: Final = "shared"
+"""The calibration that holds where a scenario names no other."""
+
+EVIDENCE: Final = ".evidence"
+"""Stands before the suffix in the name of the file with the evidence of a calibration."""
+
+_SUFFIX: Final = ".yaml"
 
 ConstantBasis = Literal["fitted", "published", "assumed"]
 
@@ -36,6 +47,7 @@ class KernelConstants:
     attention_block_latency: float
     attention_backward_fraction: float
     vector_peak_fraction: float
+    step_matrix_fraction: float
     matrix_energy: float
     vector_energy: float
 
@@ -79,6 +91,8 @@ class Constant(Spec):
     """The public measurements that the value was fitted to, or the source that it was read in."""
     basis: ConstantBasis
     """`fitted`, `published` (read in a source) or `assumed`."""
+    command: str = ""
+    """The command that fits it again; empty for what is not fitted."""
 
 
 def _names() -> tuple[str, ...]:
@@ -94,6 +108,14 @@ class Calibration(Spec):
     """What the calibration holds for, and what it does not claim."""
     constants: dict[str, Constant]
     """Every constant by name."""
+    machine: str | None = None
+    """Accelerator of the one machine that it was fitted on; none for what all hardware shares."""
+    range: CalibratedRange | None = None
+    """What the measurements covered; none where nothing is said."""
+    refits: list[Refit] = Field(default_factory=list)
+    """The constants with some measurements left out, for cross-validation."""
+    evidence: CalibrationEvidence | None = None
+    """Errors against measurements, from the file beside the calibration."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -139,32 +161,84 @@ class Calibration(Spec):
             constants={**self.constants, **changed},
         )
 
+    def without(self, left_out: str) -> Calibration:
+        """The constants as fitted without some measurements; the same object each time.
+
+        Raises:
+            KeyError: Nothing of that name was left out of a fit.
+        """
+        return self._refitted[left_out]
+
+    @cached_property
+    def _refitted(self) -> dict[str, Calibration]:
+        return {refit.left_out: self.with_values(**refit.values) for refit in self.refits}
+
     @staticmethod
-    def load(name: str = "shared") -> Calibration:
-        """The calibration of that name from the catalogue; read once and kept.
+    def load(name: str | Path = SHARED) -> Calibration:
+        """The calibration of that name from the catalogue, or of that path; read once and kept.
+
+        Args:
+            name: A name without a slash and suffix, or the path of a YAML file.
 
         Raises:
             ScenarioError: There is none of that name, or its file is malformed.
+            EnvironmentFailure: The system would not let the file be read.
         """
-        return _load(name)
+        return _load(str(name))
+
+
+def is_path(name: str) -> bool:
+    """Whether a calibration is named by its path: with a slash or a suffix."""
+    return "/" in name or "\\" in name or name.endswith((_SUFFIX, ".yml"))
+
+
+def evidence_path(calibration: Path) -> Path:
+    """The file with the evidence of a calibration file: ``a.evidence.yaml`` beside ``a.yaml``."""
+    return calibration.with_name(f"{calibration.stem}{EVIDENCE}{calibration.suffix}")
 
 
 @cache
 def _load(name: str) -> Calibration:
-    from ruamel.yaml import YAML
-
-    folder = files("simulator").joinpath("catalog", "data", "calibrations")
-    known = sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
-    if name not in known:
-        raise ScenarioError(Problem(name, 0, 0, f"no such calibration; there are: {', '.join(known)}"))
-    file = folder.joinpath(f"{name}.yaml")
-    document: Any = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    if is_path(name):
+        path = Path(name)
+        document = _document(path.read_bytes(), name) if path.is_file() else None
+        if document is None:
+            raise ScenarioError(Problem(name, 0, 0, "no such calibration file"))
+        beside: Path | Traversable = evidence_path(path)
+        label = name
+    else:
+        folder = _folder()
+        known = calibration_names()
+        if name not in known:
+            raise ScenarioError(Problem(name, 0, 0, f"no such calibration; there are: {', '.join(known)}"))
+        label = f"{name}{_SUFFIX}"
+        document = _document(folder.joinpath(label).read_bytes(), label)
+        beside = folder.joinpath(f"{name}{EVIDENCE}{_SUFFIX}")
+    if beside.is_file():
+        document["evidence"] = _document(beside.read_bytes(), beside.name)
     try:
         return Calibration.model_validate(document)
     except ValidationError as error:
         raise ScenarioError(
-            Problem(f"{name}.yaml", 0, 0, f"{'.'.join(map(str, e['loc']))}: {e['msg']}")
-            for e in error.errors()
+            Problem(label, 0, 0, f"{'.'.join(map(str, e['loc']))}: {e['msg']}") for e in error.errors()
         ) from None
+
+
+def calibration_names() -> list[str]:
+    """Names of the calibrations in the catalogue."""
+    stems = [
+        entry.name.removesuffix(_SUFFIX) for entry in _folder().iterdir() if entry.name.endswith(_SUFFIX)
+    ]
+    return sorted(stem for stem in stems if not stem.endswith(EVIDENCE))
+
+
+def _folder() -> Traversable:
+    return resources.files("simulator").joinpath("catalog", "data", "calibrations")
+
+
+def _document(content: bytes, label: str) -> dict[str, Any]:
+    from simulator.documents import parse_document
+
+    text = content.decode("utf-8", errors="replace")
+    document: dict[str, Any] = parse_document(text, label, what="calibration").data
+    return document

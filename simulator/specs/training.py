@@ -36,10 +36,12 @@ class TrainingSpec(Spec):
     """Precision in which gradients are accumulated and reduced."""
     recompute: Recompute = "none"
     """Activations computed again in the backward pass: none, the attention core, or whole layers."""
-    attention: Literal["fused", "unfused"] = "fused"
-    """`fused` (FlashAttention: scores never reach memory) or `unfused` (scores are written and kept)."""
-    dropout: bool = False
-    """Whether residuals and attention weights are dropped out (GPT-2, BERT); costs traffic and masks."""
+    attention: Literal["fused", "unfused"] | None = None
+    """`fused` (FlashAttention: scores never reach memory) or `unfused` (scores are written and kept); the
+    software's if not given."""
+    dropout: bool | None = None
+    """Whether residuals and attention weights are dropped out, which costs traffic and masks; if not given,
+    the software's default for models without a gated MLP (GPT, BERT), no for others (Llama)."""
     gradient_clipping: bool = True
     """Whether the norm of all gradients is taken before the update."""
     steps: Count = 1
@@ -83,8 +85,8 @@ class ParallelismSpec(Spec):
     """Whether gradients are reduced after each micro-batch, not only the last; so if they are sharded."""
     gradient_bucket: Bytes | None = None
     """Gradients reduced together; if not given, 40 million, or a million a replica where that is more."""
-    overlap_gradient_reduction: bool = True
-    """Whether gradients are reduced while the backward pass goes on."""
+    overlap_gradient_reduction: bool | None = None
+    """Whether gradients are reduced while the backward pass goes on; as the software does if not given."""
     order: tuple[Axis, ...] = ("tensor", "context", "data", "pipeline")
     """How ranks are numbered: the first axis has its members next to one another, in one node if they fit."""
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from simulator.errors import Problem, ScenarioError
-from simulator.validation._table import Row, Table
-
-_NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
+from simulator.measurements import Row, Table, number
+from simulator.specs import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +20,7 @@ class Metric:
         name: Such as ``step time``.
         unit: Unit of both columns.
         predicted: Column of the predictions.
-        group_column: Column of the measurements whose values are the groups of the table.
+        group_column: Column of the measurements whose values are the groups of the table, or what they are.
     """
 
     name: str
@@ -61,7 +58,7 @@ class MeasurementKind(ABC):
         """What the row measured of one metric, in the metric's unit; None where it did not."""
 
     @abstractmethod
-    def predict(self, cells: Mapping[str, str]) -> dict[str, float]:
+    def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
         """Predicted column -> value.
 
         Raises:
@@ -71,6 +68,10 @@ class MeasurementKind(ABC):
     def group(self, cells: Mapping[str, str]) -> str:
         """The stratum of the row when a sample is drawn."""
         return cells.get(self.metrics[0].group_column, "")
+
+    def metric_group(self, cells: Mapping[str, str], metric: Metric) -> str:
+        """The group of the row in the table of one metric."""
+        return cells.get(metric.group_column, "(not given)")
 
 
 _KINDS: Final[dict[str, MeasurementKind]] = {}
@@ -110,20 +111,6 @@ def recognise(table: Table) -> MeasurementKind:
         else f"none of the columns {', '.join(nearest.measured)}"
     )
     raise ScenarioError(Problem(table.file, 1, 1, f"{lacks} (a file of {nearest.name})"))
-
-
-def number(text: str) -> float:
-    """A finite decimal number.
-
-    Raises:
-        ValueError: Anything else; the message says what.
-    """
-    if _NUMBER.fullmatch(text) is None:
-        raise ValueError(f'"{text[:40]}" is not a number')
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f'"{text[:40]}" must be finite')
-    return value
 
 
 def check_measured(kind: MeasurementKind, row: Row) -> list[Problem]:

@@ -36,7 +36,7 @@ from functools import cache
 from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
-from simulator.validation._names import accelerator, interconnect, words
+from simulator.measurements import accelerator, interconnect, words
 
 Mapped = dict[str, Any]
 

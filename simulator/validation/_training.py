@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final
 
 from simulator.errors import Problem
-from simulator.validation._kind import MeasurementKind, Metric, measurement_kind, number
+from simulator.measurements import Row, fault_of_count, fault_of_flag, fault_of_rate
+from simulator.specs import Calibration
+from simulator.validation._kind import MeasurementKind, Metric, measurement_kind
 from simulator.validation._scenario import scenario_mapping, tokens_per_gpu_and_step
-from simulator.validation._table import Row
 
 GIB: Final = 2**30
 
@@ -43,7 +44,6 @@ _COUNTS: Final = (
 _COUNTS_OR_ZERO: Final = ("num_shared_experts",)
 _RATES: Final = ("scale_out_gbps_per_gpu",)
 _FLAGS: Final = ("gated_mlp", "tie_word_embeddings", "sequence_parallel", "flash_attention")
-_LARGEST_COUNT: Final = 10**9
 
 
 @measurement_kind
@@ -91,12 +91,12 @@ class TrainingRuns(MeasurementKind):
             return tokens_per_gpu_and_step(cells) / float(cells["measured_tokens_per_s_per_gpu"])
         return None
 
-    def predict(self, cells: Mapping[str, str]) -> dict[str, float]:
+    def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
         """Simulate the run; one that does not fit in memory still gets its time."""
         from simulator.run import simulate
         from simulator.scenario import scenario_from_mapping
 
-        result = simulate(scenario_from_mapping(scenario_mapping(cells)))
+        result = simulate(scenario_from_mapping(scenario_mapping(cells)), calibration=calibration)
         return {
             "predicted_step_time_s": result.step_time_s,
             "predicted_tokens_per_s_per_gpu": tokens_per_gpu_and_step(cells) / result.step_time_s,
@@ -104,33 +104,9 @@ class TrainingRuns(MeasurementKind):
         }
 
 
-@lru_cache(maxsize=1 << 16)
-def _fault_of_count(text: str, least: int) -> str | None:
-    """What keeps a text from being a whole number; the same few texts come back in every row."""
-    try:
-        value = number(text)
-    except ValueError as error:
-        return str(error)
-    if not value.is_integer() or not least <= value <= _LARGEST_COUNT:
-        return f"{text[:40]} is not a whole number from {least} to {_LARGEST_COUNT:,}"
-    return None
-
-
-def _fault_of_rate(text: str) -> str | None:
-    try:
-        value = number(text)
-    except ValueError as error:
-        return str(error)
-    return None if value > 0 else f"{text[:40]} must be more than 0"
-
-
-def _fault_of_flag(text: str) -> str | None:
-    return None if text.lower() in ("true", "false") else f'"{text[:40]}" is neither true nor false'
-
-
 _FAULTS: Final[tuple[tuple[str, Callable[[str], str | None]], ...]] = (
-    *((column, partial(_fault_of_count, least=1)) for column in _COUNTS),
-    *((column, partial(_fault_of_count, least=0)) for column in _COUNTS_OR_ZERO),
-    *((column, _fault_of_rate) for column in _RATES),
-    *((column, _fault_of_flag) for column in _FLAGS),
+    *((column, partial(fault_of_count, least=1)) for column in _COUNTS),
+    *((column, partial(fault_of_count, least=0)) for column in _COUNTS_OR_ZERO),
+    *((column, fault_of_rate) for column in _RATES),
+    *((column, fault_of_flag) for column in _FLAGS),
 )

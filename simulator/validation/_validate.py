@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator.errors import ClustersimError, Problem, ScenarioError
+from simulator.measurements import Row, Table
 from simulator.validation._choose import pattern, sample
 from simulator.validation._kind import MeasurementKind, check_measured, recognise
 from simulator.validation._predictions import check_predictions_path, predictions_file
 from simulator.validation._score import MetricScore, Score, Scorer
-from simulator.validation._table import Row, Table
-from simulator.validation._workers import OK, Cells, predict_rows
+from simulator.validation._workers import OK, Cells, Constants, predict_rows
 
 _MOST_PROBLEMS: Final = 20
 """Mistakes that are listed; a foreign file would have one in each of a million rows."""
@@ -68,6 +68,7 @@ def validate(
     workers: int = 1,
     force: bool = False,
     progress: Progress | None = None,
+    constants: Constants | None = None,
 ) -> Validation:
     """Check a whole file, predict the chosen rows, write the predictions, and score them.
 
@@ -79,6 +80,7 @@ def validate(
         workers: Processes; the outcome does not depend on their number.
         force: Replace a file at `out` that holds something else.
         progress: Called with the part done and what is being done.
+        constants: Which constants predict; the shared ones if not given.
 
     Raises:
         ScenarioError: Mistakes in the file, with line and column; nothing is predicted or written then.
@@ -95,7 +97,7 @@ def validate(
     reasons: Counter[str] = Counter()
     rows = (row.cells for place, row in enumerate(table.rows()) if place in chosen)
     done = 0
-    outcomes = predict_rows(kind, rows, min(workers, count))
+    outcomes = predict_rows(kind, rows, min(workers, count), constants or Constants())
     with predictions_file(out, kind.predicted_columns) as write, closing(outcomes):
         for cells, outcome in outcomes:
             write(cells["id"], outcome)
@@ -186,7 +188,7 @@ def _score_row(kind: MeasurementKind, scorers: dict[str, Scorer], cells: Cells, 
     for metric in kind.metrics:
         measured = kind.measurement(cells, metric)
         if measured is not None:
-            group = cells.get(metric.group_column, "(not given)")
+            group = kind.metric_group(cells, metric)
             scorers[metric.name].add(cells["id"], group, measured, values.get(metric.predicted))
 
 

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from simulator.errors import ClustersimError, EnvironmentFailure, ScenarioError
+from simulator.errors import ClustersimError, EnvironmentFailure, Problem, ScenarioError
+from simulator.specs import Calibration
+from simulator.specs.calibration import SHARED
 from simulator.validation._kind import MeasurementKind
 
 OK: Final = "ok"
@@ -41,10 +43,39 @@ class Outcome:
     values: Mapping[str, float]
 
 
-def predict_row(kind: MeasurementKind, cells: Cells) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """Which constants predict: named, so that each process loads and keeps its own.
+
+    Attributes:
+        calibration: Name or path.
+        without: What was left out of the fit; None for the calibration as it is.
+    """
+
+    calibration: str = SHARED
+    without: str | None = None
+
+    def load(self) -> Calibration:
+        """The same object each time.
+
+        Raises:
+            ScenarioError: No such calibration, or it holds no such refit.
+        """
+        whole = Calibration.load(self.calibration)
+        if self.without is None:
+            return whole
+        try:
+            return whole.without(self.without)
+        except KeyError:
+            message = f"holds no fit without {self.without}"
+            raise ScenarioError(Problem(self.calibration, 0, 0, message)) from None
+
+
+def predict_row(kind: MeasurementKind, cells: Cells, constants: Constants) -> Outcome:
     """Predict one row; what clustersim refuses in words becomes the reason, a bug stays an exception."""
+    calibration = constants.load()
     try:
-        values = kind.predict(cells)
+        values = kind.predict(cells, calibration)
     except ClustersimError as error:
         return Outcome(UNSUPPORTED, _reason(error), {})
     except Exception as error:
@@ -66,7 +97,7 @@ def _reason(error: ClustersimError) -> str:
 
 
 def predict_rows(
-    kind: MeasurementKind, rows: Iterable[Cells], workers: int
+    kind: MeasurementKind, rows: Iterable[Cells], workers: int, constants: Constants
 ) -> Generator[tuple[Cells, Outcome], None, None]:
     """Predict rows one after another, or by several processes.
 
@@ -74,18 +105,19 @@ def predict_rows(
         kind: Kind of the file; with several workers its class must be importable.
         rows: Cells of each row, taken as they are needed.
         workers: Processes; 1 means this one.
+        constants: Which constants predict.
 
     Raises:
         EnvironmentFailure: A worker process died.
     """
     if workers == 1:
         for cells in rows:
-            yield cells, predict_row(kind, cells)
+            yield cells, predict_row(kind, cells, constants)
         return
     pending: deque[tuple[Cells, Future[Outcome]]] = deque()
     with _pool(workers) as pool:
         for cells in rows:
-            pending.append((cells, pool.submit(predict_row, kind, cells)))
+            pending.append((cells, pool.submit(predict_row, kind, cells, constants)))
             if len(pending) >= workers * _AHEAD:
                 yield _awaited(*pending.popleft())
         while pending:

@@ -11,6 +11,7 @@ from simulator.workload.kernels import (
     MatmulShape,
 )
 from simulator.workload.layers import layer_list_blocks
+from simulator.workload.memory import Transients, placeholder_bytes, transients
 from simulator.workload.transformer import embedding_block, head_block, layer_block
 from simulator.workload.update import StateBytes, state_bytes, update_kernels
 
@@ -27,10 +28,13 @@ __all__ = [
     "Node",
     "Shard",
     "StateBytes",
+    "Transients",
     "embedding_block",
     "head_block",
     "layer_block",
     "layer_list_blocks",
+    "placeholder_bytes",
     "state_bytes",
+    "transients",
     "update_kernels",
 ]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from simulator.specs.software import SoftwareSpec
 from simulator.workload.kernels import Communication, Kernel
 
 BYTES_PER_ELEMENT = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1, "fp4": 1}
 """Bytes that one stored element takes, by precision of the arithmetic (tf32 is stored as fp32)."""
+
+
+STANDARD = SoftwareSpec(name="standard")
+"""Every mechanism at its default: fused kernels, communication beside compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class Shard:
         attention: ``fused`` or ``unfused``.
         gradient_bytes: Bytes of one accumulated gradient.
         dropout: Whether residuals and attention weights are dropped out, with a byte of mask an element.
+        software: Which kernels are fused, and what runs beside what.
     """
 
     micro_batch_size: int
@@ -33,6 +39,7 @@ class Shard:
     attention: str
     gradient_bytes: int
     dropout: bool = False
+    software: SoftwareSpec = STANDARD
 
     @property
     def tokens(self) -> int:

@@ -6,8 +6,6 @@ written once, unless a docstring says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from simulator.workload.blocks import BYTES_PER_ELEMENT
 from simulator.workload.kernels import AttentionShape, Kernel, KernelKind, MatmulShape
 
@@ -46,15 +44,17 @@ def matmul(
     )
 
 
-def weight_gradient(name: str, m: int, n: int, k: int, precision: str, gradient_bytes: int) -> Kernel:
-    """Gradient [k, n] of a weight: [k, m] x [m, n], added to the accumulated gradient in place."""
+def weight_gradient(
+    name: str, m: int, n: int, k: int, precision: str, gradient_bytes: int, *, accumulates: bool = True
+) -> Kernel:
+    """Gradient [k, n] of a weight: [k, m] x [m, n], added to the accumulated gradient in place or written."""
     element = BYTES_PER_ELEMENT[precision]
     flops = 2 * m * n * k
     return Kernel(
         name=name,
         kind="matmul",
         flops=flops,
-        read_bytes=m * (n + k) * element + k * n * gradient_bytes,
+        read_bytes=m * (n + k) * element + k * n * gradient_bytes * accumulates,
         write_bytes=k * n * gradient_bytes,
         precision=precision,
         shape=MatmulShape(k, n, m),
@@ -134,46 +134,3 @@ def fused_attention(
         ),
         model_flops=8 * batch * heads * pairs * head_dim if backward else flops,
     )
-
-
-def unfused_attention(
-    *, batch: int, heads: int, length: int, head_dim: int, causal: bool, precision: str, dropout: bool
-) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
-    """Attention with the scores in memory: forward and backward kernels in order.
-
-    Scores are computed in full even when causal; only the lower triangle counts towards the model. Mask,
-    scale and softmax are one kernel; dropout is another, and keeps a mask of one byte a score.
-    """
-    element = BYTES_PER_ELEMENT[precision]
-    groups = batch * heads
-    scores = groups * length * length
-
-    def product(name: str, n: int, k: int) -> Kernel:
-        whole = matmul(name, length, n, k, precision, batch=groups)
-        useful = whole.flops * (length + 1) // (2 * length) if causal else whole.flops
-        return replace(whole, model_flops=useful)
-
-    forward = [
-        product("attention.scores", length, head_dim),
-        pointwise("attention.softmax", "softmax", scores, reads=element, writes=element, flops=SOFTMAX_FLOPS),
-        product("attention.values", head_dim, length),
-    ]
-    backward = [
-        product("attention.values.weights_gradient", length, head_dim),
-        product("attention.values.gradient", head_dim, length),
-        pointwise(
-            "attention.softmax.gradient", "softmax", scores, reads=2 * element, writes=element, flops=4
-        ),
-        product("attention.scores.query_gradient", head_dim, length),
-        product("attention.scores.key_gradient", head_dim, length),
-    ]
-    if dropout:
-        drop = pointwise(
-            "attention.dropout", "elementwise", scores, reads=element, writes=element + 1, flops=2
-        )
-        undo = pointwise(
-            "attention.dropout.gradient", "elementwise", scores, reads=element + 1, writes=element, flops=2
-        )
-        forward.insert(2, drop)
-        backward.insert(2, undo)
-    return tuple(forward), tuple(backward)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from simulator.errors import UnsupportedError
 from simulator.specs.model import TransformerSpec
-from simulator.workload import operators
+from simulator.workload import chains, operators
 from simulator.workload.blocks import Block, PassBuilder, Shard
 from simulator.workload.kernels import Collective, Communication, Kernel
+from simulator.workload.unfused import unfused_attention
 
 
 def refuse_unsupported(model: TransformerSpec) -> None:
@@ -64,6 +65,16 @@ def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
         )
     )
     forward.add(_reduce(shard, "embedding", tokens * width * element))
+    if shard.dropout:
+        size = shard.residual_tokens * width
+        drop = operators.pointwise(
+            "embedding.dropout", "elementwise", size, reads=element, writes=element + 1, flops=2
+        )
+        forward.add(drop, kept=size)
+        undo = operators.pointwise(
+            "embedding.dropout.gradient", "elementwise", size, reads=element + 1, writes=element, flops=2
+        )
+        backward.add(undo, freed=size)
     if shard.sequence_parallel:
         backward.add(_tensor(shard, "embedding.gradient", "all_gather", tokens * width * element))
     backward.add(
@@ -77,6 +88,13 @@ def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
         )
     )
     positions = model.max_position_embeddings * width if learned else 0
+    if not shard.software.fused_gradient_accumulation:
+        table = rows * width + positions
+        zeroed = operators.pointwise(
+            "embedding.gradient.zero", "embedding", table, reads=0, writes=element, flops=0
+        )
+        backward.add(zeroed)
+        backward.add(chains.accumulation("embedding.gradient.accumulate", table, shard))
     return Block(
         name="embedding",
         forward=forward.done(),
@@ -104,25 +122,25 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         forward.add(
             operators.matmul("head.transform", residual, width, width, shard.precision), kept=normed * element
         )
-    forward.add(_norm("head.norm", normed, element), kept=2 * normed * element)
+    forward.add(chains.norm("head.norm", normed, model, shard), kept=2 * normed * element)
     forward.add(_gather(shard, "head", tokens * width * element))
     forward.add(operators.matmul("head", tokens, rows, width, shard.precision), kept=logits * element)
-    # An fp32 copy, the maximum, the shifted exponential with its sum, then the probabilities that are kept.
-    forward.add(
-        operators.pointwise("loss", "loss", logits, reads=element + 12, writes=12, flops=8, launches=4),
-        kept=4 * logits,
-    )
+    probabilities = chains.kept_per_logit(shard) * logits
+    forward.add(chains.cross_entropy(logits, shard), kept=probabilities)
     forward.add(_tensor(shard, "loss", "all_reduce", 3 * 4 * tokens))
-    backward.add(
-        operators.pointwise("loss.gradient", "loss", logits, reads=4, writes=element, flops=2, launches=2),
-        freed=4 * logits,
-    )
+    backward.add(chains.cross_entropy_gradient(logits, shard), freed=probabilities)
     data = backward.add(operators.matmul("head.input_gradient", tokens, width, rows, shard.precision))
-    reduced = backward.add(_scatter(shard, "head.gradient", tokens * width * element), after=(data,))
-    _weight_gradient(
-        backward, shard, "head", rows, width, after=(data,), freed=logits * element, kept_tokens=residual
+    reduction = _scatter(shard, "head.gradient", tokens * width * element)
+    reduced = _beside_weight_gradient(
+        backward,
+        shard,
+        reduction,
+        ("head.weight_gradient", tokens, rows, width),
+        data,
+        residual,
+        freed=logits * element,
     )
-    norm_gradient = _norm("head.norm.gradient", normed, element, backward=True)
+    norm_gradient = chains.norm_gradient("head.norm.gradient", normed, model, shard)
     backward.add(norm_gradient, after=(reduced,), freed=2 * normed * element)
     if encoder:
         _dense_backward(backward, "head.transform", residual, width, shard, freed=normed * element)
@@ -139,46 +157,11 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
     )
 
 
-def _weight_gradient(
-    into: PassBuilder,
-    shard: Shard,
-    name: str,
-    columns: int,
-    rows: int,
-    *,
-    after: tuple[int, ...] | None = None,
-    freed: int = 0,
-    kept_tokens: int | None = None,
-) -> None:
-    """Gradient of a weight [rows, columns]; put off, it keeps its input and the gradient of its output.
-
-    Args:
-        into: Takes the node.
-        shard: One GPU's part of the micro-batch.
-        name: Name of the product.
-        columns: Columns of the weight.
-        rows: Rows of the weight.
-        after: What it waits for; the node before it if not given.
-        freed: Kept activations that it is the last to need [B].
-        kept_tokens: Tokens of its input that this GPU keeps; all of them if not given.
-    """
-    kernel = operators.weight_gradient(
-        f"{name}.weight_gradient", shard.tokens, columns, rows, shard.precision, shard.gradient_bytes
-    )
-    inputs = (shard.tokens if kept_tokens is None else kept_tokens) * rows
-    held = (inputs + shard.tokens * columns) * shard.element_bytes
-    into.add(kernel, after=after, freed=freed, role="weight_gradient", held=held)
-
-
 def _dense_backward(
     into: PassBuilder, name: str, tokens: int, width: int, shard: Shard, *, freed: int
 ) -> None:
     into.add(operators.matmul(f"{name}.input_gradient", tokens, width, width, shard.precision))
-    kernel = operators.weight_gradient(
-        f"{name}.weight_gradient", tokens, width, width, shard.precision, shard.gradient_bytes
-    )
-    held = 2 * tokens * width * shard.element_bytes
-    into.add(kernel, freed=freed, role="weight_gradient", held=held)
+    chains.add_weight_gradient(into, f"{name}.weight_gradient", tokens, width, width, shard, freed=freed)
 
 
 def _vocab_shard(model: TransformerSpec, shard: Shard) -> int:
@@ -190,13 +173,16 @@ def _attention_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) 
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual = shard.tokens, shard.residual_tokens
     query, key_value = _head_widths(model, tp)
-    into.add(_norm("attention.norm", residual * width, element), kept=2 * residual * width * element)
+    into.add(
+        chains.norm("attention.norm", residual * width, model, shard), kept=2 * residual * width * element
+    )
     into.add(_gather(shard, "attention", tokens * width * element))
     into.add(
         operators.matmul("attention.qkv", tokens, query + key_value, width, shard.precision),
         kept=tokens * (query + key_value) * element,
     )
-    into.add(_rotary(model, shard, "attention.rotary", query + key_value // 2))
+    into.add(chains.linear_bias("attention.qkv", tokens * (query + key_value), model.attention_bias, shard))
+    into.add(chains.rotary(model, shard, "attention.rotary", query + key_value // 2))
     scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
     if shard.attention == "fused":
         statistics = 4 * tokens * model.num_attention_heads // tp
@@ -204,35 +190,31 @@ def _attention_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) 
     else:
         forward, _ = _unfused(model, shard)
         dropped = ((element + 1) * scores,) if shard.dropout else ()
-        kept = (0, scores * element, *dropped, tokens * query * element)
+        kept = (0, scores * element, *dropped, 0, tokens * query * element)
         for kernel, bytes_kept in zip(forward, kept, strict=True):
             into.add(kernel, kept=bytes_kept, role="core" if kernel is not forward[-1] else "core_output")
     into.add(operators.matmul("attention.output", tokens, width, query, shard.precision))
     into.add(_reduce(shard, "attention", tokens * width * element))
-    into.add(_residual("attention.residual", residual * width, shard), kept=residual * width * shard.dropout)
+    into.add(
+        chains.residual("attention.residual", residual * width, model.attention_output_bias, shard),
+        kept=residual * width * shard.dropout,
+    )
 
 
 def _mlp_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
-    into.add(_norm("mlp.norm", residual * width, element), kept=2 * residual * width * element)
+    into.add(chains.norm("mlp.norm", residual * width, model, shard), kept=2 * residual * width * element)
     into.add(_gather(shard, "mlp", tokens * width * element))
     into.add(operators.matmul("mlp.up", tokens, up, width, shard.precision), kept=tokens * up * element)
-    into.add(
-        operators.pointwise(
-            "mlp.activation",
-            "activation",
-            tokens * inner,
-            reads=element * (2 if model.gated_mlp else 1),
-            writes=element,
-            flops=operators.POINTWISE_FLOPS[model.hidden_act],
-        ),
-        kept=tokens * inner * element,
-    )
+    into.add(chains.activation(model, tokens * inner, shard), kept=tokens * inner * element)
     into.add(operators.matmul("mlp.down", tokens, width, inner, shard.precision))
     into.add(_reduce(shard, "mlp", tokens * width * element))
-    into.add(_residual("mlp.residual", residual * width, shard), kept=residual * width * shard.dropout)
+    into.add(
+        chains.residual("mlp.residual", residual * width, model.mlp_bias, shard),
+        kept=residual * width * shard.dropout,
+    )
 
 
 def _mlp_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
@@ -242,19 +224,11 @@ def _mlp_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> No
     if shard.sequence_parallel:
         into.add(_tensor(shard, "mlp.gradient", "all_gather", tokens * width * element))
     into.add(operators.matmul("mlp.down.input_gradient", tokens, inner, width, shard.precision))
-    _weight_gradient(into, shard, "mlp.down", width, inner, freed=tokens * inner * element)
-    into.add(
-        operators.pointwise(
-            "mlp.activation.gradient",
-            "activation",
-            tokens * inner,
-            reads=element * (3 if model.gated_mlp else 2),
-            writes=element * (2 if model.gated_mlp else 1),
-            flops=2 * operators.POINTWISE_FLOPS[model.hidden_act],
-        ),
-        freed=tokens * up * element,
+    chains.add_weight_gradient(
+        into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=tokens * inner * element
     )
-    _column_backward(shard, into, "mlp.up", up, width, residual)
+    into.add(chains.activation_gradient(model, tokens * inner, shard), freed=tokens * up * element)
+    _column_backward(model, shard, into, "mlp.up", up, residual)
 
 
 def _attention_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> None:
@@ -264,7 +238,7 @@ def _attention_backward(model: TransformerSpec, shard: Shard, into: PassBuilder)
     if shard.sequence_parallel:
         into.add(_tensor(shard, "attention.gradient", "all_gather", tokens * width * element))
     into.add(operators.matmul("attention.output.input_gradient", tokens, query, width, shard.precision))
-    _weight_gradient(into, shard, "attention.output", width, query)
+    chains.add_weight_gradient(into, "attention.output.weight_gradient", tokens, width, query, shard)
     qkv = tokens * (query + key_value) * element
     scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
     if shard.attention == "fused":
@@ -273,38 +247,77 @@ def _attention_backward(model: TransformerSpec, shard: Shard, into: PassBuilder)
     else:
         _, backward = _unfused(model, shard)
         dropped = ((element + 1) * scores,) if shard.dropout else ()
-        freed = (0, tokens * query * element, *dropped, scores * element, 0, qkv)
+        freed = (0, tokens * query * element, *dropped, scores * element, 0, 0, qkv)
         for kernel, bytes_freed in zip(backward, freed, strict=True):
             into.add(kernel, freed=bytes_freed)
-    into.add(_rotary(model, shard, "attention.rotary.gradient", query + key_value // 2))
-    _column_backward(shard, into, "attention.qkv", query + key_value, width, residual)
+    into.add(chains.rotary(model, shard, "attention.rotary.gradient", query + key_value // 2))
+    columns = query + key_value
+    into.add(chains.bias_gradient("attention.qkv", tokens * columns, model.attention_bias, shard))
+    _column_backward(model, shard, into, "attention.qkv", columns, residual)
 
 
 def _column_backward(
-    shard: Shard, into: PassBuilder, name: str, columns: int, width: int, residual: int
+    model: TransformerSpec, shard: Shard, into: PassBuilder, name: str, columns: int, residual: int
 ) -> None:
-    """Backward of a column-split matrix and its norm; the reduction hides behind the weight gradient."""
-    element, tokens = shard.element_bytes, shard.tokens
+    """Backward of a column-split matrix, its norm, and where the branch leaves the residual stream."""
+    element, tokens, width = shard.element_bytes, shard.tokens, model.hidden_size
     part = name.partition(".")[0]
     before = (len(into.nodes) - 1,)
     again: tuple[int, ...] = ()
     if shard.sequence_parallel:
-        gather = _tensor(shard, f"{part}.input", "all_gather", tokens * width * element)
-        again = (into.add(gather, after=before, role="weight_gradient"),)
+        gathered = _tensor(shard, f"{part}.input", "all_gather", tokens * width * element)
+        again = (into.add(gathered, after=before, role="weight_gradient"),)
+    ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
     data = into.add(
-        operators.matmul(f"{name}.input_gradient", tokens, width, columns, shard.precision), after=before
+        operators.matmul(f"{name}.input_gradient", tokens, width, columns, shard.precision), after=ready
     )
-    reduced = into.add(_scatter(shard, f"{part}.gradient", tokens * width * element), after=(data,))
-    _weight_gradient(into, shard, name, columns, width, after=(data, *again), kept_tokens=residual)
+    reduced = _beside_weight_gradient(
+        into,
+        shard,
+        _scatter(shard, f"{part}.gradient", tokens * width * element),
+        (f"{name}.weight_gradient", tokens, columns, width),
+        data,
+        residual,
+        again=again,
+    )
     into.add(
-        _norm(f"{part}.norm.gradient", residual * width, element, backward=True),
+        chains.norm_gradient(f"{part}.norm.gradient", residual * width, model, shard),
         after=(reduced,),
         freed=2 * residual * width * element,
     )
+    biased = model.mlp_bias if part == "mlp" else model.attention_output_bias
     into.add(
-        _residual_gradient(f"{part}.residual.gradient", residual * width, shard),
+        chains.residual_gradient(f"{part}.residual.gradient", residual * width, biased, shard),
         freed=residual * width * shard.dropout,
     )
+    if not shard.software.fused_gradient_accumulation:
+        vectors = width * (2 if model.norm == "layernorm" else 1) + (columns + width) * biased
+        launches = 2 if model.norm == "layernorm" else 1
+        into.add(chains.accumulation(f"{part}.vectors.accumulate", vectors, shard, launches + 2 * biased))
+
+
+def _beside_weight_gradient(
+    into: PassBuilder,
+    shard: Shard,
+    reduction: Communication | None,
+    weight: tuple[str, int, int, int],
+    data: int,
+    kept_tokens: int,
+    *,
+    again: tuple[int, ...] = (),
+    freed: int = 0,
+) -> int:
+    """The gradient of a weight, and the reduction of the input's gradient beside it or behind it.
+
+    Returns:
+        Index of what the rest of the pass waits for.
+    """
+    beside = shard.software.overlap_tensor_parallel
+    reduced = into.add(reduction, after=(data,)) if beside else data
+    last = chains.add_weight_gradient(
+        into, *weight, shard, after=(data, *again), freed=freed, kept_tokens=kept_tokens
+    )
+    return reduced if beside or reduction is None else into.add(reduction, after=(last,))
 
 
 def _head_widths(model: TransformerSpec, tp: int) -> tuple[int, int]:
@@ -343,7 +356,7 @@ def _fused(model: TransformerSpec, shard: Shard, *, backward: bool = False) -> K
 
 
 def _unfused(model: TransformerSpec, shard: Shard) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
-    return operators.unfused_attention(
+    return unfused_attention(
         batch=shard.micro_batch_size,
         heads=model.num_attention_heads // shard.tensor_parallel,
         length=shard.sequence_length,
@@ -351,35 +364,7 @@ def _unfused(model: TransformerSpec, shard: Shard) -> tuple[tuple[Kernel, ...], 
         causal=model.family == "decoder",
         precision=shard.precision,
         dropout=shard.dropout,
-    )
-
-
-def _norm(name: str, elements: int, element: int, *, backward: bool = False) -> Kernel:
-    reads, writes = (2 * element, element) if backward else (element, element)
-    return operators.pointwise(name, "norm", elements, reads=reads, writes=writes, flops=operators.NORM_FLOPS)
-
-
-def _residual(name: str, elements: int, shard: Shard) -> Kernel:
-    """Bias, dropout and residual in one kernel: the stream and the branch in, the stream (and a mask) out."""
-    element = shard.element_bytes
-    written = element + shard.dropout
-    return operators.pointwise(name, "elementwise", elements, reads=2 * element, writes=written, flops=3)
-
-
-def _residual_gradient(name: str, elements: int, shard: Shard) -> Kernel:
-    """The gradient of the stream is that of the branch too; the mask is applied and both are added."""
-    element = shard.element_bytes
-    return operators.pointwise(
-        name, "elementwise", elements, reads=2 * element + shard.dropout, writes=element, flops=3
-    )
-
-
-def _rotary(model: TransformerSpec, shard: Shard, name: str, columns: int) -> Kernel | None:
-    if model.position_embedding != "rotary":
-        return None
-    element = shard.element_bytes
-    return operators.pointwise(
-        name, "elementwise", shard.tokens * columns, reads=element, writes=element, flops=6, launches=2
+        fused_softmax=shard.software.fused_softmax,
     )
 
 

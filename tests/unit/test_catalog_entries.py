@@ -19,6 +19,7 @@ from simulator.specs import (
     HostSpec,
     LinkSpec,
     NodeGroupSpec,
+    SoftwareSpec,
     StorageSpec,
     TransformerSpec,
 )
@@ -31,10 +32,11 @@ SPECS: dict[str, type[BaseModel]] = {
     "interconnects": LinkSpec,
     "hosts": HostSpec,
     "storage": StorageSpec,
+    "software": SoftwareSpec,
 }
 NOT_A_FIGURE = {"name", "vendor", "kind", "family", "topology"}
 EVERY = [(kind, name) for kind in catalog.KINDS for name in catalog.names(kind)]
-LEAST = {"accelerators": 40, "interconnects": 40, "hosts": 20, "storage": 20, "systems": 30, "models": 60}
+LEAST = {"accelerators": 40, "interconnects": 40, "hosts": 20, "storage": 20, "systems": 30, "models": 60, "software": 8}
 
 
 def leaves(block: Mapping[str, object], prefix: str = "") -> Iterator[str]:

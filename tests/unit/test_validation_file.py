@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import ScenarioError
-from simulator.validation import Table, validate
+from simulator.measurements import Table
+from simulator.validation import validate
 from simulator.validation._kind import recognise
 
 HEADER = (

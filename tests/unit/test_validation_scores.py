@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import ClustersimError, EnvironmentFailure, Problem, UnsupportedError
-from simulator.validation import MeasurementKind, Metric, Row, validate
+from simulator.measurements import Row
+from simulator.specs import Calibration
+from simulator.validation import MeasurementKind, Metric, validate
 from simulator.validation import _kind as registry
 from simulator.validation._choose import sample, shares
 from simulator.validation._score import Scorer, quantile
@@ -36,7 +38,7 @@ class Rods(MeasurementKind):
     def measurement(self, cells: Mapping[str, str], metric: Metric) -> float | None:
         return float(cells["measured_m"])
 
-    def predict(self, cells: Mapping[str, str]) -> dict[str, float]:
+    def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
         guess = cells["guess"]
         if guess == "refuse":
             raise UnsupportedError(("rod",), "too\nlong")

@@ -1,0 +1,187 @@
+"""Fused attention: as inference engines time it, and as the FlashAttention papers print it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Final, Literal
+
+from simulator.errors import UnsupportedError
+from simulator.measurements._benchmark import Benchmark, Cells, misses
+from simulator.measurements._cells import Fault, fault_of_count, fault_of_flag, fault_of_rate
+from simulator.measurements._hardware import device
+from simulator.measurements._work import KernelWork
+from simulator.workload.kernels import AttentionShape, Kernel
+
+Direction = Literal["forward", "backward"]
+
+_BYTES: Final = 2
+_CACHE_LAUNCHES: Final = 3
+"""Launches that put keys and values into the paged cache before attention reads them."""
+
+
+def attention_kernel(shape: AttentionShape, precision: str = "bf16") -> Kernel:
+    """Fused attention on its own: compulsory traffic, and FLOPs of the lower triangle where it is causal.
+
+    Forward 4 b h s s d, backward 10 b h s s d [FLOP], half of it if causal.
+    """
+    b, s, d = shape.batch, shape.query_length, shape.head_dim
+    backward = shape.direction == "backward"
+    flops = (10 if backward else 4) * b * shape.heads * s * shape.key_length * d // (1 + shape.causal)
+    queries = _BYTES * b * s * shape.heads * d
+    keys = _BYTES * b * shape.key_length * shape.kv_heads * d
+    return Kernel(
+        name="attention",
+        kind="attention",
+        flops=flops,
+        read_bytes=3 * queries + 2 * keys if backward else queries + 2 * keys,
+        write_bytes=queries + 2 * keys if backward else queries,
+        precision=precision,
+        shape=shape,
+    )
+
+
+class EngineAttention(Benchmark):
+    """Attention over a whole prompt in an inference engine.
+
+    Protocol: as `Matmuls`; within the time keys and values are written to the paged cache (3 launches,
+    each element read twice and written twice: the packed projections are split, then scattered). The
+    engine TRTLLM sends the queries through that kernel too.
+    """
+
+    name = "attention of inference engines"
+    required = ("id", "gpu", "batch", "sequence_length", "num_attention_heads", "head_dim")
+    faults: ClassVar[Mapping[str, Fault]] = {
+        "batch": fault_of_count,
+        "sequence_length": fault_of_count,
+        "num_attention_heads": fault_of_count,
+        "num_key_value_heads": fault_of_count,
+        "head_dim": fault_of_count,
+        "causal": fault_of_flag,
+    }
+
+    def work(self, cells: Cells) -> KernelWork:
+        """The cache write and the attention."""
+        if cells.get("precision", "bf16") not in ("bf16", "fp16"):
+            raise UnsupportedError(("precision",), f'attention in "{cells["precision"]}" is not modelled')
+        shape, accelerator = _shape(cells), device(cells["gpu"])
+        rows = _BYTES * shape.batch * shape.query_length * shape.head_dim
+        footprint = rows * (2 * shape.heads + 4 * shape.kv_heads)
+        fetched = misses(footprint, accelerator.l2_capacity)
+        packed = 2 * (self._engine(cells) == "TRTLLM") * shape.heads + 2 * shape.kv_heads
+        moved = int(fetched * rows * packed)
+        store = Kernel("cache", "elementwise", 0, moved, moved, "bf16", launches=_CACHE_LAUNCHES)
+        plain = attention_kernel(shape)
+        core = Kernel(
+            name=plain.name,
+            kind=plain.kind,
+            flops=plain.flops,
+            read_bytes=int(fetched * plain.read_bytes),
+            write_bytes=int(fetched * plain.write_bytes),
+            precision=plain.precision,
+            shape=shape,
+        )
+        return KernelWork(accelerator, (core, store))
+
+    def group(self, cells: Cells) -> str:
+        """Accelerator and engine."""
+        return f"{cells['gpu']} {self._engine(cells)}".strip()
+
+    def size(self, cells: Cells) -> float:
+        """Arithmetic of the attention [FLOP]."""
+        return float(attention_kernel(_shape(cells)).flops)
+
+    def source(self, cells: Cells) -> str:
+        """The engine."""
+        return self._engine(cells)
+
+    @staticmethod
+    def _engine(cells: Cells) -> str:
+        known = (word for word in cells.get("source", "").split() if word in ("SGLang", "TRTLLM", "VLLM"))
+        return next(known, "")
+
+
+def _shape(cells: Cells) -> AttentionShape:
+    direction = cells.get("direction", "forward")
+    if direction not in ("forward", "backward"):
+        raise UnsupportedError(("direction",), f'"{direction}" is neither forward nor backward')
+    length, heads = int(float(cells["sequence_length"])), int(float(cells["num_attention_heads"]))
+    return AttentionShape(
+        batch=int(float(cells["batch"])),
+        heads=heads,
+        kv_heads=int(float(cells.get("num_key_value_heads", heads))),
+        query_length=length,
+        key_length=length,
+        head_dim=int(float(cells["head_dim"])),
+        causal=cells.get("causal", "true").lower() == "true",
+        direction="backward" if direction == "backward" else "forward",
+    )
+
+
+_PAPER_KERNELS: Final = ("attention FA2", "attention FA3", "attention cuDNN")
+_PAPER_DIRECTIONS: Final[dict[str, Direction]] = {"fwd": "forward", "bwd": "backward"}
+_BEFORE_HOPPER: Final = "attention FA2"
+
+
+class PaperAttention(Benchmark):
+    """Attention alone, in TFLOP/s, as the FlashAttention papers print it.
+
+    Protocol: the paper's count of FLOPs (4 or 10 b h s s d, half if causal); operands from device memory.
+    """
+
+    name = "attention in TFLOP/s"
+    required = ("id", "gpu", "kernel", "precision", "seq_len", "head_dim", "causal", "direction")
+    measured = "tflops"
+    faults: ClassVar[Mapping[str, Fault]] = {
+        "batch": fault_of_count,
+        "seq_len": fault_of_count,
+        "n_heads": fault_of_count,
+        "head_dim": fault_of_count,
+        "tflops": fault_of_rate,
+    }
+
+    def work(self, cells: Cells) -> KernelWork:
+        """One pass of the attention."""
+        accelerator = device(cells["gpu"])
+        if cells["kernel"] not in _PAPER_KERNELS:
+            raise UnsupportedError(("kernel",), f'"{cells["kernel"]}" is not modelled')
+        if cells["kernel"] == _BEFORE_HOPPER and (accelerator.peak_flops.get("fp8") is not None):
+            message = f"{cells['kernel']} was written for the generation before {accelerator.name}"
+            raise UnsupportedError(("kernel",), message)
+        if cells["precision"] not in ("fp16", "bf16", "bf16/fp16"):
+            raise UnsupportedError(("precision",), f'attention in "{cells["precision"]}" is not modelled')
+        if cells["direction"] not in _PAPER_DIRECTIONS:
+            raise UnsupportedError(("direction",), f'"{cells["direction"]}" is not one pass')
+        return KernelWork(accelerator, (attention_kernel(self._shape(cells)),))
+
+    def group(self, cells: Cells) -> str:
+        """Accelerator, kernel and direction."""
+        return f"{cells['gpu']} {cells['kernel'].removeprefix('attention ')} {cells['direction']}"
+
+    def size(self, cells: Cells) -> float:
+        """Arithmetic of the attention [FLOP]."""
+        return float(attention_kernel(self._shape(cells)).flops)
+
+    def source(self, cells: Cells) -> str:
+        """The kernel."""
+        return cells["kernel"]
+
+    def seconds(self, cells: Cells) -> float:
+        """Arithmetic over the printed rate [s]."""
+        return self.size(cells) / (float(cells["tflops"]) * 1e12)
+
+    @staticmethod
+    def _shape(cells: Cells) -> AttentionShape:
+        for column in ("batch", "n_heads"):
+            if column not in cells:
+                raise UnsupportedError((column,), "not given")
+        length, heads = int(float(cells["seq_len"])), int(float(cells["n_heads"]))
+        return AttentionShape(
+            batch=int(float(cells["batch"])),
+            heads=heads,
+            kv_heads=heads,
+            query_length=length,
+            key_length=length,
+            head_dim=int(float(cells["head_dim"])),
+            causal=cells["causal"] == "yes",
+            direction=_PAPER_DIRECTIONS.get(cells["direction"], "forward"),
+        )

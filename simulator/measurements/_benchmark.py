@@ -1,0 +1,87 @@
+"""Kinds of benchmark: what a row timed, so that whoever fits and whoever checks means the same."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+from simulator.errors import Problem
+from simulator.measurements._cells import Fault
+from simulator.measurements._table import Row
+from simulator.measurements._work import Work
+
+Cells = Mapping[str, str]
+"""Column -> text; empty cells are missing."""
+
+WARM_SHARE = 0.4
+"""Footprint, relative to the last-level cache, from which nothing of the run before is found there again."""
+
+
+class Benchmark(ABC):
+    """A kind of file of which each row timed one kernel or one collective.
+
+    Attributes:
+        name: Word for the kind.
+        required: Columns without which a file is not of this kind.
+        may_be_empty: Columns of those whose cells may be empty.
+        measured: Column of the measurement.
+        faults: Column -> what may be wrong with its cell, where it is filled.
+    """
+
+    name: ClassVar[str]
+    required: ClassVar[tuple[str, ...]]
+    may_be_empty: ClassVar[tuple[str, ...]] = ()
+    measured: ClassVar[str] = "time_us"
+    faults: ClassVar[Mapping[str, Fault]]
+
+    @abstractmethod
+    def work(self, cells: Cells) -> Work:
+        """What the row timed.
+
+        Raises:
+            UnsupportedError: The row cannot be expressed or is not modelled; the message is the reason.
+        """
+
+    @abstractmethod
+    def group(self, cells: Cells) -> str:
+        """Rows that belong together in a table of errors."""
+
+    @abstractmethod
+    def size(self, cells: Cells) -> float:
+        """Arithmetic [FLOP] or message [B] of the row."""
+
+    def source(self, cells: Cells) -> str:
+        """Who measured it: what is left out when a source is."""
+        return cells.get("source", "")
+
+    def seconds(self, cells: Cells) -> float:
+        """What the row measured [s]."""
+        return float(cells[self.measured]) * 1e-6
+
+    def problems(self, row: Row) -> Iterable[Problem]:
+        """Cells that are not of their column's type, and required cells that are empty."""
+        for column in self.required:
+            if column not in row.cells and column not in ("id", *self.may_be_empty):
+                yield row.problem(column, "an empty cell; this column must be filled")
+        for column, fault_of in self.faults.items():
+            text = row.cells.get(column)
+            fault = None if text is None else fault_of(text)
+            if fault is not None:
+                yield row.problem(column, fault)
+
+
+def misses(footprint: float, cache: float | None) -> float:
+    """Share of the operands that a repeated benchmark must fetch from device memory again.
+
+    Runs follow each other on the same operands: what the last-level cache keeps of the run before is not
+    fetched. 1 - max(0, 1 - footprint / (0.4 cache)): all of it is found again where the footprint is
+    nothing, none from 0.4 of the cache on.
+
+    Args:
+        footprint: Bytes that one run touches [B].
+        cache: Last-level cache [B]; None where the data sheet does not say, which means no hits.
+    """
+    if not cache:
+        return 1.0
+    return 1.0 - max(0.0, 1.0 - footprint / (WARM_SHARE * cache))

@@ -1,0 +1,73 @@
+"""Matrix products as inference frameworks' kernel libraries time them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+from simulator.errors import UnsupportedError
+from simulator.measurements._benchmark import Benchmark, Cells, misses
+from simulator.measurements._cells import Fault, fault_of_count
+from simulator.measurements._hardware import device
+from simulator.measurements._work import KernelWork
+from simulator.workload.kernels import Kernel, MatmulShape
+
+_OPERAND_BYTES: Final = {"fp8": 1, "bf16": 2, "fp16": 2}
+_RESULT_BYTES: Final = 2
+_QUANTISE_LAUNCHES: Final = 2
+"""Launches that turn 16-bit activations into fp8: a reduction for the scale, then the cast."""
+
+
+class Matmuls(Benchmark):
+    """Products of [m, k] by [k, n] with 16-bit results; fp8 with the cast of its activations.
+
+    Protocol: runs repeated on the same operands from a captured graph (`misses`; no launch time of the
+    host); in fp8 the activations arrive in 16 bits and are quantised within the time.
+    """
+
+    name = "matrix products"
+    required = ("id", "gpu", "precision", "m", "n", "k")
+    faults: ClassVar[Mapping[str, Fault]] = dict.fromkeys(("m", "n", "k"), fault_of_count)
+
+    def work(self, cells: Cells) -> KernelWork:
+        """The product, and the cast before it in fp8."""
+        precision = cells["precision"]
+        if precision not in _OPERAND_BYTES:
+            known = ", ".join(_OPERAND_BYTES)
+            raise UnsupportedError(("precision",), f'"{precision}" is not one of {known}')
+        m, n, k = _sizes(cells)
+        accelerator, width = device(cells["gpu"]), _OPERAND_BYTES[precision]
+        reads, writes = width * (m * k + n * k), _RESULT_BYTES * m * n
+        fetched = misses(reads + writes, accelerator.l2_capacity)
+        product = Kernel(
+            name="matmul",
+            kind="matmul",
+            flops=2 * m * n * k,
+            read_bytes=int(fetched * reads),
+            write_bytes=int(fetched * writes),
+            precision=precision,
+            shape=MatmulShape(m, n, k),
+        )
+        if width != 1:
+            return KernelWork(accelerator, (product,))
+        cast = Kernel(
+            "quantise", "elementwise", 2 * m * k, 2 * m * k, m * k, "bf16", launches=_QUANTISE_LAUNCHES
+        )
+        return KernelWork(accelerator, (product, cast))
+
+    def group(self, cells: Cells) -> str:
+        """Accelerator, precision and kernel library."""
+        return " ".join(filter(None, (cells["gpu"], cells["precision"], cells.get("kernels", ""))))
+
+    def size(self, cells: Cells) -> float:
+        """2 m n k [FLOP]."""
+        m, n, k = _sizes(cells)
+        return 2.0 * m * n * k
+
+    def source(self, cells: Cells) -> str:
+        """The kernel library."""
+        return cells.get("kernels") or cells.get("source", "")
+
+
+def _sizes(cells: Cells) -> tuple[int, int, int]:
+    return int(float(cells["m"])), int(float(cells["n"])), int(float(cells["k"]))

@@ -1,0 +1,62 @@
+"""The training framework as a set of mechanisms: what it fuses, what it overlaps, how it launches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from simulator.specs._base import Spec
+from simulator.specs.hardware import Figure
+
+NormKernel = Literal["single_pass", "fused", "separate"]
+"""``single_pass``: one read of its operands backward; ``fused``: one kernel forward, two passes backward;
+``separate``: one kernel an arithmetic step."""
+
+Launcher = Literal["python", "native"]
+"""Who launches kernels: an interpreter, operator by operator, or compiled code."""
+
+
+class SoftwareSpec(Spec):
+    """A framework's mechanisms; each changes traffic, launches or order, none is an efficiency."""
+
+    name: str
+    """Name, as shown in reports."""
+    attention: Literal["fused", "unfused"] = "fused"
+    """Attention where `training.attention` does not say."""
+    dropout: bool = False
+    """Whether models without a gated MLP (GPT, BERT) are trained with dropout where training does not say."""
+    fused_linear_bias: bool = True
+    """Biases are added, and their gradients summed, inside the matrix products."""
+    fused_activation: bool = True
+    """Bias and activation, or gate and activation, are one kernel."""
+    fused_dropout_residual: bool = True
+    """Bias, dropout and residual are one kernel."""
+    norm: NormKernel = "single_pass"
+    """How norms are computed."""
+    fused_softmax: bool = True
+    """Scale, mask and softmax of unfused attention are one kernel."""
+    fused_rotary: bool = True
+    """Rotary positions are one kernel."""
+    fused_cross_entropy: bool = True
+    """The loss reads the logits once and leaves their gradient in place; else a chain of fp32 kernels."""
+    fused_gradient_accumulation: bool = True
+    """Weight gradients are added to the accumulated ones by the matrix product itself."""
+    gradient_placeholders: bool = False
+    """Where the product itself accumulates, autograd is handed an empty tensor of the weight's shape."""
+    overlap_gradient_reduction: bool = True
+    """Gradients are reduced while the backward pass goes on, where `parallelism` does not say."""
+    overlap_tensor_parallel: bool = True
+    """Tensor-parallel collectives of the backward pass run beside the gradient that does not need them."""
+    overlap_parameter_gather: bool = True
+    """Sharded parameters are gathered while the forward pass goes on."""
+    blocking_sends: bool = False
+    """Host and compute stream wait for each transfer between pipeline stages."""
+    fused_optimizer: bool = True
+    """The update is a few kernels over all parameters, not several for each tensor."""
+    launcher: Launcher = "python"
+    """Who launches kernels."""
+    cuda_graphs: bool = False
+    """Passes are recorded once and launched as a whole."""
+    figures: dict[str, Figure] = Field(default_factory=dict)
+    """Source and basis by key; `default` for all others."""

@@ -1,0 +1,189 @@
+"""Element-wise work between the matrices, as the software fuses it: one kernel or a chain of several."""
+
+from __future__ import annotations
+
+from simulator.specs.model import TransformerSpec
+from simulator.workload.blocks import PassBuilder, Shard
+from simulator.workload.kernels import Kernel
+from simulator.workload.operators import NORM_FLOPS, POINTWISE_FLOPS, pointwise, weight_gradient
+
+
+def norm(name: str, elements: int, model: TransformerSpec, shard: Shard) -> Kernel:
+    """A norm, forward.
+
+    In one kernel it reads and writes each element once. Written out in steps (an RMSNorm in eager PyTorch) it
+    is converted to fp32, squared and averaged, scaled, converted back and weighted.
+    """
+    element = shard.element_bytes
+    if shard.software.norm != "separate" or model.norm == "layernorm":
+        return pointwise(name, "norm", elements, reads=element, writes=element, flops=NORM_FLOPS)
+    reads, writes = 2 * element + 16, 2 * element + 12
+    return pointwise(name, "norm", elements, reads=reads, writes=writes, flops=NORM_FLOPS, launches=6)
+
+
+def norm_gradient(name: str, elements: int, model: TransformerSpec, shard: Shard) -> Kernel:
+    """A norm, backward: the gradients of input and of weights, in one pass over both operands or in two."""
+    element, style = shard.element_bytes, shard.software.norm
+    if style == "single_pass":
+        return pointwise(name, "norm", elements, reads=2 * element, writes=element, flops=NORM_FLOPS)
+    if style == "fused" or model.norm == "layernorm":
+        reads = 4 * element
+        return pointwise(name, "norm", elements, reads=reads, writes=element, flops=NORM_FLOPS, launches=2)
+    reads, writes = 4 * element + 36, 2 * element + 24
+    return pointwise(name, "norm", elements, reads=reads, writes=writes, flops=2 * NORM_FLOPS, launches=11)
+
+
+def linear_bias(name: str, elements: int, biased: bool, shard: Shard) -> Kernel | None:
+    """A bias added behind a matrix product by a kernel of its own; None where there is none."""
+    if not biased or shard.software.fused_linear_bias:
+        return None
+    element = shard.element_bytes
+    return pointwise(f"{name}.bias", "elementwise", elements, reads=element, writes=element, flops=1)
+
+
+def bias_gradient(name: str, elements: int, biased: bool, shard: Shard) -> Kernel | None:
+    """The sum over all tokens that is a bias's gradient, where no matrix product takes it along."""
+    if not biased or shard.software.fused_linear_bias:
+        return None
+    return pointwise(
+        f"{name}.bias_gradient", "elementwise", elements, reads=shard.element_bytes, writes=0, flops=1
+    )
+
+
+def residual(name: str, elements: int, biased: bool, shard: Shard) -> Kernel:
+    """Bias, dropout and residual: the stream and the branch in, the stream (and a mask) out."""
+    element, dropout = shard.element_bytes, int(shard.dropout)
+    reads, writes, launches = 2 * element, element + dropout, 1
+    if not shard.software.fused_dropout_residual:
+        separate = int(biased and not shard.software.fused_linear_bias) + dropout
+        reads, writes, launches = reads + separate * element, writes + separate * element, 1 + separate
+    return pointwise(name, "elementwise", elements, reads=reads, writes=writes, flops=3, launches=launches)
+
+
+def residual_gradient(name: str, elements: int, biased: bool, shard: Shard) -> Kernel:
+    """Backward of `residual`: the mask applied to the branch, the bias's sum, and both gradients added.
+
+    The gradient of the stream is that of the branch too, so only a dropout writes one for the branch; where
+    the branch meets the stream again, one kernel adds the two.
+    """
+    element, dropout = shard.element_bytes, int(shard.dropout)
+    summed = int(biased and not shard.software.fused_linear_bias)
+    reads = 2 * element + dropout * (element + 1) + summed * element
+    writes = element + dropout * element
+    launches = 1 + dropout + summed
+    return pointwise(name, "elementwise", elements, reads=reads, writes=writes, flops=3, launches=launches)
+
+
+def activation(model: TransformerSpec, elements: int, shard: Shard) -> Kernel:
+    """The MLP's activation with its bias or gate, `elements` wide behind it."""
+    element, gated = shard.element_bytes, int(model.gated_mlp)
+    reads, writes, launches = element * (1 + gated), element, 1
+    if not shard.software.fused_activation and (gated or (model.mlp_bias and not gated)):
+        extra = gated or not shard.software.fused_linear_bias
+        reads, writes, launches = reads + element * extra, writes + element * extra, 1 + extra
+    flops = POINTWISE_FLOPS[model.hidden_act]
+    return pointwise(
+        "mlp.activation", "activation", elements, reads=reads, writes=writes, flops=flops, launches=launches
+    )
+
+
+def activation_gradient(model: TransformerSpec, elements: int, shard: Shard) -> Kernel:
+    """Backward of `activation`; a gate's two gradients are joined by a copy where they are not fused."""
+    element, gated = shard.element_bytes, int(model.gated_mlp)
+    reads, writes, launches = element * (2 + gated), element * (1 + gated), 1
+    if gated and not shard.software.fused_activation:
+        reads, writes, launches = element * 9, element * 5, 4
+    if model.mlp_bias and not shard.software.fused_linear_bias:
+        reads, launches = reads + element * (1 + gated), launches + 1
+    return pointwise(
+        "mlp.activation.gradient",
+        "activation",
+        elements,
+        reads=reads,
+        writes=writes,
+        flops=2 * POINTWISE_FLOPS[model.hidden_act],
+        launches=launches,
+    )
+
+
+def rotary(model: TransformerSpec, shard: Shard, name: str, columns: int) -> Kernel | None:
+    """Rotary positions of queries and keys: one kernel, or halves turned, two products and a sum each."""
+    if model.position_embedding != "rotary":
+        return None
+    element, fused = shard.element_bytes, shard.software.fused_rotary
+    reads, writes, launches = (element, element, 2) if fused else (6 * element, 5 * element, 10)
+    return pointwise(
+        name,
+        "elementwise",
+        shard.tokens * columns,
+        reads=reads,
+        writes=writes,
+        flops=6,
+        launches=launches,
+    )
+
+
+def cross_entropy(logits: int, shard: Shard) -> Kernel:
+    """The loss of `logits` on this GPU, forward.
+
+    Fused, the logits are read once for the maximum and the sum and once for the probabilities. Else a chain
+    over fp32 copies: conversion, maximum, shift, exponential, sum, division.
+    """
+    element = shard.element_bytes
+    if shard.software.fused_cross_entropy:
+        return pointwise("loss", "loss", logits, reads=2 * element, writes=element, flops=8, launches=2)
+    return pointwise("loss", "loss", logits, reads=element + 20, writes=16, flops=8, launches=12)
+
+
+def cross_entropy_gradient(logits: int, shard: Shard) -> Kernel:
+    """Backward of `cross_entropy`: scaled by the gradient, and converted back where it was fp32."""
+    element, name = shard.element_bytes, "loss.gradient"
+    if shard.software.fused_cross_entropy:
+        return pointwise(name, "loss", logits, reads=element, writes=element, flops=1)
+    return pointwise(name, "loss", logits, reads=8, writes=4 + element, flops=2, launches=5)
+
+
+def kept_per_logit(shard: Shard) -> int:
+    """Bytes that the loss keeps of each logit: the gradient in place of the logits, or fp32 probabilities."""
+    return 0 if shard.software.fused_cross_entropy else 4
+
+
+def add_weight_gradient(
+    into: PassBuilder,
+    name: str,
+    m: int,
+    n: int,
+    k: int,
+    shard: Shard,
+    *,
+    after: tuple[int, ...] | None = None,
+    freed: int = 0,
+    kept_tokens: int | None = None,
+) -> int:
+    """The gradient of a weight [k, n], accumulated by the product itself or by a kernel behind it.
+
+    Put off, it keeps its input (`kept_tokens` of it on this GPU, all m if not given) and the gradient of its
+    output.
+    """
+    role = "weight_gradient"
+    held = ((m if kept_tokens is None else kept_tokens) * k + m * n) * shard.element_bytes
+    if shard.software.fused_gradient_accumulation:
+        kernel = weight_gradient(name, m, n, k, shard.precision, shard.gradient_bytes)
+        return into.add(kernel, after=after, freed=freed, role=role, held=held)
+    written = weight_gradient(name, m, n, k, shard.precision, shard.element_bytes, accumulates=False)
+    into.add(written, after=after, freed=freed, role=role, held=held)
+    return into.add(accumulation(f"{name}.accumulate", n * k, shard), role=role)
+
+
+def accumulation(name: str, elements: int, shard: Shard, launches: int = 1) -> Kernel:
+    """Gradients as a pass leaves them, added to the accumulated ones."""
+    gradient = shard.gradient_bytes
+    return pointwise(
+        name,
+        "elementwise",
+        elements,
+        reads=shard.element_bytes + gradient,
+        writes=gradient,
+        flops=1,
+        launches=launches,
+    )

@@ -147,9 +147,7 @@ class StageCompiler:
                     need += node.kept_bytes
                 elif self.recompute == "selective" and node.role == "core":
                     take, need = 0, need + node.kept_bytes
-                self._add(
-                    into, node, "forward", layer, take=take, need=need, keeper=keeper, base=base
-                )
+                self._add(into, node, "forward", layer, take=take, need=need, keeper=keeper, base=base)
         return into.build()
 
     def backward(

@@ -24,6 +24,8 @@ class Row:
         holds: Capacity and rate taken off it.
         take: Bytes of device memory taken at the start.
         give: Bytes given back at the end.
+        transient: Of both, what is needed only while it runs.
+        keeper: Whose activations the rest of `take` is, if not the label's.
         flops: Arithmetic on the GPU, recomputation included [FLOP].
         model_flops: Of it, what the model needs [FLOP].
         traffic: Bytes of device memory read and written [B].
@@ -38,6 +40,8 @@ class Row:
     holds: tuple[tuple[int, int], ...] = ()
     take: int = 0
     give: int = 0
+    transient: int = 0
+    keeper: str = ""
     flops: int = 0
     model_flops: int = 0
     traffic: int = 0
@@ -83,6 +87,8 @@ class ClassFacts:
         precision: Precision of the arithmetic.
         stage: Stage, -1 for what belongs to none.
         axis: Axis along which ranks meet before it begins, empty for none.
+        transient: Bytes that it needs only while it runs, int64.
+        keeper: Whose activations it keeps.
     """
 
     flops: NDArray[np.float64]
@@ -91,6 +97,8 @@ class ClassFacts:
     precision: tuple[str, ...]
     stage: NDArray[np.int32]
     axis: tuple[str, ...]
+    transient: NDArray[np.int64]
+    keeper: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,9 @@ def _block(rows: Sequence[Row], slots: int) -> _Block:
         np.array([len(row.holds) for row in rows], dtype=np.int64),
         hold_array[:, 0],
         hold_array[:, 1],
-        np.array([(row.delay, row.take, row.give) for row in rows], dtype=np.int64).reshape(-1, 3),
+        np.array([(row.delay, row.take, row.give, row.transient) for row in rows], dtype=np.int64).reshape(
+            -1, 4
+        ),
         np.array([(row.flops, row.model_flops, row.traffic) for row in rows], dtype=np.float64).reshape(
             -1, 3
         ),
@@ -147,14 +157,16 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]], slots: int) -> tuple[Clas
     labels: list[Label] = []
     precision: list[str] = []
     axis: list[str] = []
+    keeper: list[str] = []
     for _, rows in pairs:
         labels.extend(row.label for row in rows)
         precision.extend(row.precision for row in rows)
         axis.extend(row.axis for row in rows)
+        keeper.extend(row.keeper or row.label.name for row in rows)
     numbers = np.concatenate([block.numbers for _, block in blocks])
     stages = np.concatenate([np.full(len(block.rows), stage, np.int32) for stage, block in blocks])
     base = [slots * max(stage, 0) for stage, _ in blocks]
-    moving = np.flatnonzero(numbers[:, 1:].any(axis=1))
+    moving = np.flatnonzero(numbers[:, 1:3].any(axis=1))
     pool_ptr = np.zeros(len(labels) + 1, np.int32)
     pool_ptr[moving + 1] = 1
     classes = Classes(
@@ -181,7 +193,7 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]], slots: int) -> tuple[Clas
     )
     arithmetic = np.concatenate([block.arithmetic for _, block in blocks])
     columns = arithmetic[:, 0], arithmetic[:, 1], arithmetic[:, 2]
-    facts = ClassFacts(*columns, tuple(precision), stages, tuple(axis))
+    facts = ClassFacts(*columns, tuple(precision), stages, tuple(axis), numbers[:, 3].copy(), tuple(keeper))
     return classes, facts
 
 

@@ -243,6 +243,8 @@ class _Unfolding:
             precision=old.precision * copies + ("",),
             stage=np.append(np.tile(old.stage, copies), np.int32(-1)).astype(np.int32),
             axis=old.axis * copies + ("",),
+            transient=np.append(np.tile(old.transient, copies), 0),
+            keeper=old.keeper * copies + ("",),
         )
 
     def _pools(self) -> Pools:

@@ -167,7 +167,7 @@ def test_kept_activations_follow_korthikanti(recompute: str, attention: str) -> 
         cls = program.cls[activity]
         if program.tags["layer"][activity] == 0 and program.classes.labels[cls].phase == "forward":
             for row in range(program.classes.pool_ptr[cls], program.classes.pool_ptr[cls + 1]):
-                kept += int(program.classes.pool_take[row])
+                kept += int(program.classes.pool_take[row] - outcome.lowered.facts.transient[cls])
     tokens_hidden = SEQUENCE * HIDDEN
     scores = 5 * 32 * SEQUENCE**2
     statistics = 4 * 32 * SEQUENCE

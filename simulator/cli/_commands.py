@@ -106,14 +106,23 @@ def schema() -> int:
 @app.command()
 def plot(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RESULT_DIR...", help="Result folders.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Folders of results or sweeps.", show_default=False),
     ],
+    x: Annotated[str | None, typer.Option(metavar="KEY", help="Of a sweep: along x.")] = None,
+    y: Annotated[str | None, typer.Option(metavar="METRIC", help="Of a sweep: the figure.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="KEY", help="Of a sweep: a line each.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="line, bar, heatmap, bottleneck, stack, scatter, pareto or scaling."),
+    ] = None,
     quiet: _Quiet = False,
 ) -> int:
-    """Draw the charts of saved results again."""
+    """Draw the charts of saved results or sweeps again, or another chart of a sweep."""
     from simulator.cli._run import redraw
 
-    return redraw(folders, quiet=quiet)
+    wanted = {"x": x, "y": y, "by": by, "kind": kind}
+    return redraw(folders, wanted={key: value for key, value in wanted.items() if value}, quiet=quiet)
 
 
 @app.command()

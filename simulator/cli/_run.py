@@ -71,13 +71,28 @@ def check_scenarios(paths: list[Path], changes: list[str]) -> int:
     return code
 
 
-def redraw(folders: list[Path], *, quiet: bool) -> int:
-    """Draw the charts of saved results again, beside them."""
+def redraw(folders: list[Path], *, wanted: dict[str, str], quiet: bool) -> int:
+    """Draw the charts of saved results and sweeps again, beside them.
+
+    Args:
+        folders: Of results or sweeps.
+        wanted: Of sweeps, any of ``x``, ``y``, ``by`` and ``kind``.
+        quiet: Print nothing but errors.
+
+    Raises:
+        ClustersimError: Not such a folder, or a chart that cannot be drawn from it.
+    """
+    from simulator.cli._sweep import draw, is_sweep
     from simulator.report import draw_charts, load_result_folder
 
     for number, folder in enumerate(folders):
         with progress(quiet) as report:
             report(number / len(folders), f"drawing {folder}")
+            if is_sweep(folder):
+                draw(folder, wanted)
+                continue
+            if wanted:
+                raise ClustersimError(f"{folder}: --x, --y, --by and --kind are for sweeps")
             draw_charts(load_result_folder(folder), folder)
         if not quiet:
             say(f"{folder}: charts drawn")

@@ -100,8 +100,18 @@ def export_sweep(folder: Path, to: Path | None, *, quiet: bool) -> int:
     return EXIT_DONE
 
 
-def draw(folder: Path, wanted: dict[str, str]) -> None:
-    """Draw the charts of a sweep into its folder."""
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    return (folder / "sweep.sqlite").exists()
+
+
+def draw(folder: Path, wanted: dict[str, str]) -> list[Path]:
+    """Draw the charts of a sweep into its folder: those asked for, or those that suit its axes."""
+    from simulator.report import SavedSweep, draw_sweep
+    from simulator.sweep import load_table
+
+    table = load_table(folder)
+    return draw_sweep(SavedSweep.of(table.name, table.about, table.frame), folder / "charts", wanted)
 
 
 def _describe(sweep: Sweep, limit: int | None) -> None:

@@ -1,0 +1,165 @@
+"""A figure along an axis: lines, or bars where the axis has no numbers; the others at their best."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, widest
+from simulator.report.charts.ticks import DASHES, HUES, MARKERS, Scale, group_thousands, mark_x, thin
+from simulator.report.palette import QUIET
+from simulator.report.sweeps import SavedSweep, key_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HEIGHT: Final = 4.6
+_INSET: Final = 0.25
+_MOST: Final = len(HUES)
+_FEWER: Final = 6
+_WIDE: Final = 30.0
+
+
+def best_points(sweep: SavedSweep, keys: list[str], y: str) -> pd.DataFrame:
+    """Of the points that share the values of some keys, the one with the best figure; none without one."""
+    frame = sweep.frame.dropna(subset=[y])
+    ascending = sweep.measure(y).less_is_better
+    frame = frame.sort_values([y, "point"], ascending=[ascending, True], kind="stable")
+    return frame.drop_duplicates(subset=keys).sort_values("point")
+
+
+def draw_lines(
+    sweep: SavedSweep, x: str, y: str, by: str | None, *, bars: bool = False
+) -> tuple[Figure, pd.DataFrame]:
+    """Lines of a figure over an axis, one for each value of another; points that do not fit leave gaps."""
+    keys = [x] if by is None else [x, by]
+    best = best_points(sweep, keys, y)
+    across = [key for key in sweep.varying() if key not in keys]
+    note = f"; the best of {', '.join(key_words(key) for key in across)}" if across else ""
+    measure = sweep.measure(y)
+    scale = Scale(sweep, x, even=bars)
+    title = f"{measure.words[:1].upper()}{measure.words[1:]} over {scale.measure.words}"
+    figure = new_figure(_HEIGHT, title, sweep.subject + note)
+    series = _series(sweep, by)
+    legend = [fitted(figure, label, 1.9) for label, _ in series] if by else []
+    heading = fitted(figure, sweep.measure(by).label, 2.3) if by else ""
+    side = widest(figure, [*legend, heading]) + 0.55 if by else 0.0
+    left, width = MARGIN + 0.95, WIDTH - MARGIN * 2 - 0.95 - side
+    axes = place(figure, left, 0.65, width, _HEIGHT - 0.65 - 0.8)
+    bars = scale.even
+    for number, (_, value) in enumerate(series):
+        mine = best if by is None else best[_is(best[by], value)]
+        places = [scale.at(v) for v in mine[x].tolist()]
+        heights = (mine[y] * measure.scale).tolist()
+        if bars:
+            share = 0.8 / len(series)
+            offset = (number - (len(series) - 1) / 2) * share
+            axes.bar([p + offset for p in places], heights, share * 0.92, color=HUES[number % _MOST])
+        else:
+            _line(axes, number, *_with_gaps(sweep, scale, x, by, value, places, heights))
+    axes.grid(axis="y")
+    if scale.logarithmic and _wide(best[y].tolist()):
+        axes.set_yscale("log")
+        axes.minorticks_off()
+    else:
+        axes.set_ylim(bottom=0)
+    group_thousands(axes.yaxis)
+    axes.set_ylabel(measure.label)
+    axes.set_xlabel(scale.measure.label)
+    if bars:
+        axes.set_xlim(-0.5, len(scale.values) - 0.5)
+        mark_x(figure, axes, scale, width)
+    else:
+        mark_x(figure, axes, scale, width, _INSET)
+        _inset(axes, scale, width)
+    if by:
+        _legend(axes, heading, legend, bars=bars)
+    _say_nothing(axes, best)
+    return figure, best[[*keys, y]]
+
+
+def _wide(figures: list[float]) -> bool:
+    """Whether figures span so much that a line from zero hides the small ones."""
+    return bool(figures) and min(figures) > 0 and max(figures) > _WIDE * min(figures)
+
+
+def _series(sweep: SavedSweep, by: str | None) -> list[tuple[str, Any]]:
+    if by is None:
+        return [("", None)]
+    scale = Scale(sweep, by, even=True)
+    return thin(
+        list(zip(scale.labels, scale.values, strict=True)), _MOST if len(scale.values) <= _MOST else _FEWER
+    )
+
+
+def _is(column: pd.Series[Any], value: Any) -> pd.Series[Any]:
+    return column.isna() if value is None else column == value
+
+
+def _with_gaps(
+    sweep: SavedSweep,
+    scale: Scale,
+    x: str,
+    by: str | None,
+    value: Any,
+    places: list[float],
+    heights: list[float],
+) -> tuple[list[float], list[float]]:
+    """In the order of the axis; what was asked for and has no figure becomes a gap."""
+    frame = sweep.frame if by is None else sweep.frame[_is(sweep.frame[by], value)]
+    known = dict(zip(places, heights, strict=True))
+    asked = sorted({scale.at(v) for v in frame[x].tolist()})
+    return asked, [known.get(at, float("nan")) for at in asked]
+
+
+def _line(axes: Axes, number: int, places: list[float], heights: list[float]) -> None:
+    size = 5.5 if len(places) <= 40 else 0.0
+    axes.plot(
+        places,
+        heights,
+        color=HUES[number % _MOST],
+        linestyle=DASHES[number // 2 % len(DASHES)] if number else "-",
+        linewidth=1.8,
+        marker=MARKERS[number % _MOST],
+        markersize=size,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+    )
+
+
+def _inset(axes: Axes, scale: Scale, width: float) -> None:
+    """Limits that leave `_INSET` inches of white at both ends."""
+    import math
+
+    first, last = scale.at(scale.values[0]), scale.at(scale.values[-1])
+    part = _INSET / (width - 2 * _INSET)
+    if scale.logarithmic:
+        low, high = math.log(first), math.log(last)
+        more = (high - low) * part
+        axes.set_xlim(math.exp(low - more), math.exp(high + more))
+    else:
+        more = (last - first or 1.0) * part
+        axes.set_xlim(first - more, last + more)
+
+
+def _legend(axes: Axes, heading: str, labels: list[str], *, bars: bool) -> None:
+    handles: list[Any] = list(axes.containers if bars else axes.lines)
+    legend = axes.legend(
+        handles[: len(labels)],
+        labels,
+        title=heading,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.02),
+        frameon=False,
+        fontsize=SMALL,
+        title_fontsize=SMALL,
+        alignment="left",
+        handlelength=2.4,
+    )
+    legend.get_title().set_color(QUIET)
+
+
+def _say_nothing(axes: Axes, best: pd.DataFrame) -> None:
+    if best.empty:
+        axes.text(0.5, 0.5, "no point has this figure", transform=axes.transAxes, ha="center", color=QUIET)

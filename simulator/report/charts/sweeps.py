@@ -1,0 +1,141 @@
+"""Which charts a sweep gets: chosen from its axes, or asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from simulator.errors import ClustersimError
+from simulator.report.charts.style import house_style, pictures
+from simulator.report.charts.sweep_heatmap import draw_bottlenecks, draw_heatmap
+from simulator.report.charts.sweep_lines import draw_lines
+from simulator.report.charts.sweep_pareto import cost_of, draw_pareto
+from simulator.report.charts.sweep_scaling import draw_scaling
+from simulator.report.charts.sweep_stack import draw_stack
+from simulator.report.charts.ticks import HUES
+from simulator.report.sweeps import SavedSweep
+from simulator.report.tables import to_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+KINDS: Final = ("line", "bar", "heatmap", "bottleneck", "stack", "scatter", "pareto", "scaling")
+"""Kinds of chart that can be asked for."""
+
+_MOST_CELLS: Final = 60
+Chart = tuple["Figure", "pd.DataFrame"]
+
+
+def sweep_charts(sweep: SavedSweep, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """File name and content of every chart of a sweep: PNG, SVG, and its data as CSV.
+
+    Args:
+        sweep: The points.
+        wanted: What was asked for: any of ``x``, ``y``, ``by`` and ``kind``; the default charts if nothing.
+
+    Raises:
+        ClustersimError: A column that does not exist, a kind that needs axes that the sweep does not have.
+    """
+    with house_style():
+        charts = _asked(sweep, wanted) if wanted else _default(sweep)
+        for name, chart in charts:
+            if chart is None:
+                continue
+            figure, data = chart
+            yield from pictures(figure, name)
+            yield f"{name}.csv", to_csv(data)
+
+
+def _default(sweep: SavedSweep) -> Iterator[tuple[str, Chart | None]]:
+    """The file's own wish first; then by the number of axes."""
+    if sweep.frame.empty or "bottleneck" not in sweep.frame:
+        return
+    if sweep.plot:
+        yield from _asked(sweep, sweep.plot)
+    axes = sweep.varying()
+    metric = sweep.metric()
+    if not axes:
+        return
+    x, by = _x_and_by(sweep, axes)
+    if len(axes) <= 2:
+        yield "lines", draw_lines(sweep, x, metric, by)
+    if len(axes) >= 2:
+        across, up = _two(sweep, axes)
+        if max(sweep.frame[key].nunique() for key in (across, up)) <= _MOST_CELLS:
+            yield "heatmap", draw_heatmap(sweep, across, up, metric)
+            yield "bottlenecks", draw_bottlenecks(sweep, across, up)
+    if sweep.frame[x].nunique() <= _MOST_CELLS:
+        yield "breakdown", draw_stack(sweep, x)
+    if sweep.frame["num_gpus"].nunique() > 1:
+        other = [key for key in axes if not _is_size(sweep, key) and sweep.frame[key].nunique() <= len(HUES)]
+        yield "scaling", draw_scaling(sweep, other[0] if other else None)
+    if len(axes) >= 3:
+        yield "pareto", draw_pareto(sweep, cost_of(sweep), metric)
+
+
+def _asked(sweep: SavedSweep, wanted: Mapping[str, str]) -> Iterator[tuple[str, Chart | None]]:
+    kind = wanted.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise ClustersimError(f"plot: kind must be one of {', '.join(KINDS)}")
+    axes = sweep.varying()
+    if not axes:
+        raise ClustersimError("plot: no axis of the sweep has more than one value")
+    metric = sweep.require(wanted["y"]) if "y" in wanted else sweep.metric()
+    default_x, default_by = _x_and_by(sweep, axes)
+    x = sweep.require(wanted["x"]) if "x" in wanted else default_x
+    by = sweep.require(wanted["by"]) if "by" in wanted else default_by if default_by != x else None
+    kind = kind or ("line" if x in sweep.keys or x == "num_gpus" else "scatter")
+    if kind in ("line", "bar", "heatmap", "stack", "scatter", "pareto", "scaling") and not sweep.numeric(
+        metric
+    ):
+        raise ClustersimError(f'plot: "{metric}" holds no numbers')
+    name = "-".join([kind, *(wanted[key].replace(".", "_") for key in ("x", "y", "by") if key in wanted)])
+    if kind in ("heatmap", "bottleneck"):
+        if len(axes) < 2 and "by" not in wanted:
+            raise ClustersimError(f"plot: a {kind} needs two axes; the sweep varies {', '.join(axes)}")
+        across, up = (
+            (x, by) if "x" in wanted and "by" in wanted and by else _two(sweep, axes, wanted.get("x") and x)
+        )
+        yield (
+            name,
+            (
+                draw_heatmap(sweep, across, up, metric)
+                if kind == "heatmap"
+                else draw_bottlenecks(sweep, across, up)
+            ),
+        )
+    elif kind in ("pareto", "scatter"):
+        x = x if "x" in wanted else cost_of(sweep)
+        if not sweep.numeric(x):
+            raise ClustersimError(f'plot: "{x}" holds no numbers')
+        yield name, draw_pareto(sweep, x, metric, with_front=kind == "pareto")
+    elif kind == "stack":
+        yield name, draw_stack(sweep, x)
+    elif kind == "scaling":
+        yield name, draw_scaling(sweep, by)
+    else:
+        yield name, draw_lines(sweep, x, metric, by, bars=kind == "bar")
+
+
+def _x_and_by(sweep: SavedSweep, axes: list[str]) -> tuple[str, str | None]:
+    """Along x the axis of numbers with the most values; by the other, if it has few."""
+    ranked = sorted(axes, key=lambda key: (-sweep.numeric(key), -sweep.frame[key].nunique(), axes.index(key)))
+    x = ranked[0]
+    by = next((key for key in reversed(ranked) if key != x), None)
+    return x, by
+
+
+def _two(sweep: SavedSweep, axes: list[str], x: str | None = None) -> tuple[str, str]:
+    """Two axes for a field: those of numbers first, the one with more values across."""
+    ranked = sorted(axes, key=lambda key: (-sweep.numeric(key), axes.index(key)))
+    if x is not None:
+        return x, next(key for key in ranked if key != x)
+    one, other = ranked[0], ranked[1]
+    return (one, other) if sweep.frame[one].nunique() >= sweep.frame[other].nunique() else (other, one)
+
+
+def _is_size(sweep: SavedSweep, key: str) -> bool:
+    return bool((sweep.frame.groupby(key, dropna=False)["num_gpus"].nunique() == 1).all()) and key.startswith(
+        "cluster."
+    )

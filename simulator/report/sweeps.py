@@ -1,0 +1,199 @@
+"""A sweep's points as charts need them: which axes vary, what figures are called, in which units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from simulator.errors import ClustersimError
+from simulator.report.text import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BASE_UNITS: Final = {
+    "bytes": "B",
+    "bandwidth": "B/s",
+    "compute": "FLOP/s",
+    "time": "s",
+    "rate": "/s",
+    "power": "W",
+    "frequency": "Hz",
+}
+_PREFIXES: Final = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_SMALL: Final = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
+_LONG: Final = 26
+
+
+class Measure(NamedTuple):
+    """How a figure is told: words, unit, units per SI unit, and whether less of it is better."""
+
+    words: str
+    unit: str
+    scale: float = 1.0
+    less_is_better: bool = False
+
+    @property
+    def label(self) -> str:
+        """Words and unit, for an axis."""
+        return f"{self.words} [{self.unit}]" if self.unit else self.words
+
+
+_MEASURES: Final = {
+    "tokens_per_s": Measure("throughput", "tokens/s"),
+    "tokens_per_s_per_gpu": Measure("throughput", "tokens/s per GPU"),
+    "samples_per_s": Measure("throughput", "samples/s"),
+    "step_time_s": Measure("time of a step", "s", 1.0, True),
+    "model_tflops_per_gpu": Measure("arithmetic of the model", "TFLOP/s per GPU"),
+    "mfu": Measure("model FLOP utilisation", "%", 100.0),
+    "hfu": Measure("hardware FLOP utilisation", "%", 100.0),
+    "peak_memory_bytes": Measure("peak memory", "GiB per GPU", 2.0**-30, True),
+    "memory_capacity_bytes": Measure("memory", "GiB per GPU", 2.0**-30),
+    "num_gpus": Measure("GPUs", "", 1.0, True),
+    "usd_per_hour": Measure("rent", "USD/h", 1.0, True),
+    "usd_per_million_tokens": Measure("cost", "USD per million tokens", 1.0, True),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedSweep:
+    """What the charts of a sweep are drawn from.
+
+    Attributes:
+        name: Name of the sweep.
+        model: Name of the base's model.
+        keys: Keys of the axes, then the derived ones.
+        derived: Of them, those that follow from others.
+        dimensions: Key -> what it measures, None without a unit.
+        frame: A row a point: axes, ``status``, ``reason``, figures in SI units.
+        plot: What the sweep file says of the first chart.
+    """
+
+    name: str
+    model: str
+    keys: tuple[str, ...]
+    derived: frozenset[str]
+    dimensions: Mapping[str, str | None]
+    frame: pd.DataFrame
+    plot: Mapping[str, str]
+
+    @classmethod
+    def of(cls, name: str, about: Mapping[str, Any], frame: pd.DataFrame) -> SavedSweep:
+        """From a table of points and what its ledger says of it."""
+        axes = about.get("axes", [])
+        return cls(
+            name=name,
+            model=about.get("model", ""),
+            keys=tuple(axis["key"] for axis in axes),
+            derived=frozenset(axis["key"] for axis in axes if axis["derived"]),
+            dimensions={axis["key"]: axis["dimension"] for axis in axes},
+            frame=frame,
+            plot=about.get("plot", {}),
+        )
+
+    @property
+    def subject(self) -> str:
+        """Of what a chart speaks."""
+        return f"{shown(self.model, 60)}, {len(self.frame):,} points  ({shown(self.name, 60)})"
+
+    def varying(self) -> list[str]:
+        """Axes with more than one value; of axes that go together, the first."""
+        free: list[str] = []
+        for key in self.keys:
+            if key in self.derived or self.frame[key].nunique(dropna=False) < 2:
+                continue
+            if not any(_together(self.frame, key, other) for other in free):
+                free.append(key)
+        return free
+
+    def require(self, key: str) -> str:
+        """The column of that name, or the axis that ends with it.
+
+        Raises:
+            ClustersimError: Neither.
+        """
+        import difflib
+
+        if key in self.frame.columns:
+            return key
+        ends = [column for column in self.frame.columns if column.endswith(f".{key}")]
+        if len(ends) == 1:
+            return str(ends[0])
+        near = difflib.get_close_matches(key, [str(c) for c in self.frame.columns], 3, 0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ClustersimError(f'plot: the sweep has no column "{shown(key, 60)}"{hint}')
+
+    def numeric(self, key: str) -> bool:
+        """Whether a column holds numbers only."""
+        from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+        column = self.frame[key].dropna()
+        return is_numeric_dtype(column) and not is_bool_dtype(column) and len(column) > 0
+
+    def measure(self, key: str) -> Measure:
+        """How a column is told."""
+        known = _MEASURES.get(key)
+        words = key_words(key, [k for k in self.keys if k != key])
+        if known is not None:
+            return known
+        if key.startswith(("breakdown.", "wall")) or key.endswith("_s"):
+            return Measure(words, "s", 1.0, True)
+        if key.startswith("memory."):
+            return Measure(words, "GiB", 2.0**-30, True)
+        if key.startswith(("utilization.", "limited_by.")):
+            return Measure(words, "%", 100.0)
+        if not self.numeric(key):
+            return Measure(words, "")
+        unit, scale = _unit(self.dimensions.get(key), [float(v) for v in self.frame[key].dropna()])
+        return Measure(words, unit, scale)
+
+    def metric(self) -> str:
+        """The figure that a chart shows if nobody says which."""
+        frame = self.frame
+        if "samples_per_s" not in frame:
+            return "step_time_s"
+        if (frame["tokens_per_s"].dropna() == frame["samples_per_s"].dropna()).all():
+            return "samples_per_s"
+        return "tokens_per_s" if frame["num_gpus"].nunique() > 1 else "tokens_per_s_per_gpu"
+
+
+def key_words(key: str, others: Sequence[str] = ()) -> str:
+    """A key in words: ``cluster.accelerator.memory_bandwidth`` -> ``accelerator memory bandwidth``."""
+    steps = [
+        step for step in key.split(".") if step not in ("cluster", "node_groups") and not step.isdecimal()
+    ]
+    ends = {other.split(".")[-1] for other in others}
+    short = (
+        steps[-1:] if steps and steps[-1] not in ends and steps[0] in ("training", "parallelism") else steps
+    )
+    return shown(" ".join(short).replace("_", " ").replace("flops", "FLOP/s"), 60)
+
+
+def value_label(value: object, measure: Measure) -> str:
+    """A value of an axis, as short as it can be told."""
+    if value is None or value != value:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        scaled = value * measure.scale
+        return f"{scaled:,.0f}" if float(scaled).is_integer() or abs(scaled) >= 1000 else f"{scaled:.3g}"
+    return shown(value, _LONG)
+
+
+def _together(frame: pd.DataFrame, one: str, other: str) -> bool:
+    pairs = len(frame[[one, other]].drop_duplicates())
+    return bool(pairs == frame[one].nunique(dropna=False) == frame[other].nunique(dropna=False))
+
+
+def _unit(dimension: str | None, values: list[float]) -> tuple[str, float]:
+    if dimension == "money_rate":
+        return "USD/h", 3600.0
+    base = _BASE_UNITS.get(dimension or "")
+    if base is None:
+        return "", 1.0
+    largest = max(map(abs, values), default=1.0) or 1.0
+    steps = _SMALL if dimension == "time" else _PREFIXES
+    size, prefix = next((step for step in steps if largest >= step[0]), steps[-1])
+    return prefix + base, 1 / size

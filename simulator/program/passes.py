@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from simulator.cost import RankGroup
 from simulator.program.pricing import Pricer
-from simulator.program.rows import RowTable
+from simulator.program.rows import Row, RowTable
 from simulator.program.templates import LANE, Template, TemplateBuilder
 from simulator.workload import Block, Communication, Kernel, Node, Shard, Transients, transients
 
@@ -111,6 +111,8 @@ class StageCompiler:
     table: RowTable
     shard: Shard
     needs: dict[int, Transients] = field(default_factory=dict)
+    known: dict[tuple[int, str, int, int, int, str], int] = field(default_factory=dict)
+    """Rows by what is done and what it takes: equal layers are one object and are priced once."""
 
     def forward(
         self,
@@ -278,14 +280,23 @@ class StageCompiler:
     ) -> int:
         node, need, keeper = step
         if isinstance(node.op, Kernel):
-            row = self.pricer.kernel(node.op, phase, counted=phase != "recompute")
             lane = LANE["compute"]
         else:
-            row = self.pricer.communication(node.op, phase)
             lane = AXIS_LANE.get(node.op.axis, LANE["data_parallel"])
+        key = (id(node.op), phase, take, give, need, keeper)
+        if key not in self.known:
+            self.known[key] = self.table.add(self._row(step, phase, take, give))
+        return into.add(lane, self.known[key], after, layer)
+
+    def _row(self, step: Step, phase: str, take: int, give: int) -> Row:
+        node, need, keeper = step
+        if isinstance(node.op, Kernel):
+            row = self.pricer.kernel(node.op, phase, counted=phase != "recompute")
+        else:
+            row = self.pricer.communication(node.op, phase)
         if take or give or need:
             row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
-        return into.add(lane, self.table.add(row), after, layer)
+        return row
 
     def _needs(self, block: Block) -> Transients:
         """What the block's operators need while they run; worked out once for each block."""

@@ -58,8 +58,9 @@ def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered
     """
     plan = make_plan(scenario)
     topology = make_topology(scenario.cluster, plan, loader_cores=loader_cores(scenario.data, plan))
-    pricer = Pricer(plan, calibration or Calibration.load(), topology.shared.get("core"))
-    parts = build_parts(scenario, plan)
+    calibration = calibration or Calibration.load()
+    pricer = Pricer(plan, calibration, topology.shared.get("core"))
+    parts = build_parts(scenario, plan, calibration)
     return _Lowering(scenario, plan, topology, pricer, parts).run()
 
 

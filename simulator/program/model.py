@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simulator.program.memory import OUTSIDE, outside_bytes
 from simulator.program.plan import Plan
 from simulator.scenario import Scenario
+from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
 from simulator.workload import (
     Block,
@@ -15,6 +17,7 @@ from simulator.workload import (
     head_block,
     layer_block,
     layer_list_blocks,
+    placeholder_bytes,
     state_bytes,
 )
 
@@ -24,7 +27,9 @@ class StageState:
     """What one GPU of a stage keeps from step to step, and what a checkpoint of the stage holds.
 
     Attributes:
-        parts: Part -> bytes: ``parameters``, ``gradients``, ``optimizer``.
+        parts: Part -> bytes: ``parameters``, ``gradients``, ``optimizer``, and what else is always there.
+        outside: Of them, those that the framework's allocator does not know of.
+        fragmentation: Memory that the allocator holds in vain, over the peak of what comes and goes.
         dense: Trained parameters of the GPU that all replicas hold.
         expert: Trained parameters of routed experts on the GPU.
         replicated: Trained parameters that tensor parallelism replicates.
@@ -36,6 +41,8 @@ class StageState:
     """
 
     parts: dict[str, int]
+    outside: tuple[str, ...]
+    fragmentation: float
     dense: int
     expert: int
     replicated: int
@@ -70,7 +77,7 @@ class ModelParts:
     tied_across: bool
 
 
-def build_parts(scenario: Scenario, plan: Plan) -> ModelParts:
+def build_parts(scenario: Scenario, plan: Plan, calibration: Calibration) -> ModelParts:
     """The model's blocks on the plan's stages.
 
     Raises:
@@ -98,7 +105,7 @@ def build_parts(scenario: Scenario, plan: Plan) -> ModelParts:
         blocks = ((tuple(layer_list_blocks(model, shard)),),)
     return ModelParts(
         blocks=blocks,
-        states=tuple(_state(chunks, plan, states) for chunks in blocks),
+        states=tuple(_state(chunks, plan, states, shard, calibration) for chunks in blocks),
         state_bytes=states,
         shard=shard,
         tied_across=tied and not _ends_meet(plan),
@@ -137,8 +144,14 @@ def _transformer(
     return tuple(whole)
 
 
-def _state(chunks: tuple[tuple[Block, ...], ...], plan: Plan, per: StateBytes) -> StageState:
-    blocks = [block for chunk in chunks for block in chunk]
+def _state(
+    chunks: tuple[tuple[Block, ...], ...],
+    plan: Plan,
+    per: StateBytes,
+    shard: Shard,
+    calibration: Calibration,
+) -> StageState:
+    blocks = tuple(block for chunk in chunks for block in chunk)
     parameters = sum(block.parameters for block in blocks)
     experts = sum(block.expert_parameters for block in blocks)
     frozen = sum(block.frozen_parameters for block in blocks)
@@ -165,7 +178,11 @@ def _state(chunks: tuple[tuple[Block, ...], ...], plan: Plan, per: StateBytes) -
             "parameters": kept * per.parameters,
             "gradients": held * per.gradients,
             "optimizer": updated * per.optimizer,
+            "gradient_placeholders": placeholder_bytes(blocks, shard),
+            **outside_bytes(plan, calibration),
         },
+        outside=OUTSIDE,
+        fragmentation=calibration.memory.fragmentation,
         dense=dense,
         expert=trained_experts,
         replicated=sum(block.sequential_parameters for block in blocks),

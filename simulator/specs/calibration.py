@@ -76,6 +76,19 @@ class CollectiveConstants:
     channels: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryConstants:
+    """Constants of device memory, in SI units; what each means stands in the calibration file.
+
+    Equal only to itself, as `KernelConstants`.
+    """
+
+    driver_context: float
+    channel_buffer: float
+    channel_neighbours: float
+    fragmentation: float
+
+
 class Constant(Spec):
     """One constant of a calibration and what it rests on."""
 
@@ -95,8 +108,11 @@ class Constant(Spec):
     """The command that fits it again; empty for what is not fitted."""
 
 
+_PARTS: Final = (KernelConstants, CollectiveConstants, MemoryConstants)
+
+
 def _names() -> tuple[str, ...]:
-    return tuple(field.name for part in (KernelConstants, CollectiveConstants) for field in fields(part))
+    return tuple(field.name for part in _PARTS for field in fields(part))
 
 
 class Calibration(Spec):
@@ -142,6 +158,11 @@ class Calibration(Spec):
         return CollectiveConstants(
             **{f.name: self.constants[f.name].value for f in fields(CollectiveConstants)}
         )
+
+    @cached_property
+    def memory(self) -> MemoryConstants:
+        """The constants of device memory."""
+        return MemoryConstants(**{f.name: self.constants[f.name].value for f in fields(MemoryConstants)})
 
     def with_values(self, **values: float) -> Calibration:
         """The same calibration with some constants changed; their basis becomes `assumed`.

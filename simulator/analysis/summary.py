@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from simulator.engine import Record
 from simulator.program import Lowered
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
+from simulator.specs.hardware import Precision
 from simulator.units import PICOSECONDS, human
+from simulator.workload.precision import matrix_precision
 
 
 def step_seconds(lowered: Lowered, record: Record, scenario: Scenario) -> float:
@@ -46,7 +49,7 @@ def summarise(
     plan, training = lowered.plan, scenario.training
     accelerator = plan.group.accelerator
     model, hardware = _arithmetic(lowered)
-    peak = accelerator.peak_flops.get(training.precision)
+    peak = accelerator.peak_flops.get(cast(Precision, matrix_precision(training.precision)))
     tokens = training.global_batch_size * training.sequence_length / step
     return Result(
         name=scenario.name,

@@ -20,6 +20,7 @@ from simulator.workload import (
     placeholder_bytes,
     state_bytes,
 )
+from simulator.workload.precision import base_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,29 @@ def build_parts(scenario: Scenario, plan: Plan, calibration: Calibration) -> Mod
         UnsupportedError: The model has something that is not modelled.
     """
     training = scenario.training
-    states = state_bytes(training.precision, training.gradient_precision, training.optimizer)
+    states = state_bytes(
+        training.parameter_precision or base_precision(training.precision),
+        training.gradient_precision,
+        training.optimizer,
+        master=training.master_parameters,
+        state_precision=training.optimizer_precision,
+        communication_precision=training.communication_precision,
+    )
+    parallelism = scenario.parallelism
     shard = Shard(
         micro_batch_size=training.micro_batch_size,
         sequence_length=training.sequence_length,
         tensor_parallel=plan.tensor_parallel,
         sequence_parallel=scenario.parallelism.sequence_parallel and plan.tensor_parallel > 1,
-        precision=training.precision,
+        precision=base_precision(training.precision),
+        recipe=training.precision,
+        context_parallel=plan.context_parallel,
+        context_method=parallelism.context_parallel_method,
+        expert_parallel=plan.axes.expert_parallel,
+        expert_tensor_parallel=plan.axes.expert_tensor_parallel,
+        expert_load=parallelism.expert_capacity_factor or parallelism.expert_imbalance,
+        lora_rank=training.lora_rank,
+        lora_targets=training.lora_targets,
         attention=training.attention or scenario.software.attention,
         gradient_bytes=states.gradients,
         dropout=_dropout(scenario),
@@ -129,7 +146,7 @@ def _transformer(
     model: TransformerSpec, plan: Plan, shard: Shard
 ) -> tuple[tuple[tuple[Block, ...], ...], ...]:
     stages, chunks = plan.pipeline_parallel, plan.virtual_pipeline
-    layer = layer_block(model, shard)
+    layers = _layers(model, shard)
     embedding = embedding_block(model, shard)
     head = head_block(model, shard, shares_embedding=model.tie_word_embeddings and _ends_meet(plan))
     whole: list[tuple[tuple[Block, ...], ...]] = []
@@ -139,9 +156,21 @@ def _transformer(
             part = plan.placement.part(stage, chunk)
             front = (embedding,) if part == 0 else ()
             back = (head,) if part == plan.placement.depth - 1 else ()
-            held.append((*front, *(layer,) * plan.layers_per_part[part], *back))
+            first = plan.first_layer(stage, chunk)
+            own = layers[first : first + plan.layers_per_part[part]]
+            held.append((*front, *own, *back))
         whole.append(tuple(held))
     return tuple(whole)
+
+
+def _layers(model: TransformerSpec, shard: Shard) -> list[Block]:
+    """All layers in order; equal ones are one object."""
+    total = model.num_hidden_layers
+    if model.mixture is None:
+        return [layer_block(model, shard)] * total
+    dense = min(model.mixture.first_k_dense_replace, total)
+    leading = [layer_block(model, shard, dense=True)] * dense if dense else []
+    return leading + [layer_block(model, shard, dense=False)] * (total - dense)
 
 
 def _state(

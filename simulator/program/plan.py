@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.errors import PlanError, UnsupportedError
+from simulator.program.admissible import check_precision, check_split, check_tensor
 from simulator.program.axes import DEFAULT_ORDER, Axes
 from simulator.program.divide import layers_per_part, nearest, nearest_multiples
 from simulator.program.order import Visit, merged, own_order, visits
@@ -118,9 +119,12 @@ def make_plan(scenario: Scenario) -> Plan:
     """
     _refuse_unsupported(scenario)
     parallelism = scenario.parallelism
+    if isinstance(scenario.model, TransformerSpec):
+        check_tensor(scenario, scenario.model)
     data = _data_parallel(scenario)
     if isinstance(scenario.model, TransformerSpec):
-        _check_tensor_split(scenario, scenario.model)
+        check_split(scenario, scenario.model, data)
+    check_precision(scenario)
     schedule = _schedule(scenario)
     placement = SCHEDULES[schedule].placement(parallelism.pipeline_parallel, parallelism.virtual_pipeline)
     micro_batches = _micro_batches(scenario, data)
@@ -162,6 +166,8 @@ def _axes(scenario: Scenario, data: int, placement: Placement) -> Axes:
     return Axes(
         order=tuple(parallelism.order),
         degrees=tuple(degrees[axis] for axis in parallelism.order),
+        expert_parallel=parallelism.expert_parallel,
+        expert_tensor_parallel=parallelism.expert_tensor_parallel or parallelism.tensor_parallel,
         sharding_group=group,
         copies=copies,
     )
@@ -203,11 +209,10 @@ def _refuse_unsupported(scenario: Scenario) -> None:
         raise UnsupportedError(
             ("cluster", "node_groups"), "plans over several node groups are not modelled yet"
         )
-    for key in ("context_parallel", "expert_parallel"):
-        if getattr(parallelism, key) > 1:
-            raise UnsupportedError(("parallelism", key), f"{key} above 1 is not modelled yet; leave it at 1")
     if isinstance(scenario.model, LayerListSpec):
-        for key in ("tensor_parallel", "pipeline_parallel"):
+        if SCHEDULES[_schedule(scenario)].layout != "loop":
+            raise UnsupportedError(KEY, "a model given layer by layer has one stage")
+        for key in ("tensor_parallel", "pipeline_parallel", "context_parallel", "expert_parallel"):
             if getattr(parallelism, key) > 1:
                 raise UnsupportedError(
                     ("parallelism", key), "a model given layer by layer can be data-parallel only"
@@ -217,8 +222,11 @@ def _refuse_unsupported(scenario: Scenario) -> None:
 def _data_parallel(scenario: Scenario) -> int:
     parallelism, gpus = scenario.parallelism, scenario.cluster.num_gpus
     tensor, pipeline = parallelism.tensor_parallel, parallelism.pipeline_parallel
-    model_ranks = tensor * pipeline
+    context = parallelism.context_parallel
+    model_ranks = tensor * pipeline * context
     product = f"tensor_parallel {tensor} x pipeline_parallel {pipeline}"
+    if context > 1:
+        product += f" x context_parallel {context}"
     if parallelism.data_parallel is None:
         if gpus % model_ranks:
             raise PlanError(
@@ -254,23 +262,6 @@ def _layers_per_part(scenario: Scenario, placement: Placement) -> tuple[int, ...
     if not isinstance(scenario.model, TransformerSpec):
         return (len(scenario.model.layers),)
     return layers_per_part(scenario.model.num_hidden_layers, placement, scenario.parallelism.pipeline_layers)
-
-
-def _check_tensor_split(scenario: Scenario, model: TransformerSpec) -> None:
-    parallelism, tensor = scenario.parallelism, scenario.parallelism.tensor_parallel
-    key = ("parallelism", "tensor_parallel")
-    for name in ("num_attention_heads", "intermediate_size"):
-        value = getattr(model, name)
-        if value % tensor:
-            raise PlanError(key, f"{tensor} does not divide {name}: {value} ({nearest(value, tensor)})")
-    heads = model.num_key_value_heads
-    if heads % tensor and tensor % heads:
-        raise PlanError(key, f"{tensor} and num_key_value_heads: {heads} do not divide one another")
-    if parallelism.sequence_parallel and scenario.training.sequence_length % tensor:
-        raise PlanError(
-            ("parallelism", "sequence_parallel"),
-            f"tensor_parallel {tensor} does not divide sequence_length: {scenario.training.sequence_length}",
-        )
 
 
 def _schedule(scenario: Scenario) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from simulator.cost import Demand, RankGroup, collective_demand, in_step, kernel_demand, tensor_rate
 from simulator.engine import Label
@@ -30,11 +30,13 @@ class Pricer:
         plan: The plan.
         calibration: Constants of the cost models.
         core: Id of the fabric's core, None where it is non-blocking.
+        groups: Ranks that meet, by axis; filled as they are asked for.
     """
 
     plan: Plan
     calibration: Calibration
     core: int | None = None
+    groups: dict[tuple[str, bool], RankGroup] = field(default_factory=dict)
 
     def kernel(self, kernel: Kernel, phase: str, *, counted: bool = True) -> Row:
         """The row of a kernel; recomputation does not count towards the model's arithmetic."""
@@ -60,7 +62,7 @@ class Pricer:
         give: int = 0,
     ) -> Row:
         """The row of a collective along an axis of the plan."""
-        group = group or self.rank_group(item.axis)
+        group = group or self.rank_group(item.axis, neighbours=item.collective == "send")
         demand = collective_demand(item.collective, item.message_bytes, group, self.calibration)
         demands = _slots(demand)
         if self.core is not None and "scale_out" in demand.amounts:
@@ -75,17 +77,20 @@ class Pricer:
             axis=item.axis,
         )
 
-    def rank_group(self, axis: str) -> RankGroup:
-        """Who takes part in a collective along an axis."""
-        group = self.plan.group
-        return RankGroup(
-            self.plan.degree(axis),
-            self.plan.ranks_per_domain(axis),
-            group.accelerator,
-            group.scale_up,
-            group.scale_out,
-            group.domain,
-        )
+    def rank_group(self, axis: str, *, neighbours: bool = False) -> RankGroup:
+        """Who takes part in a collective along an axis, or in a send between neighbours of it.
+
+        A ring is as slow as its slowest link, so neighbours are in one domain only if all members are.
+        """
+        found = self.groups.get((axis, neighbours))
+        if found is None:
+            group = self.plan.group
+            ranks, near = self.plan.degree(axis), self.plan.ranks_per_domain(axis)
+            if neighbours:
+                ranks, near = 2, 2 if near == ranks else 1
+            found = RankGroup(ranks, near, group.accelerator, group.scale_up, group.scale_out, group.domain)
+            self.groups[axis, neighbours] = found
+        return found
 
     def _holds(self, demand: Demand) -> tuple[tuple[int, int], ...]:
         accelerator = self.plan.group.accelerator

@@ -31,16 +31,18 @@ def gradient_collectives(plan: Plan, per: StateBytes, dense: int, expert: int) -
         )
         for axis, name, count in groups:
             if count and plan.degree(axis) > 1:
-                found.append(Communication(f"{name}.all_reduce", "all_reduce", axis, count * per.gradients))
+                found.append(
+                    Communication(f"{name}.all_reduce", "all_reduce", axis, count * per.communication)
+                )
         return tuple(found)
     shard, replica = plan.degree("shard"), plan.degree("replica")
-    size = dense * per.gradients
+    size = dense * per.communication
     if dense and shard > 1:
         found.append(Communication("gradients.reduce_scatter", "reduce_scatter", "shard", size))
     if dense and replica > 1:
         found.append(Communication("gradients.all_reduce", "all_reduce", "replica", -(-size // shard)))
     if expert and plan.degree("expert_data") > 1:
-        size = expert * per.gradients
+        size = expert * per.communication
         found.append(Communication("expert_gradients.reduce_scatter", "reduce_scatter", "expert_data", size))
     return tuple(found)
 

@@ -17,6 +17,7 @@ from simulator.program.topology import Topology
 from simulator.scenario import Scenario
 from simulator.specs.model import TransformerSpec
 from simulator.workload import BYTES_PER_ELEMENT, Block, Communication, update_kernels
+from simulator.workload.precision import base_precision
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ def _message_bytes(scenario: Scenario, plan: Plan) -> int:
     training = scenario.training
     width = scenario.model.hidden_size if isinstance(scenario.model, TransformerSpec) else 1
     tokens = training.micro_batch_size * training.sequence_length // plan.context_parallel
-    return tokens * width * BYTES_PER_ELEMENT[training.precision]
+    return tokens * width * BYTES_PER_ELEMENT[base_precision(training.precision)]
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulator.scenario._findings import Findings
 from simulator.scenario._scenario import Scenario
+from simulator.workload.precision import base_precision, matrix_precision
 
 
 def check(scenario: Scenario, findings: Findings) -> None:
@@ -25,10 +26,12 @@ def _positions(scenario: Scenario, findings: Findings) -> None:
 
 
 def _precisions(scenario: Scenario, findings: Findings) -> None:
-    wanted = scenario.training.precision
+    precision = scenario.training.precision
     for group in scenario.cluster.node_groups:
         has = group.accelerator.peak_flops
-        if wanted not in has:
+        needed = (matrix_precision(precision), base_precision(precision))
+        wanted = next((each for each in needed if each not in has), None)
+        if wanted is not None:
             message = (
                 f'{group.accelerator.name} has no figure for "{wanted}"; it has {", ".join(sorted(has))}'
             )

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from simulator.specs._base import Bytes, Count, CountOrZero, Seconds, Spec
+from simulator.specs._base import Bytes, Count, CountOrZero, PositiveFraction, Seconds, Spec
 from simulator.specs.uncertainty import JitterSpec
 
-TrainingPrecision = Literal["fp32", "tf32", "fp16", "bf16"]
+TrainingPrecision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "fp8_block", "mxfp8", "nvfp4"]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw"]
 Recompute = Literal["none", "selective", "full"]
 Sharding = Literal["none", "optimizer", "gradients", "parameters"]
@@ -17,6 +17,7 @@ PipelineSchedule = Literal[
     "gpipe", "1f1b", "interleaved_1f1b", "zb-1p", "zb-2p", "zb-v", "dualpipe", "dualpipe-v"
 ]
 Axis = Literal["tensor", "context", "data", "pipeline"]
+LoraTarget = Literal["attention.qkv", "attention.output", "mlp.up", "mlp.down"]
 
 
 class TrainingSpec(Spec):
@@ -29,7 +30,20 @@ class TrainingSpec(Spec):
     global_batch_size: Count
     """Sequences between two updates of the parameters, all replicas together."""
     precision: TrainingPrecision = "bf16"
-    """Precision of forward and backward passes; bf16 and fp16 keep fp32 master parameters."""
+    """Precision of forward and backward passes. With `fp8` (one scale a tensor), `fp8_block` (one a block),
+    `mxfp8` and `nvfp4` only the layers' matrix products have fewer bits; all else is in bf16."""
+    parameter_precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision in which parameters are kept and gathered; that of the passes if not given."""
+    master_parameters: bool | None = None
+    """Whether the optimizer keeps fp32 copies of parameters in 16 bits; yes if not given."""
+    optimizer_precision: Literal["fp32", "bf16", "fp16", "fp8"] = "fp32"
+    """Precision of the optimizer's state."""
+    communication_precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision in which gradients are reduced; that in which they are accumulated if not given."""
+    lora_rank: CountOrZero = 0
+    """Rank of low-rank adapters beside frozen matrices; 0 trains all parameters."""
+    lora_targets: tuple[LoraTarget, ...] = ("attention.qkv", "attention.output", "mlp.up", "mlp.down")
+    """Matrices that have an adapter."""
     optimizer: Optimizer = "adamw"
     """Update rule."""
     gradient_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -69,8 +83,16 @@ class ParallelismSpec(Spec):
     """Whether a stage computes on while it sends to its neighbours."""
     context_parallel: Count = 1
     """GPUs that each sequence is split over."""
+    context_parallel_method: Literal["ring", "all_to_all", "all_gather"] = "ring"
+    """How their attention meets: keys go round, heads are split instead, or keys are gathered."""
     expert_parallel: Count = 1
-    """GPUs that the experts are spread over."""
+    """GPUs that the experts are spread over; they are taken from those of context and data."""
+    expert_tensor_parallel: Count | None = None
+    """GPUs that each expert is split over: 1, or `tensor_parallel` as if not given."""
+    expert_capacity_factor: PositiveFraction | None = None
+    """Slots of an expert over the mean of its tokens; tokens beyond are dropped. No limit if not given."""
+    expert_imbalance: PositiveFraction = 1.0
+    """Tokens of the busiest GPU's experts over the mean, where there is no capacity factor."""
     data_parallel: Count | None = None
     """Replicas; what is left of the GPUs if not given."""
     data_parallel_sharding: Sharding = "none"

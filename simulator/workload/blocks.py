@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from simulator.specs.software import SoftwareSpec
 from simulator.workload.kernels import Communication, Kernel
+from simulator.workload.precision import RECIPES, matrix_precision
 
 BYTES_PER_ELEMENT = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1, "fp4": 1}
 """Bytes that one stored element takes, by precision of the arithmetic (tf32 is stored as fp32)."""
@@ -29,6 +30,14 @@ class Shard:
         gradient_bytes: Bytes of one accumulated gradient.
         dropout: Whether residuals and attention weights are dropped out, with a byte of mask an element.
         software: Which kernels are fused, and what runs beside what.
+        recipe: How the layers' matrices are multiplied in fewer bits; empty for not.
+        context_parallel: GPUs that each sequence is split over.
+        context_method: ``ring``, ``all_to_all`` or ``all_gather``.
+        expert_parallel: GPUs that the experts are spread over.
+        expert_tensor_parallel: GPUs that each expert is split over.
+        expert_load: Slots of the busiest GPU's experts over the mean that an even spread would bring.
+        lora_rank: Rank of the adapters beside frozen matrices; 0 where everything is trained.
+        lora_targets: Matrices that have an adapter.
     """
 
     micro_batch_size: int
@@ -40,11 +49,34 @@ class Shard:
     gradient_bytes: int
     dropout: bool = False
     software: SoftwareSpec = STANDARD
+    recipe: str = ""
+    context_parallel: int = 1
+    context_method: str = "ring"
+    expert_parallel: int = 1
+    expert_tensor_parallel: int = 1
+    expert_load: float = 1.0
+    lora_rank: int = 0
+    lora_targets: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
-        """Tokens in the micro-batch."""
-        return self.micro_batch_size * self.sequence_length
+        """Tokens of the micro-batch that this GPU's tensor-parallel group works on."""
+        return self.micro_batch_size * self.sequence_length // self.context_parallel
+
+    @property
+    def casts(self) -> bool:
+        """Whether operands of the layers' matrices are cast to fewer bits."""
+        return self.recipe in RECIPES
+
+    @property
+    def matrix_precision(self) -> str:
+        """Precision of the layers' matrix products."""
+        return matrix_precision(self.recipe) if self.casts else self.precision
+
+    @property
+    def operand_bytes(self) -> int:
+        """Bytes of an input of a layer's matrix as it is kept."""
+        return BYTES_PER_ELEMENT[self.matrix_precision]
 
     @property
     def element_bytes(self) -> int:

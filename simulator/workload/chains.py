@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simulator.specs.model import TransformerSpec
-from simulator.workload.blocks import PassBuilder, Shard
+from simulator.workload import lora
+from simulator.workload.blocks import BYTES_PER_ELEMENT, PassBuilder, Shard
 from simulator.workload.kernels import Kernel
 from simulator.workload.operators import NORM_FLOPS, POINTWISE_FLOPS, pointwise, weight_gradient
 
@@ -159,20 +162,31 @@ def add_weight_gradient(
     after: tuple[int, ...] | None = None,
     freed: int = 0,
     kept_tokens: int | None = None,
+    batch: int = 1,
+    precision: str | None = None,
 ) -> int:
-    """The gradient of a weight [k, n], accumulated by the product itself or by a kernel behind it.
+    """The gradients of `batch` weights [k, n], accumulated by the product itself or by a kernel behind it.
 
     Put off, it keeps its input (`kept_tokens` of it on this GPU, all m if not given) and the gradient of its
-    output.
+    output. A frozen weight has none; its adapter, if it has one, takes its place. `precision` is that of the
+    layers' matrices if not given.
     """
-    role = "weight_gradient"
-    held = ((m if kept_tokens is None else kept_tokens) * k + m * n) * shard.element_bytes
+    if shard.lora_rank:
+        return _instead_of_frozen(into, name.removesuffix(".weight_gradient"), m, n, k, shard, freed)
+    role, precision = "weight_gradient", precision or shard.matrix_precision
+    held = batch * ((m if kept_tokens is None else kept_tokens) * k + m * n) * BYTES_PER_ELEMENT[precision]
     if shard.software.fused_gradient_accumulation:
-        kernel = weight_gradient(name, m, n, k, shard.precision, shard.gradient_bytes)
+        kernel = weight_gradient(name, m, n, k, precision, shard.gradient_bytes, batch=batch)
         return into.add(kernel, after=after, freed=freed, role=role, held=held)
-    written = weight_gradient(name, m, n, k, shard.precision, shard.element_bytes, accumulates=False)
+    written = weight_gradient(name, m, n, k, precision, shard.element_bytes, batch=batch, accumulates=False)
     into.add(written, after=after, freed=freed, role=role, held=held)
-    return into.add(accumulation(f"{name}.accumulate", n * k, shard), role=role)
+    return into.add(accumulation(f"{name}.accumulate", batch * n * k, shard), role=role)
+
+
+def _instead_of_frozen(into: PassBuilder, name: str, m: int, n: int, k: int, shard: Shard, freed: int) -> int:
+    if freed:
+        into.nodes[-1] = replace(into.nodes[-1], freed_bytes=into.nodes[-1].freed_bytes + freed)
+    return lora.add_backward(into, name, m, n, k, shard)
 
 
 def accumulation(name: str, elements: int, shard: Shard, launches: int = 1) -> Kernel:

@@ -45,19 +45,27 @@ def matmul(
 
 
 def weight_gradient(
-    name: str, m: int, n: int, k: int, precision: str, gradient_bytes: int, *, accumulates: bool = True
+    name: str,
+    m: int,
+    n: int,
+    k: int,
+    precision: str,
+    gradient_bytes: int,
+    *,
+    batch: int = 1,
+    accumulates: bool = True,
 ) -> Kernel:
     """Gradient [k, n] of a weight: [k, m] x [m, n], added to the accumulated gradient in place or written."""
     element = BYTES_PER_ELEMENT[precision]
-    flops = 2 * m * n * k
+    flops = 2 * batch * m * n * k
     return Kernel(
         name=name,
         kind="matmul",
         flops=flops,
-        read_bytes=m * (n + k) * element + k * n * gradient_bytes * accumulates,
-        write_bytes=k * n * gradient_bytes,
+        read_bytes=batch * (m * (n + k) * element + k * n * gradient_bytes * accumulates),
+        write_bytes=batch * k * n * gradient_bytes,
         precision=precision,
-        shape=MatmulShape(k, n, m),
+        shape=MatmulShape(k, n, m, batch),
         model_flops=flops,
     )
 

@@ -7,44 +7,51 @@ parallelism turns each all-reduce into an all-gather and a reduce-scatter and sp
 
 from __future__ import annotations
 
-from simulator.errors import UnsupportedError
+from dataclasses import dataclass
+
 from simulator.specs.model import TransformerSpec
-from simulator.workload import chains, operators
+from simulator.workload import chains, latent, lora, moe, operators
 from simulator.workload.blocks import Block, PassBuilder, Shard
+from simulator.workload.context import Core, add_core, add_core_gradient
 from simulator.workload.kernels import Collective, Communication, Kernel
+from simulator.workload.matrices import add_input_gradient, add_product
 from simulator.workload.unfused import unfused_attention
 
 
-def refuse_unsupported(model: TransformerSpec) -> None:
-    """Refuses what the workload does not model yet.
+def layer_block(model: TransformerSpec, shard: Shard, *, dense: bool = True) -> Block:
+    """One transformer block: attention and MLP, or routed experts, with their norms and residuals.
 
-    Raises:
-        UnsupportedError: Mixtures of experts, latent attention.
+    Args:
+        model: The transformer.
+        shard: One GPU's part of the micro-batch.
+        dense: Whether it has an MLP though other blocks have routed experts.
     """
-    if model.mixture is not None:
-        raise UnsupportedError(("model", "mixture"), "mixtures of experts are not modelled yet")
-    if model.latent_attention is not None:
-        raise UnsupportedError(
-            ("model", "latent_attention"), "multi-head latent attention is not modelled yet"
-        )
-
-
-def layer_block(model: TransformerSpec, shard: Shard) -> Block:
-    """One transformer block: attention and MLP with their norms and residuals."""
-    refuse_unsupported(model)
     forward, backward = PassBuilder(), PassBuilder()
-    _attention_forward(model, shard, forward)
-    _mlp_forward(model, shard, forward)
-    _mlp_backward(model, shard, backward)
-    _attention_backward(model, shard, backward)
-    matrices, vectors = _layer_parameters(model, shard.tensor_parallel)
+    mixture = None if dense else model.mixture
+    if model.latent_attention is None:
+        _attention_forward(model, shard, forward)
+    else:
+        latent.add_forward(forward, model, model.latent_attention, shard)
+    if mixture is None:
+        _mlp_forward(model, shard, forward)
+        _mlp_backward(model, shard, backward)
+    else:
+        moe.add_forward(forward, model, mixture, shard)
+        moe.add_backward(backward, model, mixture, shard)
+    if model.latent_attention is None:
+        _attention_backward(model, shard, backward)
+    else:
+        latent.add_backward(backward, model, model.latent_attention, shard)
+    held = layer_parameters(model, shard, dense=dense)
     return Block(
         name="layer",
         forward=forward.done(),
         backward=backward.done(),
-        parameters=matrices + vectors,
+        parameters=held.total,
         input_bytes=shard.residual_tokens * model.hidden_size * shard.element_bytes,
-        sequential_parameters=vectors,
+        sequential_parameters=0 if shard.lora_rank else held.replicated,
+        expert_parameters=held.expert,
+        frozen_parameters=held.frozen,
     )
 
 
@@ -75,10 +82,12 @@ def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
             "embedding.dropout.gradient", "elementwise", size, reads=element + 1, writes=element, flops=2
         )
         backward.add(undo, freed=size)
-    if shard.sequence_parallel:
+    if shard.sequence_parallel and not shard.lora_rank:
         backward.add(_tensor(shard, "embedding.gradient", "all_gather", tokens * width * element))
     backward.add(
-        operators.pointwise(
+        None
+        if shard.lora_rank
+        else operators.pointwise(
             "embedding.gradient",
             "embedding",
             tokens * width,
@@ -88,7 +97,7 @@ def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
         )
     )
     positions = model.max_position_embeddings * width if learned else 0
-    if not shard.software.fused_gradient_accumulation:
+    if not shard.software.fused_gradient_accumulation and not shard.lora_rank:
         table = rows * width + positions
         zeroed = operators.pointwise(
             "embedding.gradient.zero", "embedding", table, reads=0, writes=element, flops=0
@@ -101,7 +110,8 @@ def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
         backward=backward.done(),
         parameters=rows * width + positions,
         input_bytes=tokens * 8,
-        sequential_parameters=positions,
+        sequential_parameters=0 if shard.lora_rank else positions,
+        frozen_parameters=rows * width + positions if shard.lora_rank else 0,
     )
 
 
@@ -138,6 +148,7 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         ("head.weight_gradient", tokens, rows, width),
         data,
         residual,
+        precision=shard.precision,
         freed=logits * element,
     )
     norm_gradient = chains.norm_gradient("head.norm.gradient", normed, model, shard)
@@ -146,13 +157,15 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         _dense_backward(backward, "head.transform", residual, width, shard, freed=normed * element)
     norm = width * (2 if model.norm == "layernorm" else 1)
     transform = (width * width + width) * encoder
+    held = (0 if shares_embedding else rows * width) + norm + transform
     return Block(
         name="head",
         forward=forward.done(),
         backward=backward.done(),
-        parameters=(0 if shares_embedding else rows * width) + norm + transform,
+        parameters=held,
         input_bytes=normed * element,
-        sequential_parameters=norm + transform,
+        sequential_parameters=0 if shard.lora_rank else norm + transform,
+        frozen_parameters=held if shard.lora_rank else 0,
         read_parameters=rows * width if shares_embedding else 0,
     )
 
@@ -174,26 +187,24 @@ def _attention_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) 
     tokens, residual = shard.tokens, shard.residual_tokens
     query, key_value = _head_widths(model, tp)
     into.add(
-        chains.norm("attention.norm", residual * width, model, shard), kept=2 * residual * width * element
+        chains.norm("attention.norm", residual * width, model, shard),
+        kept=residual * width * (element + shard.operand_bytes),
     )
     into.add(_gather(shard, "attention", tokens * width * element))
-    into.add(
-        operators.matmul("attention.qkv", tokens, query + key_value, width, shard.precision),
-        kept=tokens * (query + key_value) * element,
-    )
+    kept_heads = tokens * (query + key_value) * element
+    add_product(into, "attention.qkv", tokens, query + key_value, width, shard, kept=kept_heads)
     into.add(chains.linear_bias("attention.qkv", tokens * (query + key_value), model.attention_bias, shard))
     into.add(chains.rotary(model, shard, "attention.rotary", query + key_value // 2))
     scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
     if shard.attention == "fused":
-        statistics = 4 * tokens * model.num_attention_heads // tp
-        into.add(_fused(model, shard), kept=tokens * query * element + statistics, role="core_output")
+        add_core(into, _core(model, shard), shard)
     else:
         forward, _ = _unfused(model, shard)
         dropped = ((element + 1) * scores,) if shard.dropout else ()
         kept = (0, scores * element, *dropped, 0, tokens * query * element)
         for kernel, bytes_kept in zip(forward, kept, strict=True):
             into.add(kernel, kept=bytes_kept, role="core" if kernel is not forward[-1] else "core_output")
-    into.add(operators.matmul("attention.output", tokens, width, query, shard.precision))
+    add_product(into, "attention.output", tokens, width, query, shard, kept_operand=True)
     into.add(_reduce(shard, "attention", tokens * width * element))
     into.add(
         chains.residual("attention.residual", residual * width, model.attention_output_bias, shard),
@@ -205,11 +216,14 @@ def _mlp_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> Non
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
-    into.add(chains.norm("mlp.norm", residual * width, model, shard), kept=2 * residual * width * element)
+    into.add(
+        chains.norm("mlp.norm", residual * width, model, shard),
+        kept=residual * width * (element + shard.operand_bytes),
+    )
     into.add(_gather(shard, "mlp", tokens * width * element))
-    into.add(operators.matmul("mlp.up", tokens, up, width, shard.precision), kept=tokens * up * element)
-    into.add(chains.activation(model, tokens * inner, shard), kept=tokens * inner * element)
-    into.add(operators.matmul("mlp.down", tokens, width, inner, shard.precision))
+    add_product(into, "mlp.up", tokens, up, width, shard, kept=tokens * up * element)
+    into.add(chains.activation(model, tokens * inner, shard), kept=tokens * inner * shard.operand_bytes)
+    add_product(into, "mlp.down", tokens, width, inner, shard)
     into.add(_reduce(shard, "mlp", tokens * width * element))
     into.add(
         chains.residual("mlp.residual", residual * width, model.mlp_bias, shard),
@@ -223,10 +237,9 @@ def _mlp_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> No
     up = inner * (2 if model.gated_mlp else 1)
     if shard.sequence_parallel:
         into.add(_tensor(shard, "mlp.gradient", "all_gather", tokens * width * element))
-    into.add(operators.matmul("mlp.down.input_gradient", tokens, inner, width, shard.precision))
-    chains.add_weight_gradient(
-        into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=tokens * inner * element
-    )
+    add_input_gradient(into, "mlp.down", tokens, inner, width, shard)
+    operand = tokens * inner * shard.operand_bytes
+    chains.add_weight_gradient(into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=operand)
     into.add(chains.activation_gradient(model, tokens * inner, shard), freed=tokens * up * element)
     _column_backward(model, shard, into, "mlp.up", up, residual)
 
@@ -237,13 +250,16 @@ def _attention_backward(model: TransformerSpec, shard: Shard, into: PassBuilder)
     query, key_value = _head_widths(model, tp)
     if shard.sequence_parallel:
         into.add(_tensor(shard, "attention.gradient", "all_gather", tokens * width * element))
-    into.add(operators.matmul("attention.output.input_gradient", tokens, query, width, shard.precision))
-    chains.add_weight_gradient(into, "attention.output.weight_gradient", tokens, width, query, shard)
+    add_input_gradient(into, "attention.output", tokens, query, width, shard)
+    operand = tokens * query * shard.operand_bytes if shard.casts else 0
+    chains.add_weight_gradient(
+        into, "attention.output.weight_gradient", tokens, width, query, shard, freed=operand
+    )
     qkv = tokens * (query + key_value) * element
     scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
     if shard.attention == "fused":
-        statistics = 4 * tokens * model.num_attention_heads // tp
-        into.add(_fused(model, shard, backward=True), freed=qkv + tokens * query * element + statistics)
+        core = _core(model, shard)
+        add_core_gradient(into, core, shard, freed=qkv + core.kept_bytes(shard))
     else:
         _, backward = _unfused(model, shard)
         dropped = ((element + 1) * scores,) if shard.dropout else ()
@@ -268,9 +284,7 @@ def _column_backward(
         gathered = _tensor(shard, f"{part}.input", "all_gather", tokens * width * element)
         again = (into.add(gathered, after=before, role="weight_gradient"),)
     ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
-    data = into.add(
-        operators.matmul(f"{name}.input_gradient", tokens, width, columns, shard.precision), after=ready
-    )
+    data = add_input_gradient(into, name, tokens, width, columns, shard, after=ready)
     reduced = _beside_weight_gradient(
         into,
         shard,
@@ -283,7 +297,7 @@ def _column_backward(
     into.add(
         chains.norm_gradient(f"{part}.norm.gradient", residual * width, model, shard),
         after=(reduced,),
-        freed=2 * residual * width * element,
+        freed=residual * width * (element + shard.operand_bytes),
     )
     biased = model.mlp_bias if part == "mlp" else model.attention_output_bias
     into.add(
@@ -306,6 +320,7 @@ def _beside_weight_gradient(
     *,
     again: tuple[int, ...] = (),
     freed: int = 0,
+    precision: str | None = None,
 ) -> int:
     """The gradient of a weight, and the reduction of the input's gradient beside it or behind it.
 
@@ -315,7 +330,13 @@ def _beside_weight_gradient(
     beside = shard.software.overlap_tensor_parallel
     reduced = into.add(reduction, after=(data,)) if beside else data
     last = chains.add_weight_gradient(
-        into, *weight, shard, after=(data, *again), freed=freed, kept_tokens=kept_tokens
+        into,
+        *weight,
+        shard,
+        after=(data, *again),
+        freed=freed,
+        kept_tokens=kept_tokens,
+        precision=precision,
     )
     return reduced if beside or reduction is None else into.add(reduction, after=(last,))
 
@@ -326,33 +347,59 @@ def _head_widths(model: TransformerSpec, tp: int) -> tuple[int, int]:
     return model.num_attention_heads // tp * model.head_dim, 2 * key_heads * model.head_dim
 
 
-def _layer_parameters(model: TransformerSpec, tp: int) -> tuple[int, int]:
-    """Parameters of one layer on one GPU: split matrices, then replicated vectors."""
+@dataclass(frozen=True, slots=True)
+class LayerParameters:
+    """What one GPU holds of a layer.
+
+    Attributes:
+        total: All parameters, adapters included.
+        replicated: Those that every tensor-parallel GPU holds.
+        expert: Those of routed experts.
+        frozen: Those that are not trained.
+    """
+
+    total: int
+    replicated: int
+    expert: int
+    frozen: int
+
+
+def layer_parameters(model: TransformerSpec, shard: Shard, *, dense: bool = True) -> LayerParameters:
+    """Parameters of one layer on one GPU."""
+    tp, width = shard.tensor_parallel, model.hidden_size
     query, key_value = _head_widths(model, tp)
-    width, inner = model.hidden_size, model.intermediate_size // tp
+    inner = model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
-    matrices = width * (query + key_value) + query * width + width * up + inner * width
-    matrices += (query + key_value) * model.attention_bias + up * model.mlp_bias
     vectors = model.norms_per_layer * width * (2 if model.norm == "layernorm" else 1)
     vectors += width * model.attention_output_bias + width * model.mlp_bias
     vectors += 2 * model.head_dim * model.qk_norm
-    return matrices, vectors
+    shapes = {
+        "attention.qkv": (width, query + key_value),
+        "attention.output": (query, width),
+        "mlp.up": (width, up),
+        "mlp.down": (inner, width),
+    }
+    matrices = (query + key_value) * model.attention_bias + up * model.mlp_bias
+    expert = 0
+    if model.latent_attention is not None:
+        split, whole = latent.parameters(model, model.latent_attention, shard)
+        matrices, vectors = matrices + split, vectors + whole
+        shapes = {name: shape for name, shape in shapes.items() if name.startswith("mlp")}
+    if model.mixture is not None and not dense:
+        expert = moe.expert_parameters(model, model.mixture, shard)
+        shared, router = moe.other_parameters(model, model.mixture, shard)
+        matrices, vectors = matrices + shared, vectors + router
+        shapes = {name: shape for name, shape in shapes.items() if name.startswith("attention")}
+    matrices += sum(rows * columns for rows, columns in shapes.values())
+    whole = matrices + vectors + expert
+    adapters = lora.parameters(shapes, shard)
+    return LayerParameters(whole + adapters, vectors, expert, whole if shard.lora_rank else 0)
 
 
-def _fused(model: TransformerSpec, shard: Shard, *, backward: bool = False) -> Kernel:
-    tp = shard.tensor_parallel
-    return operators.fused_attention(
-        "attention.core.gradient" if backward else "attention.core",
-        batch=shard.micro_batch_size,
-        heads=model.num_attention_heads // tp,
-        kv_heads=max(1, model.num_key_value_heads // tp),
-        query_length=shard.sequence_length,
-        key_length=shard.sequence_length,
-        head_dim=model.head_dim,
-        causal=model.family == "decoder",
-        precision=shard.precision,
-        backward=backward,
-    )
+def _core(model: TransformerSpec, shard: Shard) -> Core:
+    tp, size = shard.tensor_parallel, model.head_dim
+    key_heads = max(1, model.num_key_value_heads // tp)
+    return Core(model.num_attention_heads // tp, key_heads, size, size, model.family == "decoder")
 
 
 def _unfused(model: TransformerSpec, shard: Shard) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:

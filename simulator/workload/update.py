@@ -21,21 +21,45 @@ class StateBytes:
         parameters: The copy that the passes read.
         gradients: Accumulated gradients.
         optimizer: fp32 master copy (where the passes read a shorter one) and the optimizer's state.
+        communication: A gradient on its way.
     """
 
     parameters: int
     gradients: int
     optimizer: int
+    communication: int = 4
 
 
-def state_bytes(precision: str, gradient_precision: str, optimizer: str) -> StateBytes:
-    """Bytes per parameter; mixed-precision Adam with fp32 gradients: 2 + 4 + 12.
+def state_bytes(
+    precision: str,
+    gradient_precision: str,
+    optimizer: str,
+    *,
+    master: bool | None = None,
+    state_precision: str = "fp32",
+    communication_precision: str | None = None,
+) -> StateBytes:
+    """Bytes per parameter; mixed-precision Adam with fp32 gradients: 2 + 4 + 12, in pure bf16 2 + 2 + 4.
+
+    Args:
+        precision: Precision in which parameters are kept.
+        gradient_precision: Precision in which gradients are accumulated.
+        optimizer: Update rule.
+        master: Whether there is an fp32 copy of parameters in 16 bits; there is if not given.
+        state_precision: Precision of the optimizer's state.
+        communication_precision: Precision in which gradients are reduced; that of accumulation if not given.
 
     Source: Rajbhandari et al., ZeRO, arXiv:1910.02054; Micikevicius et al., arXiv:1710.03740.
     """
     stored = BYTES_PER_ELEMENT[precision]
-    master = 4 if stored < 4 else 0
-    return StateBytes(stored, BYTES_PER_ELEMENT[gradient_precision], master + 4 * STATE_WORDS[optimizer])
+    copied = 4 if stored < 4 and master is not False else 0
+    state = BYTES_PER_ELEMENT[state_precision] * STATE_WORDS[optimizer]
+    return StateBytes(
+        stored,
+        BYTES_PER_ELEMENT[gradient_precision],
+        copied + state,
+        BYTES_PER_ELEMENT[communication_precision or gradient_precision],
+    )
 
 
 def update_kernels(

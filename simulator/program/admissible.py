@@ -1,0 +1,152 @@
+"""What a plan asks of model, batch and accelerator, refused with the arithmetic shown."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from simulator.errors import PlanError, UnsupportedError
+from simulator.program.divide import nearest
+from simulator.scenario import Scenario
+from simulator.specs.hardware import Precision
+from simulator.specs.model import MixtureSpec, TransformerSpec
+from simulator.workload.precision import RECIPES, matrix_precision
+
+_TENSOR = ("parallelism", "tensor_parallel")
+_CONTEXT = ("parallelism", "context_parallel")
+_EXPERT = ("parallelism", "expert_parallel")
+
+
+def check_split(scenario: Scenario, model: TransformerSpec, data: int) -> None:
+    """Refuses splits that do not divide what they split.
+
+    Args:
+        scenario: The scenario.
+        model: Its transformer.
+        data: Replicas.
+
+    Raises:
+        PlanError: With the nearest degrees that do.
+        UnsupportedError: Something legal that is not modelled.
+    """
+    _check_context(scenario, model)
+    mixture, parallelism = model.mixture, scenario.parallelism
+    if mixture is not None:
+        _check_experts(scenario, mixture, data)
+    elif parallelism.expert_parallel > 1:
+        raise PlanError(_EXPERT, f"{parallelism.expert_parallel}, but the model has no experts")
+    if scenario.training.lora_rank:
+        _check_adapters(scenario, model)
+
+
+def check_precision(scenario: Scenario) -> None:
+    """Refuses precisions that the accelerator has no rate for.
+
+    Raises:
+        UnsupportedError: Lists those that it has.
+    """
+    accelerator = scenario.cluster.node_groups[0].accelerator
+    precision = scenario.training.precision
+    recipe, rates = RECIPES.get(precision), accelerator.peak_flops
+    has = f"it has: {', '.join(rates)}"
+    key = ("training", "precision")
+    if recipe is None:
+        return
+    for needed in (matrix_precision(precision), recipe.base):
+        if cast(Precision, needed) not in rates:
+            raise UnsupportedError(
+                key, f'{accelerator.name} has no matrix rate for "{needed}", as {precision} needs; {has}'
+            )
+    if recipe.block_units and "fp4" not in rates:
+        raise UnsupportedError(
+            key, f"{accelerator.name} has no matrix units that scale by blocks, as {precision} needs; {has}"
+        )
+
+
+def check_tensor(scenario: Scenario, model: TransformerSpec) -> None:
+    """Refuses a tensor-parallel degree that does not divide the matrices.
+
+    Raises:
+        PlanError: With the nearest degrees that do.
+    """
+    parallelism, tensor = scenario.parallelism, scenario.parallelism.tensor_parallel
+    for name in ("num_attention_heads", "intermediate_size"):
+        value = getattr(model, name)
+        if value % tensor:
+            raise PlanError(_TENSOR, f"{tensor} does not divide {name}: {value} ({nearest(value, tensor)})")
+    heads = model.num_key_value_heads
+    if heads % tensor and tensor % heads:
+        raise PlanError(_TENSOR, f"{tensor} and num_key_value_heads: {heads} do not divide one another")
+    length = scenario.training.sequence_length
+    if parallelism.sequence_parallel and length % (tensor * parallelism.context_parallel):
+        raise PlanError(
+            ("parallelism", "sequence_parallel"),
+            f"tensor_parallel {tensor} x context_parallel {parallelism.context_parallel} "
+            f"does not divide sequence_length: {length}",
+        )
+
+
+def _check_context(scenario: Scenario, model: TransformerSpec) -> None:
+    parallelism, training = scenario.parallelism, scenario.training
+    context, length = parallelism.context_parallel, training.sequence_length
+    if context == 1:
+        return
+    if length % (2 * context):
+        raise PlanError(
+            _CONTEXT,
+            f"2 x {context} chunks do not divide sequence_length: {length} ({nearest(length // 2, context)})",
+        )
+    if (training.attention or scenario.software.attention) != "fused":
+        raise UnsupportedError(_CONTEXT, "a split sequence needs attention: fused")
+    heads = model.num_attention_heads // parallelism.tensor_parallel
+    if parallelism.context_parallel_method == "all_to_all" and heads % context:
+        raise PlanError(
+            _CONTEXT,
+            f"{context} does not divide the {heads} heads of one tensor-parallel GPU "
+            f"({nearest(heads, context)})",
+        )
+
+
+def _check_experts(scenario: Scenario, mixture: MixtureSpec, data: int) -> None:
+    parallelism = scenario.parallelism
+    expert, tensor = parallelism.expert_parallel, parallelism.tensor_parallel
+    split = parallelism.expert_tensor_parallel or tensor
+    if mixture.num_experts % expert:
+        raise PlanError(
+            _EXPERT,
+            f"{expert} does not divide num_experts: {mixture.num_experts} "
+            f"({nearest(mixture.num_experts, expert)})",
+        )
+    if split not in (1, tensor):
+        raise UnsupportedError(
+            ("parallelism", "expert_tensor_parallel"), f"{split} is neither 1 nor tensor_parallel: {tensor}"
+        )
+    if mixture.moe_intermediate_size % split:
+        raise PlanError(
+            ("parallelism", "expert_tensor_parallel"),
+            f"{split} does not divide moe_intermediate_size: {mixture.moe_intermediate_size} "
+            f"({nearest(mixture.moe_intermediate_size, split)})",
+        )
+    ranks = data * parallelism.context_parallel * (tensor if split == 1 else 1)
+    if ranks % expert:
+        raise PlanError(
+            _EXPERT,
+            f"{expert} does not divide the {ranks} GPUs that share one copy of the dense layers "
+            f"({nearest(ranks, expert)})",
+        )
+    if tensor > 1 and not parallelism.sequence_parallel:
+        raise UnsupportedError(
+            ("parallelism", "sequence_parallel"),
+            "routed experts with tensor_parallel above 1 need it, or every GPU would route the same tokens",
+        )
+
+
+def _check_adapters(scenario: Scenario, model: TransformerSpec) -> None:
+    if model.mixture is not None or model.latent_attention is not None:
+        raise UnsupportedError(
+            ("training", "lora_rank"), "adapters of experts and of latent attention are not modelled"
+        )
+    if scenario.parallelism.tensor_parallel > 1 and scenario.training.lora_rank >= model.hidden_size:
+        raise PlanError(
+            ("training", "lora_rank"),
+            f"{scenario.training.lora_rank} is no low rank of hidden_size: {model.hidden_size}",
+        )

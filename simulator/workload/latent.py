@@ -1,0 +1,157 @@
+"""Multi-head latent attention: queries, keys and values through narrow latent vectors.
+
+The projections down to the latent vectors are held by every tensor-parallel GPU, those up from them are split
+by heads. Keys and values are written out for training.
+
+Source: DeepSeek-V2, arXiv:2405.04434, section 2.1.
+"""
+
+from __future__ import annotations
+
+from simulator.specs.model import LatentAttentionSpec, TransformerSpec
+from simulator.workload import chains, operators
+from simulator.workload.blocks import PassBuilder, Shard
+from simulator.workload.context import Core, add_core, add_core_gradient
+from simulator.workload.kernels import Collective, Communication, Kernel
+from simulator.workload.matrices import add_input_gradient, add_product
+
+
+def _core(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> Core:
+    heads = model.num_attention_heads // shard.tensor_parallel
+    key = latent.qk_nope_head_dim + latent.qk_rope_head_dim
+    return Core(heads, heads, key, latent.v_head_dim, model.family == "decoder")
+
+
+def _down(latent: LatentAttentionSpec) -> int:
+    """Columns of the projections down: latent query, latent key and value, rotary key."""
+    return latent.q_lora_rank + latent.kv_lora_rank + latent.qk_rope_head_dim
+
+
+def _kv_up(latent: LatentAttentionSpec, core: Core) -> int:
+    """Columns of the projection from the latent vector to keys and values."""
+    return core.heads * (latent.qk_nope_head_dim + latent.v_head_dim)
+
+
+def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> None:
+    """Norm, projections down and up, rotary part, core, output, residual."""
+    width, element, tokens = model.hidden_size, shard.element_bytes, shard.tokens
+    residual = shard.residual_tokens * width
+    core, down = _core(model, latent, shard), _down(latent)
+    kept = residual * (element + shard.operand_bytes)
+    into.add(chains.norm("attention.norm", residual, model, shard), kept=kept)
+    into.add(_tensor("attention", "all_gather", tokens * width * element) if _gathers(shard) else None)
+    add_product(into, "attention.down", tokens, down, width, shard, kept=tokens * down * element)
+    ranks = latent.q_lora_rank + latent.kv_lora_rank
+    into.add(
+        chains.norm("attention.latent_norm", tokens * ranks, model, shard),
+        kept=tokens * ranks * shard.operand_bytes,
+    )
+    rows = latent.q_lora_rank or width
+    size = tokens * core.query_width * element
+    add_product(into, "attention.query_up", tokens, core.query_width, rows, shard, kept=size)
+    size = tokens * core.key_value_width * element
+    columns = _kv_up(latent, core)
+    add_product(into, "attention.key_value_up", tokens, columns, latent.kv_lora_rank, shard, kept=size)
+    into.add(_rotary("attention.rotary", latent, core, shard))
+    add_core(into, core, shard)
+    add_product(
+        into,
+        "attention.output",
+        tokens,
+        width,
+        core.output_width,
+        shard,
+        kept_operand=True,
+    )
+    into.add(_summed(shard, "attention", tokens * width * element))
+    into.add(
+        chains.residual("attention.residual", residual, model.attention_output_bias, shard),
+        kept=residual * shard.dropout,
+    )
+
+
+def add_backward(
+    into: PassBuilder, model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard
+) -> None:
+    """The same backwards."""
+    width, element, tokens = model.hidden_size, shard.element_bytes, shard.tokens
+    residual = shard.residual_tokens * width
+    core, down = _core(model, latent, shard), _down(latent)
+    if _gathers(shard):
+        into.add(_tensor("attention.gradient", "all_gather", tokens * width * element))
+    add_input_gradient(into, "attention.output", tokens, core.output_width, width, shard)
+    operand = tokens * core.output_width * shard.operand_bytes if shard.casts else 0
+    _weights(into, shard, "attention.output", width, core.output_width, freed=operand)
+    held = tokens * (core.query_width + core.key_value_width) * element + core.kept_bytes(shard)
+    add_core_gradient(into, core, shard, freed=held)
+    into.add(_rotary("attention.rotary.gradient", latent, core, shard))
+    ranks, rows = latent.q_lora_rank + latent.kv_lora_rank, latent.q_lora_rank or width
+    columns = _kv_up(latent, core)
+    add_input_gradient(into, "attention.key_value_up", tokens, latent.kv_lora_rank, columns, shard)
+    _weights(into, shard, "attention.key_value_up", columns, latent.kv_lora_rank)
+    add_input_gradient(into, "attention.query_up", tokens, rows, core.query_width, shard)
+    _weights(
+        into, shard, "attention.query_up", core.query_width, rows, freed=tokens * ranks * shard.operand_bytes
+    )
+    into.add(
+        chains.norm_gradient("attention.latent_norm.gradient", tokens * ranks, model, shard),
+        freed=tokens * down * element,
+    )
+    data = add_input_gradient(into, "attention.down", tokens, width, down, shard)
+    reduced = into.add(_summed(shard, "attention.gradient", tokens * width * element), after=(data,))
+    _weights(into, shard, "attention.down", down, width, after=(data,))
+    into.add(
+        chains.norm_gradient("attention.norm.gradient", residual, model, shard),
+        after=(reduced,),
+        freed=residual * (element + shard.operand_bytes),
+    )
+    into.add(
+        chains.residual_gradient("attention.residual.gradient", residual, model.attention_output_bias, shard),
+        freed=residual * shard.dropout,
+    )
+
+
+def parameters(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> tuple[int, int]:
+    """Parameters that are split by heads, and those that every tensor-parallel GPU holds."""
+    core, width = _core(model, latent, shard), model.hidden_size
+    rows = latent.q_lora_rank or width
+    split = rows * core.query_width + latent.kv_lora_rank * _kv_up(latent, core) + core.output_width * width
+    return split, width * _down(latent) + latent.q_lora_rank + latent.kv_lora_rank
+
+
+def _weights(
+    into: PassBuilder,
+    shard: Shard,
+    name: str,
+    columns: int,
+    rows: int,
+    *,
+    after: tuple[int, ...] | None = None,
+    freed: int = 0,
+) -> None:
+    chains.add_weight_gradient(
+        into, f"{name}.weight_gradient", shard.tokens, columns, rows, shard, after=after, freed=freed
+    )
+
+
+def _rotary(name: str, latent: LatentAttentionSpec, core: Core, shard: Shard) -> Kernel:
+    """Rotary part of queries and key, and both put together with the rest."""
+    element = shard.element_bytes
+    columns = core.query_width + core.heads * core.key_dim + latent.qk_rope_head_dim
+    return operators.pointwise(
+        name, "elementwise", shard.tokens * columns, reads=element, writes=element, flops=6, launches=2
+    )
+
+
+def _gathers(shard: Shard) -> bool:
+    return shard.sequence_parallel
+
+
+def _tensor(name: str, collective: Collective, size: int) -> Communication:
+    return Communication(f"{name}.{collective}", collective, "tensor", size)
+
+
+def _summed(shard: Shard, name: str, size: int) -> Communication | None:
+    if shard.tensor_parallel == 1:
+        return None
+    return _tensor(name, "reduce_scatter" if shard.sequence_parallel else "all_reduce", size)

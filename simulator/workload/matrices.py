@@ -1,0 +1,90 @@
+"""A layer's matrix products and, where they have fewer bits than the rest, the casts of their operands."""
+
+from __future__ import annotations
+
+from simulator.workload import lora, operators
+from simulator.workload.blocks import PassBuilder, Shard
+from simulator.workload.kernels import Kernel
+from simulator.workload.precision import RECIPES
+
+
+def add_product(
+    into: PassBuilder,
+    name: str,
+    m: int,
+    n: int,
+    k: int,
+    shard: Shard,
+    *,
+    batch: int = 1,
+    kept: int = 0,
+    kept_operand: bool = False,
+    after: tuple[int, ...] | None = None,
+) -> int:
+    """`batch` products [m, k] x [k, n] of a forward pass, the input cast before, an adapter added behind.
+
+    Args:
+        into: Takes the nodes.
+        name: Name of the product.
+        m: Tokens.
+        n: Columns.
+        k: Rows of the weight.
+        shard: One GPU's part of the micro-batch.
+        batch: Independent products (experts).
+        kept: Bytes of the output that are kept.
+        kept_operand: Whether the cast input is kept besides the input itself, which something else needs too.
+        after: What it waits for; the node before it if not given.
+
+    Returns:
+        Index of the last node.
+    """
+    elements = batch * m * k
+    operand = cast(name, elements, shard)
+    if operand is not None:
+        into.add(operand, after=after, kept=elements * shard.operand_bytes if kept_operand else 0)
+        after = None
+    into.add(_product(name, m, n, k, batch, shard), after=after, kept=kept)
+    return lora.add_forward(into, name, m, n, k, shard)
+
+
+def add_input_gradient(
+    into: PassBuilder,
+    name: str,
+    m: int,
+    n: int,
+    k: int,
+    shard: Shard,
+    *,
+    batch: int = 1,
+    after: tuple[int, ...] | None = None,
+) -> int:
+    """The gradient [m, n] of a product's input from that of its output [m, k], which is cast before.
+
+    Returns:
+        Index of the last node.
+    """
+    operand = cast(f"{name}.gradient", batch * m * k, shard)
+    if operand is not None:
+        into.add(operand, after=after)
+        after = None
+    return into.add(_product(f"{name}.input_gradient", m, n, k, batch, shard), after=after)
+
+
+def cast(name: str, elements: int, shard: Shard) -> Kernel | None:
+    """An operand cast and written twice, by rows and by columns; None where nothing is cast."""
+    recipe = RECIPES.get(shard.recipe)
+    if recipe is None:
+        return None
+    return operators.pointwise(
+        f"{name}.cast",
+        "elementwise",
+        elements,
+        reads=recipe.reads * shard.element_bytes,
+        writes=2 * shard.operand_bytes,
+        flops=2 * recipe.reads,
+        launches=recipe.reads,
+    )
+
+
+def _product(name: str, m: int, n: int, k: int, batch: int, shard: Shard) -> Kernel:
+    return operators.matmul(name, m, n, k, shard.matrix_precision, batch=batch, out_bytes=shard.element_bytes)

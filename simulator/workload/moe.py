@@ -1,0 +1,342 @@
+"""Routed experts in place of the MLP: router, dispatch, the experts of one GPU, combination, shared experts.
+
+Tokens are sent to the GPUs that hold their experts and back again by all-to-all. Where experts are split over
+the tensor-parallel GPUs, those exchange what arrived.
+
+Source: Lepikhin et al., GShard, arXiv:2006.16668; Fedus et al., Switch Transformer, arXiv:2101.03961
+(capacity factor); DeepSeek-V3, arXiv:2412.19437 (shared experts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from simulator.specs.model import MixtureSpec, TransformerSpec
+from simulator.workload import chains, operators
+from simulator.workload.blocks import PassBuilder, Shard
+from simulator.workload.kernels import Axis, Collective, Communication, Kernel
+from simulator.workload.matrices import add_input_gradient, add_product
+
+ROUTER_FLOPS = 12
+"""Arithmetic of softmax, top-k and balancing loss for each pair of token and expert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The experts' part of one micro-batch on one GPU.
+
+    Attributes:
+        model: The transformer.
+        mixture: Its experts.
+        shard: The GPU's part.
+    """
+
+    model: TransformerSpec
+    mixture: MixtureSpec
+    shard: Shard
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.model.hidden_size
+
+    @property
+    def sent(self) -> int:
+        """Copies of tokens that this GPU sends out."""
+        return self.shard.residual_tokens * self.mixture.num_experts_per_tok
+
+    @property
+    def exchanged(self) -> int:
+        """Slots that travel: what the capacity allows, or what the busiest GPU gets."""
+        return ceil(self.sent * self.shard.expert_load)
+
+    @property
+    def experts(self) -> int:
+        """Experts on this GPU."""
+        return self.mixture.num_experts // self.shard.expert_parallel
+
+    @property
+    def per_expert(self) -> int:
+        """Tokens that each of them works on."""
+        return ceil(self.exchanged * self.shard.expert_tensor_parallel / self.experts)
+
+    @property
+    def worked(self) -> int:
+        """Tokens that all of them work on."""
+        return self.per_expert * self.experts
+
+    @property
+    def inner(self) -> int:
+        """Width of an expert on this GPU."""
+        return self.mixture.moe_intermediate_size // self.shard.expert_tensor_parallel
+
+    @property
+    def up(self) -> int:
+        """Columns of its first matrix."""
+        return self.inner * (2 if self.model.gated_mlp else 1)
+
+    @property
+    def shared_inner(self) -> int:
+        """Width of the shared experts on this GPU."""
+        whole = self.mixture.num_shared_experts * self.mixture.moe_intermediate_size
+        return whole // self.shard.tensor_parallel
+
+    @property
+    def shared_up(self) -> int:
+        """Columns of the shared experts' first matrix."""
+        return self.shared_inner * (2 if self.model.gated_mlp else 1)
+
+    def exchange(self, name: str) -> Communication | None:
+        """All-to-all among those that share out the experts."""
+        size = self.exchanged * self.width * self.shard.element_bytes
+        return self._collective(name, "all_to_all", "expert", self.shard.expert_parallel, size)
+
+    def inside(self, name: str, collective: Collective) -> Communication | None:
+        """What those that split each expert exchange."""
+        size = self.worked * self.width * self.shard.element_bytes
+        ranks = self.shard.expert_tensor_parallel
+        return self._collective(name, collective, "expert_tensor", ranks, size)
+
+    def _collective(
+        self, name: str, collective: Collective, axis: Axis, ranks: int, size: int
+    ) -> Communication | None:
+        return None if ranks == 1 else Communication(f"{name}.{collective}", collective, axis, size)
+
+    def moved(self, name: str) -> Kernel:
+        """Copies of tokens put into the order of their experts, or back."""
+        element = self.shard.element_bytes
+        return operators.pointwise(
+            name, "elementwise", self.sent * self.width, reads=element, writes=element, flops=1
+        )
+
+
+def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> None:
+    """Norm, router, dispatch, shared experts beside it, experts, combination, residual."""
+    r = Routing(model, mixture, shard)
+    width, element, residual = r.width, shard.element_bytes, shard.residual_tokens
+    normed = residual * width
+    into.add(chains.norm("mlp.norm", normed, model, shard), kept=normed * (element + element))
+    into.add(
+        operators.matmul("router", residual, mixture.num_experts, width, shard.precision),
+        kept=4 * residual * mixture.num_experts,
+    )
+    into.add(_choice("router.choice", r))
+    into.add(r.moved("experts.permute"))
+    placed = len(into.nodes) - 1
+    sent = into.add(r.exchange("experts.dispatch"))
+    shared = _add_shared(into, r, placed)
+    sent = into.add(r.inside("experts.dispatch", "all_gather"), after=(sent,)) if _splits(r) else sent
+    taken = r.worked * width * shard.operand_bytes
+    up = add_product(
+        into,
+        "experts.up",
+        r.per_expert,
+        r.up,
+        width,
+        shard,
+        batch=r.experts,
+        kept=r.worked * r.up * element + taken,
+        after=(sent,),
+    )
+    into.add(
+        chains.activation(model, r.worked * r.inner, shard),
+        after=(up,),
+        kept=r.worked * r.inner * shard.operand_bytes,
+    )
+    add_product(into, "experts.down", r.per_expert, width, r.inner, shard, batch=r.experts)
+    into.add(r.inside("experts.combine", "reduce_scatter"))
+    into.add(r.exchange("experts.combine"))
+    summed = into.add(_weighted("experts.unpermute", r))
+    into.add(
+        chains.residual("mlp.residual", normed, model.mlp_bias, shard),
+        after=(summed, *shared),
+        kept=normed * shard.dropout,
+    )
+
+
+def _splits(r: Routing) -> bool:
+    return r.shard.expert_tensor_parallel > 1
+
+
+def _choice(name: str, r: Routing) -> Kernel:
+    pairs = r.shard.residual_tokens * r.mixture.num_experts
+    return operators.pointwise(name, "elementwise", pairs, reads=8, writes=8, flops=ROUTER_FLOPS, launches=6)
+
+
+def _weighted(name: str, r: Routing) -> Kernel:
+    """The experts' outputs, weighted and summed for each token."""
+    element, visited = r.shard.element_bytes, r.mixture.num_experts_per_tok
+    return operators.pointwise(
+        name,
+        "elementwise",
+        r.shard.residual_tokens * r.width,
+        reads=visited * element,
+        writes=element,
+        flops=2 * visited,
+    )
+
+
+def _tensor(r: Routing, name: str, collective: Collective) -> Communication | None:
+    if r.shard.tensor_parallel == 1:
+        return None
+    size = r.shard.tokens * r.width * r.shard.element_bytes
+    return Communication(f"{name}.{collective}", collective, "tensor", size)
+
+
+def _add_shared(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:
+    """Experts that every token visits; they run while tokens travel. Returns what waits for them."""
+    if not r.mixture.num_shared_experts:
+        return ()
+    shard, element = r.shard, r.shard.element_bytes
+    begin: tuple[int, ...] = (before,)
+    if shard.sequence_parallel:
+        begin = (into.add(_tensor(r, "shared", "all_gather"), after=begin),)
+    tokens = shard.tokens
+    up = add_product(
+        into,
+        "shared.up",
+        tokens,
+        r.shared_up,
+        r.width,
+        shard,
+        kept=tokens * r.shared_up * element,
+        after=begin,
+    )
+    into.add(
+        chains.activation(r.model, tokens * r.shared_inner, shard),
+        after=(up,),
+        kept=tokens * r.shared_inner * shard.operand_bytes,
+    )
+    add_product(into, "shared.down", tokens, r.width, r.shared_inner, shard)
+    return (into.add(_tensor(r, "shared", "reduce_scatter" if shard.sequence_parallel else "all_reduce")),)
+
+
+def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> None:
+    """The same backwards: gradients travel to the experts and back."""
+    r = Routing(model, mixture, shard)
+    width, element, residual = r.width, shard.element_bytes, shard.residual_tokens
+    normed = residual * width
+    placed = into.add(r.moved("experts.unpermute.gradient"))
+    sent = into.add(r.exchange("experts.combine.gradient"))
+    shared = _add_shared_gradient(into, r, placed)
+    if _splits(r):
+        sent = into.add(r.inside("experts.combine.gradient", "all_gather"), after=(sent,))
+    add_input_gradient(
+        into,
+        "experts.down",
+        r.per_expert,
+        r.inner,
+        width,
+        shard,
+        batch=r.experts,
+        after=(sent,),
+    )
+    _expert_weights(into, r, "experts.down", width, r.inner, freed=r.worked * r.inner * shard.operand_bytes)
+    into.add(chains.activation_gradient(model, r.worked * r.inner, shard), freed=r.worked * r.up * element)
+    data = add_input_gradient(into, "experts.up", r.per_expert, width, r.up, shard, batch=r.experts)
+    back = data
+    if _splits(r):
+        back = into.add(r.inside("experts.dispatch.gradient", "reduce_scatter"), after=(back,))
+    if shard.expert_parallel > 1:
+        back = into.add(r.exchange("experts.dispatch.gradient"), after=(back,))
+    taken = r.worked * width * shard.operand_bytes
+    _expert_weights(into, r, "experts.up", r.up, width, freed=taken, after=(data,))
+    into.add(_weighted("experts.permute.gradient", r), after=(back,))
+    into.add(_choice("router.choice.gradient", r))
+    experts = mixture.num_experts
+    into.add(operators.matmul("router.input_gradient", residual, width, experts, shard.precision))
+    chains.add_weight_gradient(
+        into,
+        "router.weight_gradient",
+        residual,
+        experts,
+        width,
+        shard,
+        freed=4 * residual * experts,
+        precision=shard.precision,
+    )
+    into.add(
+        chains.norm_gradient("mlp.norm.gradient", normed, model, shard),
+        after=(len(into.nodes) - 1, *shared),
+        freed=2 * normed * element,
+    )
+    into.add(
+        chains.residual_gradient("mlp.residual.gradient", normed, model.mlp_bias, shard),
+        freed=normed * shard.dropout,
+    )
+
+
+def _add_shared_gradient(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:
+    if not r.mixture.num_shared_experts:
+        return ()
+    shard, element, tokens = r.shard, r.shard.element_bytes, r.shard.tokens
+    begin: tuple[int, ...] = (before,)
+    if shard.sequence_parallel:
+        begin = (into.add(_tensor(r, "shared.gradient", "all_gather"), after=begin),)
+    inner = tokens * r.shared_inner * shard.operand_bytes
+    data = add_input_gradient(into, "shared.down", tokens, r.shared_inner, r.width, shard, after=begin)
+    chains.add_weight_gradient(
+        into,
+        "shared.down.weight_gradient",
+        tokens,
+        r.width,
+        r.shared_inner,
+        shard,
+        after=(data,),
+        freed=inner,
+    )
+    into.add(
+        chains.activation_gradient(r.model, tokens * r.shared_inner, shard),
+        freed=tokens * r.shared_up * element,
+    )
+    data = add_input_gradient(into, "shared.up", tokens, r.width, r.shared_up, shard)
+    chains.add_weight_gradient(
+        into,
+        "shared.up.weight_gradient",
+        tokens,
+        r.shared_up,
+        r.width,
+        shard,
+        after=(data,),
+        kept_tokens=shard.residual_tokens,
+    )
+    reduced: Collective = "reduce_scatter" if shard.sequence_parallel else "all_reduce"
+    if shard.tensor_parallel == 1:
+        return (data,)
+    return (into.add(_tensor(r, "shared.gradient", reduced), after=(data,)),)
+
+
+def _expert_weights(
+    into: PassBuilder,
+    r: Routing,
+    name: str,
+    columns: int,
+    rows: int,
+    *,
+    freed: int,
+    after: tuple[int, ...] | None = None,
+) -> None:
+    chains.add_weight_gradient(
+        into,
+        f"{name}.weight_gradient",
+        r.per_expert,
+        columns,
+        rows,
+        r.shard,
+        batch=r.experts,
+        after=after,
+        freed=freed,
+    )
+
+
+def expert_parameters(model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> int:
+    """Parameters of the routed experts on one GPU."""
+    r = Routing(model, mixture, shard)
+    return r.experts * r.width * (r.up + r.inner)
+
+
+def other_parameters(model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> tuple[int, int]:
+    """Parameters of the shared experts on one GPU, and those of the router, which all hold."""
+    r = Routing(model, mixture, shard)
+    return r.width * (r.shared_up + r.shared_inner), r.width * mixture.num_experts

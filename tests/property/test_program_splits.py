@@ -1,0 +1,244 @@
+"""Whatever the split: every byte that is kept is freed, and records obey the laws of conservation."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.engine.checks import check_conservation
+from simulator.errors import PlanError, ScenarioError
+from simulator.run import run
+from simulator.scenario import Scenario, scenario_from_mapping
+from simulator.specs.model import LatentAttentionSpec, MixtureSpec, TransformerSpec
+from simulator.workload import Block, Shard, embedding_block, head_block, layer_block
+
+DENSE: dict[str, Any] = {
+    "name": "small",
+    "num_hidden_layers": 8,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "gated_mlp": True,
+    "hidden_act": "silu",
+    "norm": "rmsnorm",
+    "position_embedding": "rotary",
+}
+MIXTURE = MixtureSpec(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=1024, num_shared_experts=1)
+LATENT = LatentAttentionSpec(
+    q_lora_rank=256, kv_lora_rank=128, qk_nope_head_dim=64, qk_rope_head_dim=32, v_head_dim=64
+)
+MODELS = {
+    "dense": TransformerSpec(**DENSE),
+    "encoder": TransformerSpec(**{**DENSE, "family": "encoder", "norm": "layernorm", "gated_mlp": False}),
+    "experts": TransformerSpec(**DENSE, mixture=MIXTURE),
+    "latent": TransformerSpec(**DENSE, latent_attention=LATENT, mixture=MIXTURE),
+}
+
+
+def shards(model: str) -> list[Shard]:
+    """Parts of a micro-batch in many ways."""
+    experts = model in ("experts", "latent")
+    found = []
+    for tensor, context, recipe, dropout, method in product(
+        (1, 4), (1, 2), ("", "fp8", "nvfp4"), (False, True), ("ring", "all_to_all", "all_gather")
+    ):
+        for rank in (0,) if experts else (0, 16):
+            for split in {1, tensor}:
+                found.append(
+                    Shard(
+                        micro_batch_size=2,
+                        sequence_length=2048,
+                        tensor_parallel=tensor,
+                        sequence_parallel=tensor > 1,
+                        precision="bf16",
+                        attention="fused",
+                        gradient_bytes=4,
+                        dropout=dropout,
+                        recipe=recipe,
+                        context_parallel=context,
+                        context_method=method,
+                        expert_parallel=4,
+                        expert_tensor_parallel=split,
+                        lora_rank=rank,
+                        lora_targets=("attention.qkv", "mlp.down"),
+                    )
+                )
+    return found
+
+
+def blocks_of(model: TransformerSpec, shard: Shard) -> list[Block]:
+    return [
+        embedding_block(model, shard),
+        layer_block(model, shard, dense=True),
+        layer_block(model, shard, dense=model.mixture is None),
+        head_block(model, shard, shares_embedding=False),
+    ]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_kept_is_freed(name: str) -> None:
+    model = MODELS[name]
+    for shard in shards(name):
+        for block in blocks_of(model, shard):
+            freed = sum(node.freed_bytes for node in block.backward)
+            assert block.kept_bytes == freed, (block.name, shard)
+            assert all(node.held_bytes == 0 for node in block.backward if node.role != "weight_gradient")
+            for nodes in (block.forward, block.backward):
+                assert all(earlier < place for place, n in enumerate(nodes) for earlier in n.after)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_split_over_tensor_parallel_gpus_nothing_is_lost(name: str) -> None:
+    """Arithmetic of the matrices: what one GPU does alone is what four do together."""
+    model = MODELS[name]
+
+    def flops(tensor: int, context: int) -> int:
+        shard = Shard(
+            micro_batch_size=4,
+            sequence_length=2048,
+            tensor_parallel=tensor,
+            sequence_parallel=tensor > 1,
+            precision="bf16",
+            attention="fused",
+            gradient_bytes=4,
+            context_parallel=context,
+            expert_parallel=4,
+            expert_tensor_parallel=tensor,
+        )
+        block = layer_block(model, shard, dense=model.mixture is None)
+        nodes = [node.op for node in (*block.forward, *block.backward)]
+        replicated = ("attention.down",)  # projections to the latent vectors are done by every GPU
+        return sum(
+            getattr(op, "model_flops", 0) // (tensor if op.name.startswith(replicated) else 1) for op in nodes
+        )
+
+    alone = flops(1, 1)
+    assert flops(4, 1) * 4 == pytest.approx(alone, rel=1e-3)
+    # Half of a causal block on the diagonal counts its diagonal, too.
+    assert flops(1, 2) * 2 == pytest.approx(alone, rel=2e-3)
+
+
+PLANS: list[dict[str, Any]] = [
+    {"pipeline_parallel": 4, "pipeline_schedule": name}
+    for name in ("gpipe", "1f1b", "zb-1p", "zb-2p", "zb-v", "dualpipe", "dualpipe-v")
+] + [
+    {"pipeline_parallel": 4, "virtual_pipeline": 2},
+    {"pipeline_parallel": 4, "overlap_point_to_point": False},
+    {"data_parallel_sharding": "gradients"},
+    {"data_parallel_sharding": "gradients", "reduce_each_micro_batch": False},
+    {"data_parallel_sharding": "parameters"},
+    {"data_parallel_sharding": "parameters", "gather_prefetch": 0},
+    {"data_parallel_sharding": "parameters", "gather_prefetch": 20},
+    {"data_parallel_sharding": "parameters", "sharding_group_size": 4},
+    {"data_parallel_sharding": "parameters", "reshard_after_forward": False},
+    {"data_parallel_sharding": "parameters", "reduce_each_micro_batch": False},
+    {"data_parallel_sharding": "parameters", "pipeline_parallel": 4, "pipeline_schedule": "zb-1p"},
+    {"tensor_parallel": 4, "sequence_parallel": True, "context_parallel": 2},
+    {"tensor_parallel": 4, "sequence_parallel": True, "data_parallel_sharding": "parameters"},
+    {"context_parallel": 4, "context_parallel_method": "all_to_all"},
+    {"context_parallel": 4, "context_parallel_method": "all_gather"},
+    {"expert_parallel": 8},
+    {"expert_parallel": 8, "data_parallel_sharding": "parameters"},
+    {"expert_parallel": 4, "tensor_parallel": 2, "sequence_parallel": True, "expert_tensor_parallel": 1},
+    {"expert_parallel": 4, "expert_capacity_factor": 1.25},
+    {"order": ("pipeline", "data", "context", "tensor"), "pipeline_parallel": 2, "tensor_parallel": 2},
+]
+
+
+def scenario(parallelism: dict[str, Any], training: dict[str, Any], model: TransformerSpec) -> Scenario:
+    return scenario_from_mapping(
+        {
+            "name": "split",
+            "cluster": {"system": "dgx-h100", "nodes": 2},
+            "model": model.model_dump(exclude_none=True),
+            "training": {
+                "sequence_length": 1024,
+                "micro_batch_size": 1,
+                "global_batch_size": 128,
+                **training,
+            },
+            "parallelism": parallelism,
+        }
+    )
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("parallelism", PLANS, ids=str)
+def test_any_split_conserves(parallelism: dict[str, Any], recompute: str) -> None:
+    experts = "expert_parallel" in parallelism
+    model = MODELS["experts" if experts else "dense"]
+    outcome = run(scenario(parallelism, {"recompute": recompute}, model))
+    program, record = outcome.lowered.program, outcome.record
+    check_conservation(program, record)
+    classes = program.classes
+    moving = np.diff(classes.pool_ptr)[program.cls] > 0
+    row = classes.pool_ptr[program.cls[moving]]
+    left = np.zeros(len(program.pools.names), np.int64)
+    np.add.at(left, classes.pool_id[row], classes.pool_take[row] - classes.pool_give[row])
+    assert not left.any(), "pools are back at their resident level"
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "training", "model", "message"),
+    [
+        ({"tensor_parallel": 6}, {}, "dense", "6 does not divide num_attention_heads: 16 (4 and 8 do)"),
+        ({"expert_parallel": 3}, {}, "experts", "3 does not divide num_experts: 8 (2 and 4 do)"),
+        ({"expert_parallel": 2}, {}, "dense", "but the model has no experts"),
+        ({"expert_parallel": 2, "tensor_parallel": 2}, {}, "experts", "sequence_parallel"),
+        ({"context_parallel": 16}, {"sequence_length": 1000}, "dense", "do not divide sequence_length: 1000"),
+        (
+            {"context_parallel": 2},
+            {"attention": "unfused"},
+            "dense",
+            "a split sequence needs attention: fused",
+        ),
+        ({"pipeline_parallel": 16}, {}, "dense", "too many for num_hidden_layers: 8"),
+        ({"pipeline_parallel": 2, "pipeline_layers": (4, 5)}, {}, "dense", "9 layers are given"),
+        ({"pipeline_parallel": 2, "pipeline_layers": (8,)}, {}, "dense", "1 numbers for 2 parts"),
+        ({"sharding_group_size": 3}, {}, "dense", "3 does not divide the 16 replicas (2 and 4 do)"),
+        (
+            {"reshard_after_forward": False, "pipeline_parallel": 2},
+            {},
+            "dense",
+            "every micro-batch in flight",
+        ),
+        ({"order": ("tensor", "data")}, {}, "dense", "each of tensor, context, data, pipeline once"),
+        (
+            {"pipeline_schedule": "zb-1p", "virtual_pipeline": 2, "pipeline_parallel": 2},
+            {},
+            "dense",
+            "go with",
+        ),
+        ({}, {"precision": "nvfp4"}, "dense", 'no figure for "fp4"'),
+        ({}, {"precision": "mxfp8"}, "dense", "no matrix units that scale by blocks"),
+        ({}, {"lora_rank": 8}, "experts", "adapters of experts"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_with_the_arithmetic(
+    parallelism: dict[str, Any], training: dict[str, Any], model: str, message: str
+) -> None:
+    with pytest.raises((PlanError, ScenarioError)) as refused:
+        run(scenario(parallelism, training, MODELS[model]))
+    assert message in str(refused.value)
+
+
+def test_layers_that_do_not_divide_leave_the_ends_short() -> None:
+    from simulator.program import make_plan
+
+    def layers(number: int, stages: int, chunks: int = 1) -> tuple[int, ...]:
+        model = MODELS["dense"].model_copy(update={"num_hidden_layers": number})
+        plan = {"pipeline_parallel": stages, "virtual_pipeline": chunks}
+        return make_plan(scenario(plan, {}, model)).layers_per_part
+
+    assert layers(30, 8) == (3, 4, 4, 4, 4, 4, 4, 3)
+    assert layers(31, 8) == (4, 4, 4, 4, 4, 4, 4, 3)
+    assert layers(14, 8, 2) == (0, *(1,) * 14, 0)
+    assert layers(61, 16) == (3, *(4,) * 13, 3, 3)
+    assert sum(layers(29, 8)) == 29

@@ -42,6 +42,34 @@ class BasisNote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """How the step time spreads where ranks differ.
+
+    Attributes:
+        seeds: Draws.
+        samples: Step times drawn: measured steps of all draws.
+        mean_s: Their mean.
+        p50_s: Their median.
+        p95_s: What 95 % of them do not exceed.
+        p99_s: What 99 % of them do not exceed.
+        undisturbed_s: Step time without jitter and slow GPUs.
+        slowest_replica_s: What waiting for the slowest replica costs: mean step time, less the mean of what
+            each replica would take if it waited for no other.
+        method: How the draws were played, and why.
+    """
+
+    seeds: int
+    samples: int
+    mean_s: float
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    undisturbed_s: float
+    slowest_replica_s: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """All that one simulation found out; times in seconds, memory in bytes.
 
@@ -75,6 +103,7 @@ class Result:
         player: Which player ran, and why where it was not the one asked for.
         version: Version of clustersim.
         seed: Seed.
+        step_times: Spread of the step time under jitter and slow GPUs; `step_time_s` is its mean then.
         activities: A row an activity: ``id, name, cause, phase, lane, owner, stage, step, micro_batch, layer,
             ready_s, start_s, end_s, limited_by, awaited``.
         operators: A row an operator and phase: ``name, cause, phase, count, time_s, flops, bytes,
@@ -112,6 +141,7 @@ class Result:
     player: str
     version: str
     seed: int
+    step_times: StepTimes | None = None
     _tables: Any = field(default=None, repr=False, compare=False)
 
     @property

@@ -10,7 +10,8 @@ from simulator.program.plan import Plan
 from simulator.program.rows import Row, picoseconds, whole
 from simulator.program.topology import NANOSECONDS, SLOT
 from simulator.specs.calibration import Calibration
-from simulator.workload import Communication, Kernel
+from simulator.specs.software import SoftwareSpec
+from simulator.workload import STANDARD, Communication, Kernel
 
 _DEMAND_SLOTS = {
     "tensor": ((SLOT["tensor"], 1.0),),
@@ -30,16 +31,18 @@ class Pricer:
         plan: The plan.
         calibration: Constants of the cost models.
         core: Id of the fabric's core, None where it is non-blocking.
+        software: How kernels are launched.
     """
 
     plan: Plan
     calibration: Calibration
     core: int | None = None
+    software: SoftwareSpec = STANDARD
 
     def kernel(self, kernel: Kernel, phase: str, *, counted: bool = True) -> Row:
         """The row of a kernel; recomputation does not count towards the model's arithmetic."""
         alone = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
-        demand = in_step(kernel, alone, self.calibration)
+        demand = in_step(kernel, alone, self.calibration, launched_ahead=phase != "optimizer")
         return Row(
             Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
             delay=picoseconds(demand.delay),
@@ -73,6 +76,15 @@ class Pricer:
             take=take,
             give=give,
             axis=item.axis,
+        )
+
+    def launching(self, operators: int, phase: str) -> Row:
+        """The row of the launching thread's work for some operators."""
+        constants = self.calibration.kernels
+        python = self.software.launcher == "python"
+        seconds = operators * (constants.python_operator_time if python else constants.host_launch_time)
+        return Row(
+            Label("launch", "host.launch", phase), demands=((SLOT["launch"], whole(seconds * NANOSECONDS)),)
         )
 
     def rank_group(self, axis: str) -> RankGroup:

@@ -48,6 +48,7 @@ class KernelConstants:
     attention_backward_fraction: float
     vector_peak_fraction: float
     step_matrix_fraction: float
+    python_operator_time: float
     matrix_energy: float
     vector_energy: float
 

@@ -65,7 +65,7 @@ class ParallelismSpec(Spec):
     """One's own order, a line a stage: `F0 F1 B0 B1`; `I`, `W` are the halves of `B`, `F0.1` is chunk 1."""
     pipeline_layers: tuple[CountOrZero, ...] | None = None
     """Layers of each part (stage, or chunk of it) in the model's order; as even as they go if not given."""
-    overlap_point_to_point: bool = True
+    overlap_point_to_point: bool | None = None
     """Whether a stage computes on while it sends to its neighbours."""
     context_parallel: Count = 1
     """GPUs that each sequence is split over."""

@@ -69,6 +69,10 @@ class MeasurementKind(ABC):
         """The stratum of the row when a sample is drawn."""
         return cells.get(self.metrics[0].group_column, "")
 
+    def left_out(self, cells: Mapping[str, str]) -> tuple[str | None, str | None]:  # noqa: ARG002
+        """What a fit must leave out not to have seen the row: accelerator and source; None if none can."""
+        return None, None
+
     def metric_group(self, cells: Mapping[str, str], metric: Metric) -> str:
         """The group of the row in the table of one metric."""
         return cells.get(metric.group_column, "(not given)")

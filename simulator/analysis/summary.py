@@ -71,7 +71,10 @@ def summarise(
         memory_capacity_bytes=memory.capacity,
         fits=fits,
         memory_by_part=memory.parts,
-        memory_by_stage=memory.by_stage,
+        memory_by_stage=[
+            max(memory.by_stage[first : first + lowered.copies])
+            for first in range(0, len(memory.by_stage), lowered.copies)
+        ],
         breakdown=breakdown,
         bottlenecks=_bottlenecks(lowered, record, window),
         utilization=utilization(lowered, record, window),
@@ -95,7 +98,7 @@ def summarise(
 
 def _breakdown(scenario: Scenario, lowered: Lowered, record: Record, window: Window) -> dict[str, float]:
     """Seconds of a step by cause, the mean over stages; the largest first."""
-    share = lowered.plan.pipeline_parallel * window.steps * PICOSECONDS
+    share = len(lowered.states) * window.steps * PICOSECONDS
     seconds = {cause: time / share for cause, time in time_by_cause(lowered, record, window).items()}
     if window.checkpoint and scenario.checkpoint is not None:
         stall = window.checkpoint / scenario.checkpoint.interval / PICOSECONDS
@@ -112,7 +115,7 @@ def _arithmetic(lowered: Lowered) -> tuple[float, float]:
     again = np.array([label.phase == "recompute" for label in program.classes.labels])
     matrix = facts.model_flops > 0
     extra = float(count[again] @ facts.flops[again]) if again.any() else 0.0
-    stages = lowered.plan.pipeline_parallel
+    stages = len(lowered.states)
     hardware = float(count[matrix] @ facts.flops[matrix]) + extra
     return needed / stages, hardware / stages
 

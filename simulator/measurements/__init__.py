@@ -9,7 +9,9 @@ from simulator.measurements._hardware import device, scale_out_link, scale_up_li
 from simulator.measurements._kinds import BENCHMARKS, benchmark_of
 from simulator.measurements._matmul import Matmuls
 from simulator.measurements._names import accelerator, interconnect, words
+from simulator.measurements._score import Metric, MetricScore, Point, Score, Scorer, WorstRow, quantile
 from simulator.measurements._table import Row, Table
+from simulator.measurements._validation import Validation
 from simulator.measurements._work import CollectiveWork, KernelWork, Work
 
 __all__ = [
@@ -22,12 +24,19 @@ __all__ = [
     "EngineAttention",
     "KernelWork",
     "Matmuls",
+    "Metric",
+    "MetricScore",
     "NodeCollectives",
     "PaperAttention",
+    "Point",
     "Row",
+    "Score",
+    "Scorer",
     "Table",
     "TableCollectives",
+    "Validation",
     "Work",
+    "WorstRow",
     "accelerator",
     "attention_kernel",
     "benchmark_of",
@@ -39,6 +48,7 @@ __all__ = [
     "interconnect",
     "misses",
     "number",
+    "quantile",
     "scale_out_link",
     "scale_up_link",
     "words",

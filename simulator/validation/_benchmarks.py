@@ -12,13 +12,14 @@ from simulator.measurements import (
     Copies,
     EngineAttention,
     Matmuls,
+    Metric,
     NodeCollectives,
     PaperAttention,
     Row,
     TableCollectives,
 )
 from simulator.specs import Calibration
-from simulator.validation._kind import MeasurementKind, Metric, measurement_kind
+from simulator.validation._kind import MeasurementKind, measurement_kind
 
 _GIGA = 1e9
 _MIB = 2.0**20

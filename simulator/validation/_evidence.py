@@ -11,10 +11,10 @@ from itertools import accumulate
 from pathlib import Path
 
 from simulator.errors import UnsupportedError
-from simulator.measurements import Table
+from simulator.measurements import Metric, Table
 from simulator.specs.evidence import Band, CalibrationEvidence, Trial
 from simulator.validation._folder import measurement_files
-from simulator.validation._kind import MeasurementKind, Metric, recognise
+from simulator.validation._kind import MeasurementKind, recognise
 from simulator.validation._workers import OK, Cells, Constants, predict_rows
 
 Progress = Callable[[float, str], None]

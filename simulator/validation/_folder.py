@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ClustersimError, ScenarioError
-from simulator.measurements import Table
+from simulator.measurements import Table, Validation
 from simulator.validation._kind import recognise
-from simulator.validation._validate import Progress, Validation, validate
+from simulator.validation._validate import Progress, validate
 from simulator.validation._workers import Constants
 
 

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from simulator.errors import Problem, ScenarioError
-from simulator.measurements import Row, Table, number
+from simulator.measurements import Metric, Row, Table, number
 from simulator.specs import Calibration
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One thing that a kind of file measures.
-
-    Attributes:
-        name: Such as ``step time``.
-        unit: Unit of both columns.
-        predicted: Column of the predictions.
-        group_column: Column of the measurements whose values are the groups of the table, or what they are.
-    """
-
-    name: str
-    unit: str
-    predicted: str
-    group_column: str
 
 
 class MeasurementKind(ABC):

@@ -7,9 +7,17 @@ from functools import partial
 from typing import Final
 
 from simulator.errors import Problem
-from simulator.measurements import Row, accelerator, family, fault_of_count, fault_of_flag, fault_of_rate
+from simulator.measurements import (
+    Metric,
+    Row,
+    accelerator,
+    family,
+    fault_of_count,
+    fault_of_flag,
+    fault_of_rate,
+)
 from simulator.specs import Calibration
-from simulator.validation._kind import MeasurementKind, Metric, measurement_kind
+from simulator.validation._kind import MeasurementKind, measurement_kind
 from simulator.validation._scenario import scenario_mapping, tokens_per_gpu_and_step
 
 GIB: Final = 2**30

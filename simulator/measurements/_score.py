@@ -8,7 +8,23 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from simulator.validation._kind import Metric
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One thing that a kind of file measures.
+
+    Attributes:
+        name: Such as ``step time``.
+        unit: Unit of both columns.
+        predicted: Column of the predictions.
+        group_column: Column of the measurements whose values are the groups of the table, or what they are.
+    """
+
+    name: str
+    unit: str
+    predicted: str
+    group_column: str
+
 
 WORST_ROWS = 10
 """Rows that are named one by one."""

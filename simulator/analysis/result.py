@@ -41,6 +41,21 @@ class BasisNote:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PeakMoment:
+    """When and where memory is fullest.
+
+    Attributes:
+        stage: Pipeline stage.
+        time_s: First moment of the peak, from the beginning of the first simulated step.
+        running: Operators that ran.
+    """
+
+    stage: int
+    time_s: float
+    running: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimes:
     """How the step time spreads where ranks differ.
@@ -92,6 +107,10 @@ class Result:
         memory_by_part: Part (``parameters``, ``gradients``, ``optimizer``, ``activations``, ...) -> bytes
             at the peak.
         memory_by_stage: Peak bytes of each pipeline stage.
+        memory_by_operator: Operator -> bytes of the activations that it keeps at the peak.
+        memory_by_kind: What is measured -> peak bytes: ``allocated`` (tensors), ``reserved`` (what the
+            allocator holds), ``nvidia-smi`` (everything on the device).
+        peak_moment: When, where and under which operators the peak is reached.
         breakdown: Cause -> seconds of the step; adds up to `step_time_s`.
         bottlenecks: Ranked, the worst first.
         utilization: Kind of capacity -> mean use over the measured steps, 0 to 1.
@@ -130,6 +149,9 @@ class Result:
     fits: bool
     memory_by_part: dict[str, int]
     memory_by_stage: list[int]
+    memory_by_operator: dict[str, int] = field(default_factory=dict)
+    memory_by_kind: dict[str, int] = field(default_factory=dict)
+    peak_moment: PeakMoment | None = None
     breakdown: dict[str, float]
     bottlenecks: list[Bottleneck]
     utilization: dict[str, float]

@@ -10,7 +10,7 @@ from simulator.analysis.basis import basis_notes
 from simulator.analysis.breakdown import CHECKPOINT, time_by_cause
 from simulator.analysis.critical_path import share_by_resource
 from simulator.analysis.memory import memory_peak
-from simulator.analysis.result import Bottleneck, Result
+from simulator.analysis.result import Bottleneck, PeakMoment, Result
 from simulator.analysis.tables import Tables
 from simulator.analysis.use import utilization
 from simulator.analysis.window import Window, measured_window
@@ -75,6 +75,9 @@ def summarise(
             max(memory.by_stage[first : first + lowered.copies])
             for first in range(0, len(memory.by_stage), lowered.copies)
         ],
+        memory_by_operator=memory.operators,
+        memory_by_kind=memory.by_kind,
+        peak_moment=PeakMoment(memory.stage // lowered.copies, memory.time / PICOSECONDS, memory.running),
         breakdown=breakdown,
         bottlenecks=_bottlenecks(lowered, record, window),
         utilization=utilization(lowered, record, window),

@@ -85,6 +85,7 @@ class MemoryConstants:
     """
 
     driver_context: float
+    kernel_code: float
     channel_buffer: float
     channel_neighbours: float
     fragmentation: float

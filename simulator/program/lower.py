@@ -13,6 +13,7 @@ from simulator.program.order import Visit
 from simulator.program.plan import Plan, make_plan
 from simulator.program.pricing import Pricer
 from simulator.program.rows import ClassFacts, Row, stamp
+from simulator.program.size import check_steps
 from simulator.program.stages import blocking_sends, compile_stages, send_row
 from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
 from simulator.program.topology import SLOTS, Topology, make_topology
@@ -61,7 +62,15 @@ def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered
     calibration = calibration or Calibration.load()
     pricer = Pricer(plan, calibration, topology.shared.get("core"), scenario.software)
     parts = build_parts(scenario, plan, calibration)
+    check_steps(scenario, plan, parts, _warmup_steps(scenario) + scenario.training.steps)
     return _Lowering(scenario, plan, topology, pricer, parts).run()
+
+
+def _warmup_steps(scenario: Scenario) -> int:
+    """Steps before the measured ones: as many as fill the loader's queue."""
+    if scenario.simulation.warmup_steps is not None:
+        return scenario.simulation.warmup_steps
+    return 0 if scenario.data is None else scenario.data.prefetch + 1
 
 
 @dataclass(slots=True)
@@ -165,10 +174,7 @@ class _Lowering:
         return found
 
     def run(self) -> Lowered:
-        scenario, data = self.scenario, self.scenario.data
-        warmup = scenario.simulation.warmup_steps
-        if warmup is None:
-            warmup = 0 if data is None else data.prefetch + 1
+        scenario, warmup = self.scenario, _warmup_steps(self.scenario)
         steps = warmup + scenario.training.steps
         for step in range(steps):
             self._step(step)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from simulator.errors import PlanError
+from simulator.program.model import ModelParts
+from simulator.program.plan import Plan
 from simulator.scenario import Scenario
 from simulator.units import human
 
@@ -54,8 +56,22 @@ def check_memory(
         raise PlanError(
             ("simulation", "max_memory"),
             f"the program of about {activities:,} activities would take about {human(needed, 'bytes')}, "
-            f"but {allowed} {human(limit, 'bytes')}; simulate fewer micro-batches or steps, or fold it",
+            f"but {allowed} {human(limit, 'bytes')}; simulate fewer micro-batches or steps, and leave simulation.fold at auto",
         )
+
+
+def check_steps(scenario: Scenario, plan: Plan, parts: ModelParts, steps: int) -> None:
+    """Refuses a Program that would not fit in memory before a single pass of it is laid out.
+
+    Raises:
+        PlanError: As `check_memory`.
+    """
+    blocks = [block for stage in parts.blocks for chunk in stage for block in chunk]
+    nodes = sum(len(block.forward) + len(block.backward) + 2 for block in blocks)
+    repeats = steps * plan.num_micro_batches
+    passes = repeats * 2 * plan.virtual_pipeline * plan.pipeline_parallel
+    activities = repeats * nodes + 2 * passes
+    check_memory(scenario, activities, activities, passes=passes)
 
 
 def estimate(activities: int, dependencies: int, classes: int, passes: int, *, player: str) -> float:

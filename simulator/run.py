@@ -72,7 +72,7 @@ def run(
     """
     begun = time.perf_counter()
     tell = progress or (lambda _, __: None)
-    calibration = calibration or Calibration.load()
+    calibration = calibration or Calibration.load(scenario.simulation.calibration)
     tell(0.0, "planning")
     try:
         folded = lower(scenario, calibration)
@@ -125,7 +125,7 @@ def check(scenario: Scenario) -> Lowered:
         ScenarioError: The plan does not go with model, batch or cluster.
     """
     try:
-        lowered = lower(scenario)
+        lowered = lower(scenario, Calibration.load(scenario.simulation.calibration))
         check_variation(scenario, lowered.plan)
         return lowered
     except PlanError as error:

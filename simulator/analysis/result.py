@@ -56,6 +56,40 @@ class PeakMoment:
     running: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorBand:
+    """How far measured step times were from predicted ones, as parts of the prediction.
+
+    Attributes:
+        low: The measured time was above (1 + low) times the predicted one in nine of ten cases.
+        high: It was below (1 + high) times the predicted one in nine of ten cases.
+        mean: Mean absolute error, as part of the measured time.
+        coverage: Part of the measurements between `low` and `high`.
+        source: Measurements that the band comes from, and how they were left out.
+    """
+
+    low: float
+    high: float
+    mean: float
+    coverage: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How far to trust the step time.
+
+    Attributes:
+        grade: ``calibrated on this machine``, ``interpolated`` or ``extrapolated from data sheet``.
+        error_band: Error of the step time where predictions were checked; None where none were.
+        outside: What lies outside of the calibrated range, such as ``precision: fp32 (measured on ...)``.
+    """
+
+    grade: str
+    error_band: ErrorBand | None
+    outside: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimes:
     """How the step time spreads where ranks differ.
@@ -115,6 +149,7 @@ class Result:
         bottlenecks: Ranked, the worst first.
         utilization: Kind of capacity -> mean use over the measured steps, 0 to 1.
         basis: What the figures rest on.
+        evidence: How far to trust the step time.
         warnings: What the user should know.
         num_activities: Activities simulated.
         num_events: Events that the player processed.
@@ -156,6 +191,7 @@ class Result:
     bottlenecks: list[Bottleneck]
     utilization: dict[str, float]
     basis: list[BasisNote]
+    evidence: Evidence | None = None
     warnings: list[str]
     num_activities: int
     num_events: int

@@ -9,6 +9,7 @@ import numpy as np
 from simulator.analysis.basis import basis_notes
 from simulator.analysis.breakdown import CHECKPOINT, time_by_cause
 from simulator.analysis.critical_path import share_by_resource
+from simulator.analysis.evidence import evidence_of
 from simulator.analysis.memory import memory_peak
 from simulator.analysis.result import Bottleneck, PeakMoment, Result
 from simulator.analysis.tables import Tables
@@ -82,6 +83,7 @@ def summarise(
         bottlenecks=_bottlenecks(lowered, record, window),
         utilization=utilization(lowered, record, window),
         basis=basis_notes(scenario, calibration),
+        evidence=evidence_of(scenario, lowered, calibration),
         warnings=_warnings(scenario, lowered, breakdown, step),
         num_activities=lowered.program.num_activities,
         num_events=record.num_events,

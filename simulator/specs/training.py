@@ -122,6 +122,8 @@ class SimulationSpec(Spec):
     """Which player runs the program."""
     seed: CountOrZero = 0
     """Seed of everything random."""
+    calibration: str = "shared"
+    """Constants of the cost models: a name from the catalogue, or the path of a calibration file."""
     warmup_steps: CountOrZero | None = None
     """Steps before the measured ones; enough to fill the loader's queue if not given."""
     fold: Literal["auto", "off"] = "auto"

@@ -32,8 +32,8 @@ class TrainingSpec(Spec):
     """Precision of forward and backward passes; bf16 and fp16 keep fp32 master parameters."""
     optimizer: Optimizer = "adamw"
     """Update rule."""
-    gradient_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision in which gradients are accumulated and reduced."""
+    gradient_precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision in which gradients are accumulated and reduced; the software's if not given."""
     recompute: Recompute = "none"
     """Activations computed again in the backward pass: none, the attention core, or whole layers."""
     attention: Literal["fused", "unfused"] | None = None

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
-from simulator.analysis import Result, summarise
+from simulator.analysis import Result, summarise, with_step_times
 from simulator.engine import Record, play
 from simulator.errors import PlanError
-from simulator.program import Lowered, lower
+from simulator.program import Lowered, check_memory, lower, num_copies, unfold
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
+from simulator.variation import check_variation, step_times, varies
 
 Progress = Callable[[float, str], None]
 """Told the part that is done (0 to 1) and what is going on."""
@@ -71,19 +72,50 @@ def run(
     """
     begun = time.perf_counter()
     tell = progress or (lambda _, __: None)
-    calibration = calibration or Calibration.load()
+    calibration = calibration or Calibration.load(scenario.simulation.calibration)
     tell(0.0, "planning")
     try:
-        lowered = lower(scenario, calibration)
+        folded = lower(scenario, calibration)
+        check_variation(scenario, folded.plan)
+        lowered = _unfolded(scenario, folded)
     except PlanError as error:
         raise scenario.located(error) from error
     tell(0.2, f"playing {lowered.program.num_activities:,} activities")
     record = play(lowered.program, scenario.simulation.player)
     tell(0.8, "analysing")
     result = summarise(scenario, lowered, record, calibration, version=clustersim_version(), wall_s=0.0)
+    if varies(scenario):
+        result = _varied(scenario, folded, lowered, record, result, tell)
     result = replace(result, wall_s=time.perf_counter() - begun)
     tell(1.0, "done")
     return Outcome(scenario, lowered, record, result)
+
+
+def _unfolded(scenario: Scenario, folded: Lowered) -> Lowered:
+    """The Program that is played: every rank by itself if the scenario wants no fold."""
+    if scenario.simulation.fold != "off":
+        return folded
+    copies, program = num_copies(folded.plan, "rank"), folded.program
+    check_memory(
+        scenario,
+        program.num_activities * copies,
+        len(program.dep) * copies,
+        classes=len(program.classes.labels) * copies,
+    )
+    return unfold(folded).lowered
+
+
+def _varied(
+    scenario: Scenario, folded: Lowered, lowered: Lowered, record: Record, result: Result, tell: Progress
+) -> Result:
+    """The result with the step times of all draws."""
+    if lowered is not folded:
+        record = play(folded.program, scenario.simulation.player)
+    try:
+        times = step_times(scenario, folded, record, progress=lambda part, what: tell(0.8 + 0.2 * part, what))
+    except PlanError as error:
+        raise scenario.located(error) from error
+    return with_step_times(result, times)
 
 
 def check(scenario: Scenario) -> Lowered:
@@ -93,7 +125,9 @@ def check(scenario: Scenario) -> Lowered:
         ScenarioError: The plan does not go with model, batch or cluster.
     """
     try:
-        return lower(scenario)
+        lowered = lower(scenario, Calibration.load(scenario.simulation.calibration))
+        check_variation(scenario, lowered.plan)
+        return lowered
     except PlanError as error:
         raise scenario.located(error) from error
 

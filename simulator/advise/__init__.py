@@ -1,5 +1,6 @@
-"""What would help: elasticities, found by playing the same Program with one kind of capacity scaled."""
+"""What would help: elasticities by replay, sensitivity to every figure, the best of all plans."""
 
 from simulator.advise.elasticity import rank_bottlenecks
+from simulator.advise.sensitivity import Effect, Sensitivity, Turning, sensitivity
 
-__all__ = ["rank_bottlenecks"]
+__all__ = ["Effect", "Sensitivity", "Turning", "rank_bottlenecks", "sensitivity"]

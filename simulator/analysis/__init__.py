@@ -1,6 +1,7 @@
 """Record -> Result: throughput, MFU, breakdown, critical path, bottlenecks, memory."""
 
-from simulator.analysis.result import BasisNote, Bottleneck, Result
+from simulator.analysis.result import BasisNote, Bottleneck, Result, StepTimes
+from simulator.analysis.step_times import with_step_times
 from simulator.analysis.summary import step_seconds, summarise
 
-__all__ = ["BasisNote", "Bottleneck", "Result", "step_seconds", "summarise"]
+__all__ = ["BasisNote", "Bottleneck", "Result", "StepTimes", "step_seconds", "summarise", "with_step_times"]

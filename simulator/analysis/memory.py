@@ -1,4 +1,4 @@
-"""Device memory: the peak of every stage, what it consists of, and its course over time."""
+"""Device memory: the peak of every stage, what it consists of and when it is reached, and its course."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine import Record
+from simulator.engine.program import I64
 from simulator.program import Lowered
+from simulator.program.memory import FRAGMENTATION, OUTSIDE
+
+ACTIVATIONS = "activations"
+"""Part of the memory: what forward passes keep for backward passes."""
+TRANSIENT = "transient"
+"""Part of the memory: what running operators need and do not keep."""
+BUFFERS = "parameter_buffers"
+"""Part of the memory: gathered parameters and gradients on their way, where they are sharded."""
+KINDS = ("allocated", "reserved", "nvidia-smi")
+"""What can be measured: tensors; what the allocator holds for them; everything on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,38 +28,127 @@ class MemoryPeak:
 
     Attributes:
         stage: Which stage.
-        peak: Bytes at its peak.
+        peak: Bytes at its peak; the sum of `parts`.
         capacity: Bytes that its GPU has.
         parts: Part -> bytes at the peak.
+        operators: Operator -> bytes of the activations that it keeps at the peak.
+        running: Operators that ran at the peak.
+        time: When the peak is first reached [ps].
         by_stage: Peak of each stage [B].
+        by_kind: One of `KINDS` -> highest peak of any stage [B].
     """
 
     stage: int
     peak: int
     capacity: int
     parts: dict[str, int]
+    operators: dict[str, int]
+    running: tuple[str, ...]
+    time: int
     by_stage: list[int]
+    by_kind: dict[str, int]
 
 
 def memory_peak(lowered: Lowered, record: Record) -> MemoryPeak:
     """The peak over all stages."""
-    peaks = record.pool_peak
-    stage = int(np.argmax(peaks))
-    state = lowered.states[stage]
+    by_stage = [int(peak) for peak in record.pool_peak]
+    stage = int(np.argmax(by_stage))
+    state, time = lowered.states[stage], int(record.pool_peak_time[stage])
+    operators, running, transient = _holders(lowered, record, stage, time)
     parts = {name: size for name, size in state.parts.items() if size}
-    parts["activations"] = int(peaks[stage]) - state.resident_bytes
+    rest = int(record.pool_peak[stage]) - state.resident_bytes - sum(operators.values()) - transient
+    passing = {
+        ACTIVATIONS: sum(operators.values()),
+        TRANSIENT: transient,
+        BUFFERS: rest,
+    }
+    parts |= {name: size for name, size in passing.items() if size or name == ACTIVATIONS}
     return MemoryPeak(
         stage=stage,
-        peak=int(peaks[stage]),
+        peak=by_stage[stage],
         capacity=int(lowered.program.pools.limits[stage]),
         parts=parts,
-        by_stage=[int(peak) for peak in peaks],
+        operators=operators,
+        running=running,
+        time=time,
+        by_stage=by_stage,
+        by_kind=_by_kind(lowered, record),
     )
 
 
-def memory_changes(
-    lowered: Lowered, record: Record
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+def _by_kind(lowered: Lowered, record: Record) -> dict[str, int]:
+    """Highest peak of any stage, by what is measured."""
+    peaks = [int(peak) for peak in record.pool_peak]
+    outside = [sum(state.parts[part] for part in OUTSIDE) for state in lowered.states]
+    held = [state.parts[FRAGMENTATION] for state in lowered.states]
+    reserved = [peak - beside for peak, beside in zip(peaks, outside, strict=True)]
+    allocated = [size - more for size, more in zip(reserved, held, strict=True)]
+    return dict(zip(KINDS, (max(allocated), max(reserved), max(peaks)), strict=True))
+
+
+def _holders(
+    lowered: Lowered, record: Record, stage: int, time: int
+) -> tuple[dict[str, int], tuple[str, ...], int]:
+    """Who keeps how many bytes of activations on a stage at a moment, who runs, and what that needs.
+
+    A backward pass releases in the opposite order of the forward pass: of each block and micro-batch, what
+    was kept last is gone first.
+    """
+    program, facts = lowered.program, lowered.facts
+    classes = program.classes
+    moving = np.flatnonzero(np.diff(classes.pool_ptr)[program.cls])
+    row = classes.pool_ptr[program.cls[moving]]
+    mine = classes.pool_id[row] == stage
+    moving, row = moving[mine], row[mine]
+    cls = program.cls[moving]
+    started, ended = record.start[moving] <= time, record.end[moving] <= time
+    transient = facts.transient[cls]
+    taken = np.where(started, classes.pool_take[row] - transient, 0)
+    given = np.where(ended, classes.pool_give[row] - transient, 0)
+    runs = started & ~ended
+    left = _left(taken, given, _places(lowered, moving), record.start[moving])
+    keepers: dict[str, int] = {}
+    for index in np.flatnonzero(left):
+        if not classes.labels[cls[index]].cause.startswith("communication"):
+            name = facts.keeper[cls[index]]
+            keepers[name] = keepers.get(name, 0) + int(left[index])
+    ranked = dict(sorted(keepers.items(), key=lambda item: (-item[1], item[0])))
+    names = sorted({classes.labels[c].name for c in cls[runs]})
+    return ranked, tuple(names), int(transient[runs].sum())
+
+
+def _places(lowered: Lowered, activities: NDArray[np.int64]) -> I64:
+    """A number for each block of each micro-batch and step; blocks that are no layer go by their names."""
+    program = lowered.program
+    blocks = {name: -1 - number for number, name in enumerate(sorted(_blocks(lowered)))}
+    named = np.array([blocks[label.name.partition(".")[0]] for label in program.classes.labels], np.int64)
+    layer = program.tags["layer"][activities].astype(np.int64)
+    block = np.where(layer >= 0, layer, named[program.cls[activities]])
+    keys = np.stack([program.tags["step"][activities], program.tags["micro_batch"][activities], block])
+    return np.unique(keys, axis=1, return_inverse=True)[1].astype(np.int64).ravel()
+
+
+def _blocks(lowered: Lowered) -> set[str]:
+    return {label.name.partition(".")[0] for label in lowered.program.classes.labels}
+
+
+def _left(taken: I64, given: I64, place: I64, start: I64) -> I64:
+    """What is left of each take once its place's gives are taken off, the latest take first."""
+    size = int(place.max()) + 1 if len(place) else 0
+    gone = np.zeros(size, np.int64)
+    np.add.at(gone, place, given)
+    order = np.lexsort((-np.arange(len(start)), -start, place))
+    ordered, where = taken[order], place[order]
+    total = np.cumsum(ordered)
+    first = np.searchsorted(where, np.arange(size))
+    before = np.concatenate(([0], total))[first]
+    later = total - before[where] - ordered
+    left = np.empty_like(taken)
+    left[order] = np.clip(later + ordered - gone[where], 0, ordered)
+    return left
+
+
+def memory_changes(lowered: Lowered, record: Record) -> tuple[I64, NDArray[np.int32], I64]:
     """Every change of memory in use: time [ps], stage, bytes in use from then on; by stage, then by time."""
     program = lowered.program
     classes = program.classes

@@ -41,6 +41,83 @@ class BasisNote:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PeakMoment:
+    """When and where memory is fullest.
+
+    Attributes:
+        stage: Pipeline stage.
+        time_s: First moment of the peak, from the beginning of the first simulated step.
+        running: Operators that ran.
+    """
+
+    stage: int
+    time_s: float
+    running: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBand:
+    """How far measured step times were from predicted ones, as parts of the prediction.
+
+    Attributes:
+        low: The measured time was above (1 + low) times the predicted one in nine of ten cases.
+        high: It was below (1 + high) times the predicted one in nine of ten cases.
+        mean: Mean absolute error, as part of the measured time.
+        coverage: Part of the measurements between `low` and `high`.
+        source: Measurements that the band comes from, and how they were left out.
+    """
+
+    low: float
+    high: float
+    mean: float
+    coverage: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How far to trust the step time.
+
+    Attributes:
+        grade: ``calibrated on this machine``, ``interpolated`` or ``extrapolated from data sheet``.
+        error_band: Error of the step time where predictions were checked; None where none were.
+        outside: What lies outside of the calibrated range, such as ``precision: fp32 (measured on ...)``.
+    """
+
+    grade: str
+    error_band: ErrorBand | None
+    outside: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """How the step time spreads where ranks differ.
+
+    Attributes:
+        seeds: Draws.
+        samples: Step times drawn: measured steps of all draws.
+        mean_s: Their mean.
+        p50_s: Their median.
+        p95_s: What 95 % of them do not exceed.
+        p99_s: What 99 % of them do not exceed.
+        undisturbed_s: Step time without jitter and slow GPUs.
+        slowest_replica_s: What waiting for the slowest replica costs: mean step time, less the mean of what
+            each replica would take if it waited for no other.
+        method: How the draws were played, and why.
+    """
+
+    seeds: int
+    samples: int
+    mean_s: float
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    undisturbed_s: float
+    slowest_replica_s: float
+    method: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """All that one simulation found out; times in seconds, memory in bytes.
@@ -64,10 +141,15 @@ class Result:
         memory_by_part: Part (``parameters``, ``gradients``, ``optimizer``, ``activations``, ...) -> bytes
             at the peak.
         memory_by_stage: Peak bytes of each pipeline stage.
+        memory_by_operator: Operator -> bytes of the activations that it keeps at the peak.
+        memory_by_kind: What is measured -> peak bytes: ``allocated`` (tensors), ``reserved`` (what the
+            allocator holds), ``nvidia-smi`` (everything on the device).
+        peak_moment: When, where and under which operators the peak is reached.
         breakdown: Cause -> seconds of the step; adds up to `step_time_s`.
         bottlenecks: Ranked, the worst first.
         utilization: Kind of capacity -> mean use over the measured steps, 0 to 1.
         basis: What the figures rest on.
+        evidence: How far to trust the step time.
         warnings: What the user should know.
         num_activities: Activities simulated.
         num_events: Events that the player processed.
@@ -75,6 +157,7 @@ class Result:
         player: Which player ran, and why where it was not the one asked for.
         version: Version of clustersim.
         seed: Seed.
+        step_times: Spread of the step time under jitter and slow GPUs; `step_time_s` is its mean then.
         activities: A row an activity: ``id, name, cause, phase, lane, owner, stage, step, micro_batch, layer,
             ready_s, start_s, end_s, limited_by, awaited``.
         operators: A row an operator and phase: ``name, cause, phase, count, time_s, flops, bytes,
@@ -101,10 +184,14 @@ class Result:
     fits: bool
     memory_by_part: dict[str, int]
     memory_by_stage: list[int]
+    memory_by_operator: dict[str, int] = field(default_factory=dict)
+    memory_by_kind: dict[str, int] = field(default_factory=dict)
+    peak_moment: PeakMoment | None = None
     breakdown: dict[str, float]
     bottlenecks: list[Bottleneck]
     utilization: dict[str, float]
     basis: list[BasisNote]
+    evidence: Evidence | None = None
     warnings: list[str]
     num_activities: int
     num_events: int
@@ -112,6 +199,7 @@ class Result:
     player: str
     version: str
     seed: int
+    step_times: StepTimes | None = None
     _tables: Any = field(default=None, repr=False, compare=False)
 
     @property

@@ -10,8 +10,9 @@ import numpy as np
 from simulator.analysis.basis import basis_notes
 from simulator.analysis.breakdown import CHECKPOINT, time_by_cause
 from simulator.analysis.critical_path import share_by_resource
+from simulator.analysis.evidence import evidence_of
 from simulator.analysis.memory import memory_peak
-from simulator.analysis.result import Bottleneck, Result
+from simulator.analysis.result import Bottleneck, PeakMoment, Result
 from simulator.analysis.tables import Tables
 from simulator.analysis.use import utilization
 from simulator.analysis.window import Window, measured_window
@@ -74,11 +75,18 @@ def summarise(
         memory_capacity_bytes=memory.capacity,
         fits=fits,
         memory_by_part=memory.parts,
-        memory_by_stage=memory.by_stage,
+        memory_by_stage=[
+            max(memory.by_stage[first : first + lowered.copies])
+            for first in range(0, len(memory.by_stage), lowered.copies)
+        ],
+        memory_by_operator=memory.operators,
+        memory_by_kind=memory.by_kind,
+        peak_moment=PeakMoment(memory.stage // lowered.copies, memory.time / PICOSECONDS, memory.running),
         breakdown=breakdown,
         bottlenecks=_bottlenecks(lowered, record, window),
         utilization=utilization(lowered, record, window),
         basis=basis_notes(scenario, calibration),
+        evidence=evidence_of(scenario, lowered, calibration),
         warnings=_warnings(scenario, lowered, breakdown, step),
         num_activities=lowered.program.num_activities,
         num_events=record.num_events,
@@ -98,7 +106,7 @@ def summarise(
 
 def _breakdown(scenario: Scenario, lowered: Lowered, record: Record, window: Window) -> dict[str, float]:
     """Seconds of a step by cause, the mean over stages; the largest first."""
-    share = lowered.plan.pipeline_parallel * window.steps * PICOSECONDS
+    share = len(lowered.states) * window.steps * PICOSECONDS
     seconds = {cause: time / share for cause, time in time_by_cause(lowered, record, window).items()}
     if window.checkpoint and scenario.checkpoint is not None:
         stall = window.checkpoint / scenario.checkpoint.interval / PICOSECONDS
@@ -115,7 +123,7 @@ def _arithmetic(lowered: Lowered) -> tuple[float, float]:
     again = np.array([label.phase == "recompute" for label in program.classes.labels])
     matrix = facts.model_flops > 0
     extra = float(count[again] @ facts.flops[again]) if again.any() else 0.0
-    stages = lowered.plan.pipeline_parallel
+    stages = len(lowered.states)
     hardware = float(count[matrix] @ facts.flops[matrix]) + extra
     return needed / stages, hardware / stages
 

@@ -15,9 +15,27 @@ _INSIDE_A_GPU = frozenset({"tensor", "vector", "memory_bandwidth", "host", "load
 
 
 def utilization(lowered: Lowered, record: Record, window: Window) -> dict[str, float]:
-    """Mean use of every kind of capacity that anything draws on, 0 to 1."""
-    kinds, values = utilization_over_time(lowered, record, window, bins=1)
-    return {kind: float(value[0]) for kind, value in zip(kinds, values, strict=True)}
+    """Mean use of every kind of capacity that anything draws on, 0 to 1.
+
+    What `utilization_over_time` gives for a single interval, but without following every draw: an activity
+    draws evenly, so the part of its drawing that falls into the window is the part of its amounts.
+    """
+    program, classes = lowered.program, lowered.program.classes
+    begin = np.minimum(record.start + classes.delay[program.cls], record.end - 1)
+    inside = np.minimum(record.end, window.end) - np.maximum(begin, window.begin)
+    part = np.maximum(inside, 0) / (record.end - begin)
+    times = np.bincount(program.cls, weights=part, minlength=len(classes.labels))
+    used = np.bincount(program.cls, minlength=len(classes.labels)) > 0
+    owner = np.repeat(np.arange(len(classes.labels)), np.diff(classes.demand_ptr))
+    names = sorted(set(program.capacities.kinds))
+    code = {name: number for number, name in enumerate(names)}
+    kind = np.array([code[name] for name in program.capacities.kinds])
+    of = kind[classes.demand_capacity]
+    drawn = np.bincount(of, weights=classes.demand_amount * times[owner], minlength=len(names))
+    rate = np.bincount(kind, weights=program.capacities.rates, minlength=len(names))
+    touched = np.bincount(of[used[owner]], minlength=len(names)) > 0
+    share = np.clip(drawn / (rate * window.length / PICOSECONDS), 0.0, 1.0)
+    return {name: float(share[number]) for number, name in enumerate(names) if touched[number]}
 
 
 def utilization_over_time(

@@ -186,12 +186,48 @@ def export(
 
 
 @app.command()
-def validate(
-    measurements: Annotated[
-        Path, typer.Argument(metavar="MEASUREMENTS.csv", help="File of measurements.", show_default=False)
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RESULT_DIR...", help="Result folders.", show_default=False)
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="PREDICTIONS.csv", help="Where predictions go.")
+        Path | None, typer.Option("--out", "-o", help="Folder for a chart; none if not given.")
+    ] = None,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> int:
+    """Show results side by side: what changed in the scenario, and what that did."""
+    from simulator.cli._advise import run_compare
+
+    return run_compare(folders, out=out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def sensitivity(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file.", show_default=False)],
+    changes: _Set = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the chart; results/<name>-sensitivity if not given."),
+    ] = None,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> int:
+    """Show what every figure of the hardware is worth, and what limits next."""
+    from simulator.cli._advise import run_sensitivity
+
+    return run_sensitivity(scenario, changes or [], out=out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def validate(
+    measurements: Annotated[
+        Path,
+        typer.Argument(metavar="FILE|DIR", help="Measurements: a file or a folder.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE|DIR", help="Where predictions go; a folder for a folder."),
     ] = None,
     as_json: _Json = False,
     only: Annotated[
@@ -201,10 +237,19 @@ def validate(
         int | None, typer.Option(metavar="N", min=1, help="N rows, always the same, from all groups.")
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Processes.")] = 1,
+    calibration: Annotated[str, typer.Option(metavar="NAME|PATH", help="Constants that predict.")] = "shared",
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Write the errors as a document with a chart."),
+    ] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.yaml", help="Write cross-validated error bands, for a folder."),
+    ] = None,
     quiet: _Quiet = False,
     force: _Force = False,
 ) -> int:
-    """Predict measured runs and print how far off the predictions are."""
+    """Predict measured runs, kernels and collectives, and print how far off the predictions are."""
     from simulator.cli._validate import run_validation
 
     return run_validation(
@@ -214,6 +259,51 @@ def validate(
         only=only,
         sample=sample,
         workers=workers,
+        calibration=calibration,
+        document=report,
+        evidence=evidence,
         quiet=quiet,
         force=force,
+    )
+
+
+@app.command()
+def calibrate(
+    measurements: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with files of measurements.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE.yaml", help="Where the calibration goes.")
+    ] = None,
+    base: Annotated[
+        str, typer.Option(metavar="NAME|PATH", help="Where constants come from that are not fitted.")
+    ] = "shared",
+    leave_one_out: Annotated[
+        bool,
+        typer.Option("--leave-one-out", help="Fit again without each accelerator and each source."),
+    ] = False,
+    device: Annotated[
+        bool, typer.Option("--device", help="Measure this machine (needs PyTorch and a GPU).")
+    ] = False,
+    accelerator: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --device: the catalogue's name of the GPU.")
+    ] = None,
+    scale_up: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --device: what joins the GPUs.")
+    ] = None,
+    quiet: _Quiet = False,
+) -> int:
+    """Fit the constants of the cost models to measurements, or to this machine."""
+    from simulator.cli._calibrate import run_calibration
+
+    return run_calibration(
+        measurements,
+        out=out,
+        base=base,
+        leave_one_out=leave_one_out,
+        device=device,
+        accelerator=accelerator,
+        scale_up=scale_up,
+        quiet=quiet,
     )

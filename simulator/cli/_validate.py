@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simulator.cli._output import print_table, say, write_json
 from simulator.cli._progress import progress
-from simulator.errors import EXIT_DONE
+from simulator.errors import EXIT_DONE, ClustersimError
 
 if TYPE_CHECKING:
-    from simulator.validation import MetricScore, Score, Validation
+    from simulator.measurements import MetricScore, Score, Validation
+    from simulator.specs.evidence import CalibrationEvidence
+    from simulator.validation import Constants
 
 _MOST_REASONS: Final = 10
 
@@ -23,42 +26,104 @@ def run_validation(
     only: str | None,
     sample: int | None,
     workers: int,
+    calibration: str,
+    document: Path | None,
+    evidence: Path | None,
     quiet: bool,
     force: bool,
 ) -> int:
-    """Predict a file of measurements and print the errors, or the same as JSON.
+    """Predict a file or a folder of measurements and print the errors, or the same as JSON.
 
     Raises:
-        ClustersimError: Whatever is wrong with the file or the arguments.
+        ClustersimError: Whatever is wrong with the files or the arguments.
     """
-    from simulator.validation import validate
+    from simulator.validation import Constants, validate, validate_folder
 
+    constants = Constants(calibration)
+    constants.load()
+    if evidence is not None:
+        _write_evidence(measurements, calibration, evidence, workers=workers, quiet=quiet, force=force)
+        if out is None and document is None and not as_json:
+            return EXIT_DONE
+    folder = measurements.is_dir()
     with progress(quiet) as report:
-        validation = validate(
-            measurements,
-            out=out,
-            only=only,
-            sample_rows=sample,
-            workers=workers,
-            force=force,
-            progress=report,
-        )
+        named: Any = {
+            "out": out,
+            "only": only,
+            "sample_rows": sample,
+            "workers": workers,
+            "force": force,
+            "progress": report,
+            "constants": constants,
+        }
+        if folder:
+            whole = validate_folder(measurements, **named)
+            files, told = whole.files, whole.as_json()
+        else:
+            one = validate(measurements, **named)
+            files, told = (one,), one.as_json()
+    if document is not None:
+        _write_document(files, constants, document, force=force)
     if as_json:
-        write_json(validation.as_json())
+        write_json(told)
     elif not quiet:
-        _print(validation, out)
+        for place, validation in enumerate(files):
+            if place:
+                say("")
+            _print(validation)
+        if out is not None:
+            say(f"predictions: {out}")
+        if document is not None:
+            say(f"report: {document}")
     return EXIT_DONE
 
 
-def _print(validation: Validation, out: Path | None) -> None:
+def _write_document(
+    files: Sequence[Validation], constants: Constants, document: Path, *, force: bool
+) -> None:
+    from simulator.report import write_validation_document
+
+    write_validation_document(files, constants.load(), document, force=force)
+
+
+def _write_evidence(
+    measurements: Path, calibration: str, path: Path, *, workers: int, quiet: bool, force: bool
+) -> None:
+    from simulator.documents import write_yaml
+    from simulator.validation import gather_evidence
+
+    if not measurements.is_dir():
+        raise ClustersimError(f"{measurements}: --evidence wants a folder of measurements")
+    if path.exists() and not force:
+        raise ClustersimError(f"{path}: exists; --force replaces it")
+    command = f"clustersim validate DIR --calibration {Path(calibration).stem} --evidence {path.name}"
+    with progress(quiet) as report:
+        found = gather_evidence(measurements, calibration, command=command, workers=workers, progress=report)
+    path.write_text(write_yaml(found.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    if not quiet:
+        _print_evidence(found)
+        say(f"evidence: {path}")
+
+
+def _print_evidence(found: CalibrationEvidence) -> None:
+    rows = []
+    for trial in found.trials:
+        bands = (trial.fitted, trial.accelerator_left_out, trial.source_left_out)
+        told = (
+            "-" if band is None else f"{band.mean:.1%} ({band.low:+.0%} {band.high:+.0%})" for band in bands
+        )
+        rows.append((trial.measurements, f"{trial.fitted.rows:,}", *told))
+    heads = ("measurements", "rows", "fitted", "accelerator left out", "source left out")
+    print_table(heads, rows, numeric=True)
+
+
+def _print(validation: Validation) -> None:
     share = validation.predicted / validation.rows
     predicted = f"{validation.predicted} of {validation.rows} rows predicted ({share:.1%})"
     say(f"{validation.file}: {validation.kind}, {predicted}")
     for score in validation.metrics:
         _print_metric(score)
     _print_reasons(validation.reasons)
-    if out is not None:
-        say(f"predictions: {out}")
 
 
 def _print_metric(score: MetricScore) -> None:

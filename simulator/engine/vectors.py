@@ -54,22 +54,22 @@ def contention(program: Program, shared: I64) -> str:
     for capacity in shared:
         if crowded[capacity] or limited[capacity] or held[capacity].any():
             return f"copies contend for {program.capacities.names[capacity]}"
-    draws = load > 0
-    conflict = np.zeros((lanes, lanes), np.bool_)
-    for capacity in range(capacities):
-        if crowded[capacity]:
-            conflict |= np.outer(draws[capacity], draws[capacity])
-        if held[capacity].any():
-            conflict |= np.outer(held[capacity], draws[capacity])
-    conflict |= conflict.T
-    np.fill_diagonal(conflict, val=False)
+    users = (load > 0) | held
+    users[~(crowded | held.any(axis=1))] = False
+    user_ptr = np.concatenate(([0], np.cumsum(users.sum(axis=1)))).astype(np.int64)
     known = np.full((program.num_activities, lanes), -1, np.int32)
+    drew, holding = (np.full((capacities, lanes), -1, np.int32) for _ in range(2))
     last = np.full(lanes, -1, np.int32)
-    culprit, other = _first_unordered(program.lane, program.dep_ptr, program.dep, conflict, known, last)
+    user: I32 = np.nonzero(users)[1].astype(np.int32)
+    columns = (program.lane, program.cls, program.dep_ptr, program.dep)
+    draws, holds = (classes.demand_ptr, classes.demand_capacity), (classes.hold_ptr, classes.hold_capacity)
+    culprit, other, capacity = _first_unordered(
+        *columns, *draws, *holds, user_ptr, user, crowded, known, drew, holding, last
+    )
     if culprit < 0:
         return ""
-    name = program.lanes.names
-    return f"activities on {name[program.lane[culprit]]} and {name[other]} may share capacities"
+    names, what = program.lanes.names, program.capacities.names[capacity]
+    return f"{names[program.lane[culprit]]} and {names[other]} contend for {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,12 @@ def plan_vectors(program: Program) -> VectorPlan:
 
 def sweep_vectors(
     plan: VectorPlan,
-    *,
     lengths: F64,
-    row: I32,
     factors: F64,
-    meets: NDArray[np.bool_],
-    copies: int,
+    *,
+    row: I32,
+    meet: I32,
+    groups: I32,
     mark: I32,
     marks: int,
     ends: F64 | None = None,
@@ -121,10 +121,12 @@ def sweep_vectors(
     Args:
         plan: From `plan_vectors`.
         lengths: Picoseconds of each activity in an undisturbed copy, shape [N].
+        factors: Shape [rows, V]; V is a multiple of the copies that may meet.
         row: Row of `factors` that stretches each activity, -1 for none, shape [N].
-        factors: Shape [rows, V]; V is a multiple of `copies`.
-        meets: Whether all copies of an activity start together, when all of them could, shape [N].
-        copies: Copies that meet: elements 0 to copies - 1 of a vector, the next ones, and so on.
+        meet: Which row of `groups` says what copies of an activity start together, when all of them
+            could; -1 for none, shape [N].
+        groups: Group of each copy, from 0, shape [rows, copies]; elements 0 to copies - 1 of a vector
+            may meet, the next ones, and so on.
         mark: Which mark notes the end of each activity, -1 for none, shape [N].
         marks: Number of marks.
         ends: If given, takes the end of every activity, shape [N, V].
@@ -133,39 +135,76 @@ def sweep_vectors(
         The latest end of each mark's activities in each copy [ps], shape [marks, V].
     """
     width = factors.shape[1]
-    kept = np.zeros((plan.slots + 2, width))  # behind the slots: the beginning, and room to work in
+    kept = np.zeros((plan.slots + 3, width))  # behind the slots: the beginning, and room to work in
     noted = np.zeros((marks, width))
     everything = np.zeros((0, width)) if ends is None else ends
     _sweep_vectors(
-        *(plan.pred_ptr, plan.pred, plan.slot, lengths, row, factors, meets),
-        *(copies, mark, kept, noted, everything),
+        *(plan.pred_ptr, plan.pred, plan.slot, lengths, row, factors, meet, groups),
+        *(mark, kept, noted, everything),
     )
     return noted
 
 
 @entry
 def _first_unordered(
-    lane: I32, dep_ptr: I64, dep: I32, conflict: NDArray[np.bool_], known: I32, last: I32
-) -> tuple[int, int]:
-    """The first activity that is not ordered behind all on a conflicting lane, and that lane."""
-    lanes = conflict.shape[0]
+    lane: I32,
+    cls: I32,
+    dep_ptr: I64,
+    dep: I32,
+    demand_ptr: I32,
+    demand: I32,
+    hold_ptr: I32,
+    hold: I32,
+    user_ptr: I64,
+    user: I32,
+    crowded: NDArray[np.bool_],
+    known: I32,
+    drew: I32,
+    holding: I32,
+    last: I32,
+) -> tuple[int, int, int]:
+    """The first activity that is not ordered behind all that it could contend with; the lane, the capacity.
+
+    `known` tells for each activity the last on each lane among its ancestors; `drew` and `holding` the last
+    on each lane so far that drew on a capacity, and that held some of it.
+    """
     for activity in range(lane.shape[0]):
-        mine = lane[activity]
-        before = last[mine]
-        if before >= 0:
-            for other in range(lanes):
-                known[activity, other] = known[before, other]
-            known[activity, mine] = before
-        for place in range(dep_ptr[activity], dep_ptr[activity + 1]):
-            source = dep[place]
-            for other in range(lanes):
-                known[activity, other] = max(known[activity, other], known[source, other])
-            known[activity, lane[source]] = max(known[activity, lane[source]], source)
-        for other in range(lanes):
-            if conflict[mine, other] and last[other] > known[activity, other]:
-                return activity, other
+        mine, k = lane[activity], cls[activity]
+        _learn(activity, lane, dep_ptr, dep, last, known)
+        for row in range(demand_ptr[k], demand_ptr[k + 1]):
+            capacity = demand[row]
+            for place in range(user_ptr[capacity], user_ptr[capacity + 1]):
+                other = user[place]
+                behind = holding[capacity, other]
+                if crowded[capacity] and drew[capacity, other] > behind:
+                    behind = drew[capacity, other]
+                if other != mine and behind > known[activity, other]:
+                    return activity, other, capacity
+            drew[capacity, mine] = activity
+        for row in range(hold_ptr[k], hold_ptr[k + 1]):
+            capacity = hold[row]
+            for place in range(user_ptr[capacity], user_ptr[capacity + 1]):
+                other = user[place]
+                if other != mine and drew[capacity, other] > known[activity, other]:
+                    return activity, other, capacity
+            holding[capacity, mine] = activity
         last[mine] = activity
-    return -1, -1
+    return -1, -1, -1
+
+
+@inner
+def _learn(activity: int, lane: I32, dep_ptr: I64, dep: I32, last: I32, known: I32) -> None:
+    """Notes the last activity on each lane among an activity's ancestors."""
+    before = last[lane[activity]]
+    if before >= 0:
+        for other in range(known.shape[1]):
+            known[activity, other] = known[before, other]
+        known[activity, lane[activity]] = before
+    for place in range(dep_ptr[activity], dep_ptr[activity + 1]):
+        source = dep[place]
+        for other in range(known.shape[1]):
+            known[activity, other] = max(known[activity, other], known[source, other])
+        known[activity, lane[source]] = max(known[activity, lane[source]], source)
 
 
 @entry
@@ -240,14 +279,19 @@ def _join(kept: F64, pred: I32, low: int, high: int, work: int) -> None:
 
 
 @inner
-def _meet(kept: F64, first: int, work: int, copies: int) -> None:
-    """The latest of all copies, for each of them."""
+def _meet(kept: F64, first: int, work: int, groups: I32, row: int) -> None:
+    """The latest of all copies in a group, for each of them."""
+    copies = groups.shape[1]
+    latest = work + 1
     for begin in range(0, kept.shape[1], copies):
-        latest = 0.0
-        for x in range(begin, begin + copies):
-            latest = kept[first, x] if kept[first, x] > latest else latest
-        for x in range(begin, begin + copies):
-            kept[work, x] = latest
+        for x in range(copies):
+            kept[latest, x] = 0.0
+        for x in range(copies):
+            group = groups[row, x]
+            if kept[first, begin + x] > kept[latest, group]:
+                kept[latest, group] = kept[first, begin + x]
+        for x in range(copies):
+            kept[work, begin + x] = kept[latest, groups[row, x]]
 
 
 @entry
@@ -258,15 +302,15 @@ def _sweep_vectors(
     lengths: F64,
     row: I32,
     factors: F64,
-    meets: NDArray[np.bool_],
-    copies: int,
+    meet: I32,
+    groups: I32,
     mark: I32,
     kept: F64,
     noted: F64,
     ends: F64,
 ) -> None:
     width = factors.shape[1]
-    work, none = kept.shape[0] - 1, kept.shape[0] - 2
+    none, work = kept.shape[0] - 3, kept.shape[0] - 2
     for activity in range(slot.shape[0]):
         low, high = pred_ptr[activity], pred_ptr[activity + 1]
         first = pred[low] if high > low else none
@@ -275,8 +319,8 @@ def _sweep_vectors(
         if high - low > 1:
             _join(kept, pred, low, high, work)
             first = work
-        if meets[activity]:
-            _meet(kept, first, work, copies)
+        if meet[activity] >= 0:
+            _meet(kept, first, work, groups, meet[activity])
             first = work
         if row[activity] >= 0:
             stretch = row[activity]

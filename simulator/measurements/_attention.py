@@ -117,7 +117,7 @@ def _shape(cells: Cells) -> AttentionShape:
     )
 
 
-_PAPER_KERNELS: Final = ("attention FA2", "attention FA3", "attention cuDNN")
+_PAPER_KERNELS: Final = ("attention FA2", "attention FA3", "attention cuDNN", "attention PyTorch")
 _PAPER_DIRECTIONS: Final[dict[str, Direction]] = {"fwd": "forward", "bwd": "backward"}
 _BEFORE_HOPPER: Final = "attention FA2"
 
@@ -130,6 +130,7 @@ class PaperAttention(Benchmark):
 
     name = "attention in TFLOP/s"
     required = ("id", "gpu", "kernel", "precision", "seq_len", "head_dim", "causal", "direction")
+    foreign = ("m", "n", "k")
     measured = "tflops"
     faults: ClassVar[Mapping[str, Fault]] = {
         "batch": fault_of_count,

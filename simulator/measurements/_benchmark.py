@@ -24,6 +24,7 @@ class Benchmark(ABC):
     Attributes:
         name: Word for the kind.
         required: Columns without which a file is not of this kind.
+        foreign: Columns that a file of this kind does not have.
         may_be_empty: Columns of those whose cells may be empty.
         measured: Column of the measurement.
         faults: Column -> what may be wrong with its cell, where it is filled.
@@ -31,6 +32,7 @@ class Benchmark(ABC):
 
     name: ClassVar[str]
     required: ClassVar[tuple[str, ...]]
+    foreign: ClassVar[tuple[str, ...]] = ()
     may_be_empty: ClassVar[tuple[str, ...]] = ()
     measured: ClassVar[str] = "time_us"
     faults: ClassVar[Mapping[str, Fault]]
@@ -55,6 +57,10 @@ class Benchmark(ABC):
         """Who measured it: what is left out when a source is."""
         return cells.get("source", "")
 
+    def labels(self, cells: Cells, work: Work) -> tuple[str, str]:
+        """Accelerator family and source, as fits name what they leave out."""
+        return f"accelerator {family(work.accelerator.name)}", f"source {self.source(cells).casefold()}"
+
     def seconds(self, cells: Cells) -> float:
         """What the row measured [s]."""
         return float(cells[self.measured]) * 1e-6
@@ -69,6 +75,11 @@ class Benchmark(ABC):
             fault = None if text is None else fault_of(text)
             if fault is not None:
                 yield row.problem(column, fault)
+
+
+def family(accelerator: str) -> str:
+    """First word of an accelerator's name: A100 of A100-SXM4-80GB."""
+    return accelerator.split("-", maxsplit=1)[0]
 
 
 def misses(footprint: float, cache: float | None) -> float:

@@ -4,5 +4,19 @@ from simulator.program import dualpipe, zero_bubble  # noqa: F401  # they regist
 from simulator.program.lower import Lowered, lower
 from simulator.program.plan import Plan, make_plan
 from simulator.program.schedules import SCHEDULES, Pass, schedule
+from simulator.program.size import check_memory
+from simulator.program.unfold import Unfolded, num_copies, unfold
 
-__all__ = ["SCHEDULES", "Lowered", "Pass", "Plan", "lower", "make_plan", "schedule"]
+__all__ = [
+    "SCHEDULES",
+    "Lowered",
+    "Pass",
+    "Plan",
+    "Unfolded",
+    "check_memory",
+    "lower",
+    "make_plan",
+    "num_copies",
+    "schedule",
+    "unfold",
+]

@@ -13,7 +13,8 @@ from simulator.program.order import Visit
 from simulator.program.plan import Plan, make_plan
 from simulator.program.pricing import Pricer
 from simulator.program.rows import ClassFacts, Row, stamp
-from simulator.program.stages import compile_stages, send_row
+from simulator.program.size import check_steps
+from simulator.program.stages import blocking_sends, compile_stages, send_row
 from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
 from simulator.program.topology import SLOTS, Topology, make_topology
 from simulator.scenario import Scenario
@@ -59,9 +60,17 @@ def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered
     plan = make_plan(scenario)
     topology = make_topology(scenario.cluster, plan, loader_cores=loader_cores(scenario.data, plan))
     calibration = calibration or Calibration.load()
-    pricer = Pricer(plan, calibration, topology.shared.get("core"))
+    pricer = Pricer(plan, calibration, topology.shared.get("core"), scenario.software)
     parts = build_parts(scenario, plan, calibration)
+    check_steps(scenario, plan, parts, _warmup_steps(scenario) + scenario.training.steps)
     return _Lowering(scenario, plan, topology, pricer, parts).run()
+
+
+def _warmup_steps(scenario: Scenario) -> int:
+    """Steps before the measured ones: as many as fill the loader's queue."""
+    if scenario.simulation.warmup_steps is not None:
+        return scenario.simulation.warmup_steps
+    return 0 if scenario.data is None else scenario.data.prefetch + 1
 
 
 @dataclass(slots=True)
@@ -147,6 +156,9 @@ class _Lowering:
             -1, [Row(Label("step.join", "communication.all_reduce", "optimizer"))]
         )
         self.join_template = self.assembly.register(_single(self.loader_lane + READ_LANE + 2, 0))
+        self.launch_template = self.assembly.register(_single(LANE["launch"], 0))
+        row = pricer.launching(1, "forward")
+        self.launch_class = [self.tables.add(stage, [row]) for stage in range(self.stages)]
         self.copies: list[int] = []
         self.step_ends: list[tuple[int, ...]] = []
 
@@ -162,10 +174,7 @@ class _Lowering:
         return found
 
     def run(self) -> Lowered:
-        scenario, data = self.scenario, self.scenario.data
-        warmup = scenario.simulation.warmup_steps
-        if warmup is None:
-            warmup = 0 if data is None else data.prefetch + 1
+        scenario, warmup = self.scenario, _warmup_steps(self.scenario)
         steps = warmup + scenario.training.steps
         for step in range(steps):
             self._step(step)
@@ -195,6 +204,8 @@ class _Lowering:
         plan, assembly = self.plan, self.assembly
         started = self.step_ends[-1] if self.step_ends else (-1,) * self.stages
         stages = [_StageSoFar([start]) for start in started]
+        if self.step_ends:
+            self._begin(step, started)
         layers = {
             (stage, chunk): plan.first_layer(stage, chunk)
             for stage in range(self.stages)
@@ -225,6 +236,18 @@ class _Lowering:
             output.append(self._hand_over(step, visit, base + shape.exit, so_far))
         self._update(step, [[each.compute, each.reduced] for each in stages])
 
+    def _begin(self, step: int, started: tuple[int, ...]) -> None:
+        """The launching threads begin a step: they read the loss or the norm at the end of the one before."""
+        for stage, start in enumerate(started):
+            self.assembly.add(
+                self.launch_template,
+                lane_base=stage * len(LANES),
+                class_base=self.launch_class[stage],
+                stage=stage,
+                step=step,
+                after=(start,),
+            )
+
     def _hand_over(self, step: int, visit: Visit, done: int, so_far: _StageSoFar) -> int:
         """Sends a pass's output on; returns the activity that the receiver waits for."""
         if visit.sends_to in (-1, visit.stage):
@@ -239,7 +262,7 @@ class _Lowering:
             micro_batch=visit.item.micro_batch,
             after=(done,),
         )
-        if not self.scenario.parallelism.overlap_point_to_point:
+        if blocking_sends(self.scenario):
             so_far.blocked = sent
         return sent
 

@@ -7,11 +7,14 @@ from math import ceil
 from simulator.program.axes import Group
 from simulator.program.plan import Plan
 from simulator.specs.calibration import Calibration
+from simulator.specs.software import SoftwareSpec
 
 FRAMEWORK = "framework"
 """Part of the memory: context of the driver and code of the libraries."""
 COMMUNICATION = "communication_buffers"
 """Part of the memory: buffers through which communicators send."""
+BUCKETS = "sharding_buckets"
+"""Part of the memory: buffers through which sharded state is reduced and gathered."""
 FRAGMENTATION = "fragmentation"
 """Part of the memory: what the allocator holds and cannot hand out."""
 OUTSIDE = (FRAMEWORK, COMMUNICATION)
@@ -20,21 +23,45 @@ OUTSIDE = (FRAMEWORK, COMMUNICATION)
 _GROUPS: tuple[Group, ...] = ("tensor", "data", "pipeline", "context", "expert")
 
 
-def outside_bytes(plan: Plan, calibration: Calibration) -> dict[str, int]:
+def outside_bytes(plan: Plan, software: SoftwareSpec, calibration: Calibration) -> dict[str, int]:
     """Memory that the framework's allocator does not know of, by part [B].
 
-    Each axis along which the plan communicates has a communicator, and all ranks together have one, for
-    what the whole job agrees on. A communicator keeps buffers of all protocols for every channel and every
-    neighbour on its ring and its tree.
+    An interpreter's framework loads the code of all its kernels besides the driver's context. Each axis along
+    which the plan communicates has a communicator, and all ranks together have one, for what the whole job
+    agrees on. A communicator keeps buffers of all protocols for every channel and every neighbour on its
+    ring and its tree.
 
-    Source: NCCL, ``NCCL_BUFFSIZE``, ``NCCL_LL_BUFF_SIZE`` and ``NCCL_LL128_BUFF_SIZE`` in src/include/device.h.
+    Source: NCCL, ``NCCL_BUFFSIZE``, ``NCCL_LL_BUFF_SIZE``, ``NCCL_LL128_BUFF_SIZE`` (src/include/device.h).
     Valid: communicators that have been used; links between nodes as those inside.
     """
     constants = calibration.memory
     used = sum(plan.degree(group) > 1 for group in _GROUPS)
     communicators = used + (used > 1)
     channels = constants.channel_buffer * constants.channel_neighbours * calibration.collectives.channels
+    code = constants.kernel_code if software.launcher == "python" else 0.0
     return {
-        FRAMEWORK: ceil(constants.driver_context),
+        FRAMEWORK: ceil(constants.driver_context + code),
         COMMUNICATION: ceil(communicators * channels),
     }
+
+
+def sharding_bytes(plan: Plan, software: SoftwareSpec) -> int:
+    """Buffers through which sharded state is reduced and gathered [B]; none where nothing is shared out."""
+    shares = plan.sharding.optimizer and plan.degree("shard") > 1
+    return int(software.sharding_buckets or 0) if shares else 0
+
+
+def fragmentation_bytes(largest: int, software: SoftwareSpec, calibration: Calibration) -> int:
+    """Memory that the allocator holds and cannot hand out [B].
+
+    Blocks of large tensors that come and go serve tensors of other sizes badly; what is kept from pass to
+    pass has the same size each time, and fits.
+
+    Args:
+        largest: The most that one operator needs while it runs [B].
+        software: Whose allocator it is; one that plans ahead holds nothing in vain.
+        calibration: How much of it is held in vain.
+    """
+    if software.allocator == "planned":
+        return 0
+    return ceil(largest * calibration.memory.fragmentation)

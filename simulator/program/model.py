@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulator.program.memory import OUTSIDE, outside_bytes
+from simulator.program.memory import (
+    BUCKETS,
+    FRAGMENTATION,
+    fragmentation_bytes,
+    outside_bytes,
+    sharding_bytes,
+)
 from simulator.program.plan import Plan
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
@@ -15,6 +21,7 @@ from simulator.workload import (
     StateBytes,
     embedding_block,
     head_block,
+    largest_transient,
     layer_block,
     layer_list_blocks,
     placeholder_bytes,
@@ -29,8 +36,6 @@ class StageState:
 
     Attributes:
         parts: Part -> bytes: ``parameters``, ``gradients``, ``optimizer``, and what else is always there.
-        outside: Of them, those that the framework's allocator does not know of.
-        fragmentation: Memory that the allocator holds in vain, over the peak of what comes and goes.
         dense: Trained parameters of the GPU that all replicas hold.
         expert: Trained parameters of routed experts on the GPU.
         replicated: Trained parameters that tensor parallelism replicates.
@@ -42,8 +47,6 @@ class StageState:
     """
 
     parts: dict[str, int]
-    outside: tuple[str, ...]
-    fragmentation: float
     dense: int
     expert: int
     replicated: int
@@ -87,7 +90,7 @@ def build_parts(scenario: Scenario, plan: Plan, calibration: Calibration) -> Mod
     training = scenario.training
     states = state_bytes(
         training.parameter_precision or base_precision(training.precision),
-        training.gradient_precision,
+        _gradient_precision(scenario),
         training.optimizer,
         master=training.master_parameters,
         state_precision=training.optimizer_precision,
@@ -132,6 +135,15 @@ def build_parts(scenario: Scenario, plan: Plan, calibration: Calibration) -> Mod
 def _ends_meet(plan: Plan) -> bool:
     """Whether the model's first and last part are on one stage."""
     return plan.pipeline_parallel == 1 or plan.placement.layout != "loop"
+
+
+def _gradient_precision(scenario: Scenario) -> str:
+    """As training says; else the software's: fp32, or that of the passes but for bf16."""
+    training = scenario.training
+    if training.gradient_precision is not None:
+        return training.gradient_precision
+    own = scenario.software.gradients == "passes" and training.precision == "fp16"
+    return "fp16" if own else "fp32"
 
 
 def _dropout(scenario: Scenario) -> bool:
@@ -208,10 +220,10 @@ def _state(
             "gradients": held * per.gradients,
             "optimizer": updated * per.optimizer,
             "gradient_placeholders": placeholder_bytes(blocks, shard),
-            **outside_bytes(plan, calibration),
+            BUCKETS: sharding_bytes(plan, shard.software),
+            FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, calibration),
+            **outside_bytes(plan, shard.software, calibration),
         },
-        outside=OUTSIDE,
-        fragmentation=calibration.memory.fragmentation,
         dense=dense,
         expert=trained_experts,
         replicated=sum(block.sequential_parameters for block in blocks),

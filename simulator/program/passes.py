@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from simulator.cost import RankGroup
+from simulator.engine import Label
 from simulator.program.pricing import Pricer
 from simulator.program.rows import Row, RowTable
 from simulator.program.templates import LANE, Template, TemplateBuilder
@@ -110,6 +111,7 @@ class StageCompiler:
     recompute: str
     table: RowTable
     shard: Shard
+    waits_to_launch: bool = False
     needs: dict[int, Transients] = field(default_factory=dict)
     known: dict[tuple[int, str, int, int, int, str], int] = field(default_factory=dict)
     """Rows by what is done and what it takes: equal layers are one object and are priced once."""
@@ -226,7 +228,11 @@ class StageCompiler:
             give = 0
 
     def _receive(self, into: TemplateBuilder, prefix: Sequence[Communication], phase: str) -> int:
+        """What comes before the blocks; where transfers block, launching begins only when they are done."""
         previous = -1
+        if self.waits_to_launch and not self.pricer.software.cuda_graphs:
+            row = self.table.add(self.pricer.launching(1, phase))
+            into.entry = previous = into.add(LANE["launch"], row)
         for item in prefix:
             row = self.table.add(self.pricer.communication(item, phase))
             previous = into.add(AXIS_LANE[item.axis], row, (previous,))
@@ -255,18 +261,35 @@ class StageCompiler:
             take: Memory that comes with the first node.
             give: Memory that goes with the last one.
         """
-        base, last = len(into.lanes), max(after)
         if not steps:
-            return after[0]
+            if not take and not give:
+                return after[0]
+            row = Row(Label("memory.pass", "memory", phase), take=take, give=give)
+            return into.add(LANE["compute"], self.table.add(row), after, layer)
+        launched = self._launch(into, steps, phase, layer)
+        base, last = len(into.lanes), max(after)
         for number, step in enumerate(steps):
             node = step.node
             waits = tuple(base + a for a in node.after) if number else after
+            if number == len(steps) - 1:
+                waits = (*waits, launched)
             taken = node.kept_bytes + (take if number == 0 else 0)
             given = node.freed_bytes + (give if number == len(steps) - 1 else 0)
             last = self._add(into, step, phase, layer, waits, taken, given)
             if into.entry is None:
                 into.entry = last
         return last
+
+    def _launch(self, into: TemplateBuilder, steps: Sequence[Step], phase: str, layer: int) -> int:
+        """What the launching thread does for a block, -1 if nothing.
+
+        It runs ahead of the device; a block cannot end before all of it is launched.
+        """
+        if self.pricer.software.cuda_graphs:
+            return -1
+        ops = (step.node.op for step in steps)
+        operators = sum(op.launches if isinstance(op, Kernel) else 1 for op in ops)
+        return into.add(LANE["launch"], self.table.add(self.pricer.launching(operators, phase)), layer=layer)
 
     def _add(
         self,

@@ -10,7 +10,8 @@ from simulator.program.plan import Plan
 from simulator.program.rows import Row, picoseconds, whole
 from simulator.program.topology import NANOSECONDS, SLOT
 from simulator.specs.calibration import Calibration
-from simulator.workload import Communication, Kernel
+from simulator.specs.software import SoftwareSpec
+from simulator.workload import STANDARD, Communication, Kernel
 
 _DEMAND_SLOTS = {
     "tensor": ((SLOT["tensor"], 1.0),),
@@ -30,18 +31,20 @@ class Pricer:
         plan: The plan.
         calibration: Constants of the cost models.
         core: Id of the fabric's core, None where it is non-blocking.
+        software: How kernels are launched.
         groups: Ranks that meet, by axis; filled as they are asked for.
     """
 
     plan: Plan
     calibration: Calibration
     core: int | None = None
+    software: SoftwareSpec = STANDARD
     groups: dict[tuple[str, bool], RankGroup] = field(default_factory=dict)
 
     def kernel(self, kernel: Kernel, phase: str, *, counted: bool = True) -> Row:
         """The row of a kernel; recomputation does not count towards the model's arithmetic."""
         alone = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
-        demand = in_step(kernel, alone, self.calibration)
+        demand = in_step(kernel, alone, self.calibration, launched_ahead=phase != "optimizer")
         return Row(
             Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
             delay=picoseconds(demand.delay),
@@ -91,6 +94,15 @@ class Pricer:
             found = RankGroup(ranks, near, group.accelerator, group.scale_up, group.scale_out, group.domain)
             self.groups[axis, neighbours] = found
         return found
+
+    def launching(self, operators: int, phase: str) -> Row:
+        """The row of the launching thread's work for some operators."""
+        constants = self.calibration.kernels
+        python = self.software.launcher == "python"
+        seconds = operators * (constants.python_operator_time if python else constants.host_launch_time)
+        return Row(
+            Label("launch", "host.launch", phase), demands=((SLOT["launch"], whole(seconds * NANOSECONDS)),)
+        )
 
     def _holds(self, demand: Demand) -> tuple[tuple[int, int], ...]:
         accelerator = self.plan.group.accelerator

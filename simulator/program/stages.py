@@ -71,6 +71,12 @@ def compile_stages(
     return compiled
 
 
+def blocking_sends(scenario: Scenario) -> bool:
+    """Whether a stage waits for what it sends."""
+    said = scenario.parallelism.overlap_point_to_point
+    return scenario.software.blocking_sends if said is None else not said
+
+
 def send_row(
     scenario: Scenario, plan: Plan, topology: Topology, pricer: Pricer, stage: int, to: int, kind: str
 ) -> Row:
@@ -114,7 +120,10 @@ class _StageMaker:
 
     def make(self, kinds: frozenset[str], *, tied: bool) -> CompiledStage:
         plan, parts = self.plan, self.parts
-        compiler = StageCompiler(self.pricer, self.scenario.training.recompute, RowTable(), parts.shard)
+        waits = blocking_sends(self.scenario) and plan.pipeline_parallel > 1
+        compiler = StageCompiler(
+            self.pricer, self.scenario.training.recompute, RowTable(), parts.shard, waits_to_launch=waits
+        )
         result = CompiledStage(compiler.table)
         known: dict[object, int] = {}
         for chunk, blocks in enumerate(parts.blocks[self.stage]):

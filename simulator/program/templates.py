@@ -20,6 +20,7 @@ LANES: tuple[tuple[str, str], ...] = (
     ("send_forward", "communication"),
     ("send_backward", "communication"),
     ("copy", "copy"),
+    ("launch", "host"),
 )
 """Name and kind of the lanes (streams) of every stage's representative."""
 

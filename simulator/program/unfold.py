@@ -79,6 +79,33 @@ def num_copies(plan: Plan, by: By) -> int:
     return plan.num_gpus_per_stage if by == "rank" else plan.data_parallel
 
 
+def replica_of_rank(plan: Plan) -> I64:
+    """Replica that each rank belongs to, ranks in ascending order."""
+    return np.arange(plan.num_gpus) // plan.axes.stride("data") % plan.axes.along("data")
+
+
+def replica_groups(plan: Plan, axis: str) -> I64 | None:
+    """Number of the group that each replica is in where ranks meet along an axis; None where none meet.
+
+    Replicas are in one group if any of their ranks are.
+    """
+    groups = plan.axes.groups(axis)
+    ranks = np.arange(plan.num_gpus)
+    first = ranks // plan.axes.stride("pipeline") % plan.axes.along("pipeline") == 0
+    replica = replica_of_rank(plan)[first]
+    lowest = np.arange(plan.data_parallel)
+    while True:
+        of_group = np.full(int(groups.max()) + 1, len(lowest))
+        np.minimum.at(of_group, groups, lowest[replica])
+        lower = lowest.copy()
+        np.minimum.at(lower, replica, of_group[groups])
+        if (lower == lowest).all():
+            break
+        lowest = lower
+    numbers: I64 = np.unique(lowest, return_inverse=True)[1]
+    return None if int(numbers.max()) + 1 == len(numbers) else numbers
+
+
 class _Unfolding:
     def __init__(self, lowered: Lowered, by: By, shared: Shared, *, joins: bool) -> None:
         self.lowered, self.by, self.shared, self.joins = lowered, by, shared, joins
@@ -109,13 +136,7 @@ class _Unfolding:
                 ("simulation", "fold"), f"{plan.schedule} holds the model twice and cannot be unfolded yet"
             )
         if self.by == "replica":
-            if axis in ("tensor", "expert_tensor", "context") or self.copies == 1:
-                return None
-            if axis != "data":
-                raise UnsupportedError(
-                    ("simulation", "fold"), f"replicas that meet along the {axis} axis cannot be unfolded yet"
-                )
-            return np.zeros(self.copies, np.int64)
+            return replica_groups(plan, axis)
         groups = plan.axes.groups(axis)
         return None if int(groups.max()) + 1 == len(groups) else groups
 

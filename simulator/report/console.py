@@ -9,7 +9,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from simulator.analysis.result import Bottleneck, Result
+from simulator.analysis.result import Bottleneck, Evidence, Result
 from simulator.report.palette import colour
 from simulator.report.text import (
     NEGLIGIBLE,
@@ -237,6 +237,7 @@ def _worth(item: Bottleneck) -> float:
 def _basis(page: _Page, result: Result) -> None:
     if result.basis:
         page.title("What the figures rest on")
+    _evidence(page, result.evidence)
     width = max((len(shown(note.basis)) for note in result.basis), default=0)
     for note in result.basis:
         detail = f" ({shown(note.detail)})" if note.detail else ""
@@ -246,6 +247,19 @@ def _basis(page: _Page, result: Result) -> None:
         page.title("Warnings")
     for warning in result.warnings:
         page.line(f"! {shown(warning, 500)}", style="yellow", indent=2)
+
+
+def _evidence(page: _Page, evidence: Evidence | None) -> None:
+    """Grade, error band and what lies outside of what was measured."""
+    if evidence is None:
+        return
+    band = evidence.error_band
+    told = ""
+    if band is not None:
+        told = f": step times were {band.low:+.0%} to {band.high:+.0%} off in 8 of 10 cases ({band.source})"
+    page.line(f"{evidence.grade}{told}", style="yellow" if evidence.outside else "", indent=2)
+    for item in evidence.outside:
+        page.line(f"outside what was measured: {shown(item, 300)}", style="yellow", indent=4)
 
 
 def _footer(page: _Page, result: Result, folder: Path | None) -> None:

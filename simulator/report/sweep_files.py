@@ -1,14 +1,24 @@
-"""The charts of a sweep, written beside its ledger."""
+"""Charts of several results: of a sweep beside its ledger, of a sensitivity, of a comparison."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simulator.errors import EnvironmentFailure
+from simulator.report.charts.comparison import draw_comparison
+from simulator.report.charts.style import house_style, pictures
 from simulator.report.charts.sweeps import sweep_charts
+from simulator.report.charts.tornado import TornadoRow, draw_tornado
+from simulator.report.compare import Comparison
 from simulator.report.sweeps import SavedSweep
+from simulator.report.tables import to_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 def draw_sweep(sweep: SavedSweep, folder: Path, wanted: Mapping[str, str] | None = None) -> list[Path]:
@@ -27,6 +37,31 @@ def draw_sweep(sweep: SavedSweep, folder: Path, wanted: Mapping[str, str] | None
         EnvironmentFailure: Disk full, no permission, or the like.
     """
     return write_files(sweep_charts(sweep, wanted or {}), folder)
+
+
+def draw_sensitivity_chart(rows: Sequence[TornadoRow], subject: str, folder: Path) -> list[Path]:
+    """Draw the tornado chart as sensitivity.png, .svg and .csv.
+
+    Raises:
+        EnvironmentFailure: Disk full, no permission, or the like.
+    """
+    return write_files(_files("sensitivity", lambda: draw_tornado(rows, subject)), folder)
+
+
+def draw_comparison_chart(comparison: Comparison, folder: Path) -> list[Path]:
+    """Draw results side by side as comparison.png, .svg and .csv.
+
+    Raises:
+        EnvironmentFailure: Disk full, no permission, or the like.
+    """
+    return write_files(_files("comparison", lambda: draw_comparison(comparison)), folder)
+
+
+def _files(name: str, draw: Callable[[], tuple[Figure, pd.DataFrame]]) -> Iterator[tuple[str, bytes]]:
+    with house_style():
+        figure, data = draw()
+        yield from pictures(figure, name)
+        yield f"{name}.csv", to_csv(data)
 
 
 def write_files(files: Iterable[tuple[str, bytes]], folder: Path) -> list[Path]:

@@ -27,6 +27,7 @@ from simulator.specs import (
     TrainingSpec,
 )
 from simulator.specs._base import Spec
+from simulator.specs.calibration import Calibration, calibration_names, is_path
 
 DEFAULT_SOFTWARE: Final = "megatron-core"
 """Framework of a scenario that does not say."""
@@ -136,4 +137,23 @@ def _blocks(data: Mapping[str, Any], folder: Path, findings: Findings) -> dict[s
         value = data.get(key)
         if value is not None or (key in _REQUIRED and key in data):
             blocks[key] = block(spec, value, (key,), findings)
+    if isinstance(blocks.get("simulation"), SimulationSpec):
+        blocks["simulation"] = _with_calibration(blocks["simulation"], folder, findings)
     return blocks
+
+
+def _with_calibration(simulation: SimulationSpec, folder: Path, findings: Findings) -> SimulationSpec:
+    """The calibration's path is relative to the scenario's folder; a name must be in the catalogue."""
+    name, path = simulation.calibration, ("simulation", "calibration")
+    if not is_path(name):
+        if name not in calibration_names():
+            known = ", ".join(calibration_names())
+            findings.add(path, f'no calibration "{name}"; there are: {known} (or the path of a .yaml file)')
+        return simulation
+    file = (folder / name).absolute()
+    try:
+        Calibration.load(file)
+    except ScenarioError as error:
+        for problem in error.problems:
+            findings.add(path, f"{name}: {problem.message}")
+    return simulation.model_copy(update={"calibration": str(file)})

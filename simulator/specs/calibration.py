@@ -48,6 +48,7 @@ class KernelConstants:
     attention_backward_fraction: float
     vector_peak_fraction: float
     step_matrix_fraction: float
+    python_operator_time: float
     matrix_energy: float
     vector_energy: float
 
@@ -84,6 +85,7 @@ class MemoryConstants:
     """
 
     driver_context: float
+    kernel_code: float
     channel_buffer: float
     channel_neighbours: float
     fragmentation: float

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from simulator.specs._base import Spec
+from simulator.specs._base import Bytes, Spec
 from simulator.specs.hardware import Figure
 
 NormKernel = Literal["single_pass", "fused", "separate"]
@@ -15,6 +15,11 @@ NormKernel = Literal["single_pass", "fused", "separate"]
 
 Launcher = Literal["python", "native"]
 """Who launches kernels: an interpreter, operator by operator, or compiled code."""
+
+
+Allocator = Literal["caching", "planned"]
+"""``caching``: blocks are kept and handed out again by size; ``planned``: every tensor's place is laid down
+before the first step, and chains of operations work in place."""
 
 
 class SoftwareSpec(Spec):
@@ -42,6 +47,9 @@ class SoftwareSpec(Spec):
     """The loss reads the logits once and leaves their gradient in place; else a chain of fp32 kernels."""
     fused_gradient_accumulation: bool = True
     """Weight gradients are added to the accumulated ones by the matrix product itself."""
+    gradients: Literal["fp32", "passes"] = "fp32"
+    """Precision of accumulated gradients where training does not say: `fp32`, or that of the passes, which
+    bf16 is too coarse for (fp32 then)."""
     gradient_placeholders: bool = False
     """Where the product itself accumulates, autograd is handed an empty tensor of the weight's shape."""
     overlap_gradient_reduction: bool = True
@@ -56,6 +64,10 @@ class SoftwareSpec(Spec):
     """The update is a few kernels over all parameters, not several for each tensor."""
     launcher: Launcher = "python"
     """Who launches kernels."""
+    allocator: Allocator = "caching"
+    """Who places tensors in device memory."""
+    sharding_buckets: Bytes | None = None
+    """Buffers through which sharded gradients and parameters are reduced and gathered; none if not given."""
     cuda_graphs: bool = False
     """Passes are recorded once and launched as a whole."""
     figures: dict[str, Figure] = Field(default_factory=dict)

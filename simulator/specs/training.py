@@ -46,8 +46,8 @@ class TrainingSpec(Spec):
     """Matrices that have an adapter."""
     optimizer: Optimizer = "adamw"
     """Update rule."""
-    gradient_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision in which gradients are accumulated and reduced."""
+    gradient_precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision in which gradients are accumulated and reduced; the software's if not given."""
     recompute: Recompute = "none"
     """Activations computed again in the backward pass: none, the attention core, or whole layers."""
     attention: Literal["fused", "unfused"] | None = None
@@ -79,7 +79,7 @@ class ParallelismSpec(Spec):
     """One's own order, a line a stage: `F0 F1 B0 B1`; `I`, `W` are the halves of `B`, `F0.1` is chunk 1."""
     pipeline_layers: tuple[CountOrZero, ...] | None = None
     """Layers of each part (stage, or chunk of it) in the model's order; as even as they go if not given."""
-    overlap_point_to_point: bool = True
+    overlap_point_to_point: bool | None = None
     """Whether a stage computes on while it sends to its neighbours."""
     context_parallel: Count = 1
     """GPUs that each sequence is split over."""
@@ -144,6 +144,8 @@ class SimulationSpec(Spec):
     """Which player runs the program."""
     seed: CountOrZero = 0
     """Seed of everything random."""
+    calibration: str = "shared"
+    """Constants of the cost models: a name from the catalogue, or the path of a calibration file."""
     warmup_steps: CountOrZero | None = None
     """Steps before the measured ones; enough to fill the loader's queue if not given."""
     fold: Literal["auto", "off"] = "auto"

@@ -265,7 +265,8 @@ class _Reader:
                     continue
                 except ScenarioError as error:
                     place = (*at, index) if index is not None and self.document.has((*at, index)) else at
-                    mine = [p for p in error.problems if p.file == "--set"]
+                    # The base is right by itself, so an unknown key is one that the axis brought in.
+                    mine = [p for p in error.problems if p.file == "--set" or "unknown key" in p.message]
                     of: Literal["key", "value"] = "value"
                     if any("unknown key" in p.message for p in mine):
                         of = "key"

@@ -9,15 +9,17 @@ from typing import ClassVar
 from simulator.errors import Problem
 from simulator.measurements import (
     Benchmark,
+    Copies,
     EngineAttention,
     Matmuls,
+    Metric,
     NodeCollectives,
     PaperAttention,
     Row,
     TableCollectives,
 )
 from simulator.specs import Calibration
-from simulator.validation._kind import MeasurementKind, Metric, measurement_kind
+from simulator.validation._kind import MeasurementKind, measurement_kind
 
 _GIGA = 1e9
 _MIB = 2.0**20
@@ -49,6 +51,10 @@ class BenchmarkKind(MeasurementKind):
     def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
         """Time of the row [us]."""
         return {"predicted_time_us": self.benchmark.work(cells).seconds(calibration) * 1e6}
+
+    def left_out(self, cells: Mapping[str, str]) -> tuple[str | None, str | None]:
+        """The labels that fits use."""
+        return self.benchmark.labels(cells, self.benchmark.work(cells))
 
     def group(self, cells: Mapping[str, str]) -> str:
         """As in the tables."""
@@ -117,6 +123,20 @@ class PaperAttentionRates(BenchmarkKind):
     def measurement(self, cells: Mapping[str, str], metric: Metric) -> float | None:
         """The time that the printed rate means [us]; None where the row does not say of what."""
         return super().measurement(cells, metric) if {"batch", "n_heads"} <= cells.keys() else None
+
+
+@measurement_kind
+class CopyTimes(BenchmarkKind):
+    """Copies inside device memory."""
+
+    benchmark = Copies()
+    name = benchmark.name
+    required = benchmark.required
+    metrics = (_time("time", "gpu"),)
+
+    def metric_of(self, cells: Mapping[str, str]) -> Metric:  # noqa: ARG002 - there is one
+        """The only one."""
+        return self.metrics[0]
 
 
 _COLLECTIVE_GROUPS = "collective x ranks"

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from simulator.errors import Problem, ScenarioError
-from simulator.measurements import Row, Table, number
+from simulator.measurements import Metric, Row, Table, number
 from simulator.specs import Calibration
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One thing that a kind of file measures.
-
-    Attributes:
-        name: Such as ``step time``.
-        unit: Unit of both columns.
-        predicted: Column of the predictions.
-        group_column: Column of the measurements whose values are the groups of the table, or what they are.
-    """
-
-    name: str
-    unit: str
-    predicted: str
-    group_column: str
 
 
 class MeasurementKind(ABC):
@@ -68,6 +50,10 @@ class MeasurementKind(ABC):
     def group(self, cells: Mapping[str, str]) -> str:
         """The stratum of the row when a sample is drawn."""
         return cells.get(self.metrics[0].group_column, "")
+
+    def left_out(self, cells: Mapping[str, str]) -> tuple[str | None, str | None]:  # noqa: ARG002
+        """What a fit must leave out not to have seen the row: accelerator and source; None if none can."""
+        return None, None
 
     def metric_group(self, cells: Mapping[str, str], metric: Metric) -> str:
         """The group of the row in the table of one metric."""

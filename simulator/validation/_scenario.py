@@ -21,7 +21,10 @@ What an empty cell means (`—` where the cell may not be empty):
 | pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
 | recompute | none |
 | optimizer | adam |
-| flash_attention | fused |
+| flash_attention | as the framework's profile has it |
+
+The framework is a profile of the catalogue's software (`_software.py`): what it fuses, overlaps and defaults
+to. MPT models are trained without dropout, as their configurations say.
 
 What no column says follows from `gated_mlp`: with a gate the block is Llama's (RMSNorm, rotary positions,
 SiLU, no biases), without it is GPT-2's (LayerNorm, learned positions, GELU, biases). A table of learned
@@ -37,6 +40,7 @@ from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, interconnect, words
+from simulator.validation._software import software
 
 Mapped = dict[str, Any]
 
@@ -81,6 +85,7 @@ def scenario_mapping(cells: Mapping[str, str]) -> Mapped:
         "model": _model(cells),
         "training": _training(cells, cluster["accelerator"]),
         "parallelism": _parallelism(cells),
+        "software": software(cells),
     }
 
 
@@ -163,6 +168,7 @@ def _mixture(cells: Mapping[str, str]) -> Mapped:
 
 
 def _training(cells: Mapping[str, str], card: str) -> Mapped:
+    fused = _flag(cells, "flash_attention")
     return {
         "sequence_length": _count(cells, "sequence_length", 1),
         "micro_batch_size": _count(cells, "micro_batch_size", 1),
@@ -170,7 +176,8 @@ def _training(cells: Mapping[str, str], card: str) -> Mapped:
         "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
         "recompute": _allowed("training", "recompute", cells.get("recompute", "none")),
-        "attention": "unfused" if _flag(cells, "flash_attention") is False else "fused",
+        **({} if fused is None else {"attention": "fused" if fused else "unfused"}),
+        **({"dropout": False} if words(cells.get("model", ""))[:1] == ("mpt",) else {}),
     }
 
 

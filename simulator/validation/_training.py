@@ -7,9 +7,17 @@ from functools import partial
 from typing import Final
 
 from simulator.errors import Problem
-from simulator.measurements import Row, fault_of_count, fault_of_flag, fault_of_rate
+from simulator.measurements import (
+    Metric,
+    Row,
+    accelerator,
+    family,
+    fault_of_count,
+    fault_of_flag,
+    fault_of_rate,
+)
 from simulator.specs import Calibration
-from simulator.validation._kind import MeasurementKind, Metric, measurement_kind
+from simulator.validation._kind import MeasurementKind, measurement_kind
 from simulator.validation._scenario import scenario_mapping, tokens_per_gpu_and_step
 
 GIB: Final = 2**30
@@ -90,6 +98,10 @@ class TrainingRuns(MeasurementKind):
         if "measured_tokens_per_s_per_gpu" in cells:
             return tokens_per_gpu_and_step(cells) / float(cells["measured_tokens_per_s_per_gpu"])
         return None
+
+    def left_out(self, cells: Mapping[str, str]) -> tuple[str | None, str | None]:
+        """The accelerator's family; no constant is fitted to a source of training runs."""
+        return f"accelerator {family(accelerator(cells['gpu'], cells.get('scale_up', '')))}", None
 
     def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
         """Simulate the run; one that does not fit in memory still gets its time."""

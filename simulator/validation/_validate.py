@@ -6,16 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from simulator.errors import ClustersimError, Problem, ScenarioError
-from simulator.measurements import Row, Table
+from simulator.measurements import Row, Scorer, Table, Validation
 from simulator.validation._choose import pattern, sample
 from simulator.validation._kind import MeasurementKind, check_measured, recognise
 from simulator.validation._predictions import check_predictions_path, predictions_file
-from simulator.validation._score import MetricScore, Score, Scorer
 from simulator.validation._workers import OK, Cells, Constants, predict_rows
 
 _MOST_PROBLEMS: Final = 20
@@ -24,39 +22,6 @@ _MOST_PROBLEMS: Final = 20
 _ROWS_BETWEEN_REPORTS: Final = 1000
 
 Progress = Callable[[float, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """How far clustersim is off on one file.
-
-    Attributes:
-        file: Path as the user gave it.
-        kind: Kind of the file.
-        rows: Rows that were chosen.
-        predicted: Rows of them with a prediction.
-        metrics: A score for each metric that any chosen row measured.
-        reasons: Why rows are unsupported -> how many, the most frequent first.
-    """
-
-    file: str
-    kind: str
-    rows: int
-    predicted: int
-    metrics: tuple[MetricScore, ...]
-    reasons: dict[str, int]
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as plain mappings; errors are fractions, None where nothing was predicted."""
-        return {
-            "file": self.file,
-            "kind": self.kind,
-            "rows": self.rows,
-            "predicted": self.predicted,
-            "coverage": self.predicted / self.rows,
-            "metrics": [_metric_json(score) for score in self.metrics],
-            "reasons": self.reasons,
-        }
 
 
 def validate(
@@ -190,37 +155,3 @@ def _score_row(kind: MeasurementKind, scorers: dict[str, Scorer], cells: Cells, 
         if measured is not None:
             group = kind.metric_group(cells, metric)
             scorers[metric.name].add(cells["id"], group, measured, values.get(metric.predicted))
-
-
-def _metric_json(score: MetricScore) -> dict[str, Any]:
-    return {
-        "metric": score.metric.name,
-        "unit": score.metric.unit,
-        "total": _score_json(score.total),
-        "mean_over_groups": score.mean_over_groups,
-        "groups": [_score_json(group) for group in score.groups],
-        "worst_rows": [
-            {
-                "id": row.id,
-                "group": row.group,
-                "measured": row.measured,
-                "predicted": row.predicted,
-                "error": row.error,
-            }
-            for row in score.worst
-        ],
-    }
-
-
-def _score_json(score: Score) -> dict[str, Any]:
-    return {
-        "name": score.name,
-        "rows": score.rows,
-        "predicted": score.predicted,
-        "coverage": score.coverage,
-        "mape": score.mape,
-        "median": score.median,
-        "p90": score.p90,
-        "worst": score.worst,
-        "bias": score.bias,
-    }

@@ -1,6 +1,6 @@
 """Models as graphs of operators: arithmetic, traffic, parameters and activations; no hardware in sight."""
 
-from simulator.workload.blocks import BYTES_PER_ELEMENT, Block, Node, Shard
+from simulator.workload.blocks import BYTES_PER_ELEMENT, STANDARD, Block, Node, Shard
 from simulator.workload.kernels import (
     AttentionShape,
     Axis,
@@ -11,12 +11,13 @@ from simulator.workload.kernels import (
     MatmulShape,
 )
 from simulator.workload.layers import layer_list_blocks
-from simulator.workload.memory import Transients, placeholder_bytes, transients
+from simulator.workload.memory import Transients, largest_transient, placeholder_bytes, transients
 from simulator.workload.transformer import embedding_block, head_block, layer_block
 from simulator.workload.update import StateBytes, state_bytes, update_kernels
 
 __all__ = [
     "BYTES_PER_ELEMENT",
+    "STANDARD",
     "AttentionShape",
     "Axis",
     "Block",
@@ -31,6 +32,7 @@ __all__ = [
     "Transients",
     "embedding_block",
     "head_block",
+    "largest_transient",
     "layer_block",
     "layer_list_blocks",
     "placeholder_bytes",

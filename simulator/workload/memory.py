@@ -38,7 +38,8 @@ def transients(block: Block, shard: Shard) -> Transients:
     In the forward pass: an operator's output where it is not kept, and its inputs where they are not. In the
     backward pass besides: the gradient of the residual stream, and the gradient of a weight until it is added
     to the accumulated ones, unless the product itself adds it. An embedding's gradient is as large as
-    its table. A chain of unfused operations has about half of what it writes in memory at a time.
+    its table. A chain of unfused operations has about half of what it writes in memory at a time, or one
+    tensor if memory is planned ahead.
 
     Valid: one pass at a time on a GPU; tensors are freed as soon as nothing needs them.
     """
@@ -48,6 +49,20 @@ def transients(block: Block, shard: Shard) -> Transients:
     if any(isinstance(node.op, Kernel) and node.op.kind == "embedding" for node in block.backward):
         return Transients(forward, (table,) * len(block.backward))
     return Transients(forward, _live(block.backward, shard, stream=stream))
+
+
+def largest_transient(blocks: tuple[Block, ...], shard: Shard) -> int:
+    """The most that one operator of the blocks needs while it runs [B]."""
+    distinct = {id(block): block for block in blocks}
+    return max(
+        (
+            need
+            for block in distinct.values()
+            for passes in (transients(block, shard),)
+            for need in (*passes.forward, *passes.backward)
+        ),
+        default=0,
+    )
 
 
 def placeholder_bytes(blocks: tuple[Block, ...], shard: Shard) -> int:
@@ -113,8 +128,10 @@ def _output(node: Node, shard: Shard) -> int:
     if isinstance(operation.shape, MatmulShape):
         shape = operation.shape
         return shape.batch * shape.m * shape.n * BYTES_PER_ELEMENT[operation.precision]
-    chain = operation.launches > _FUSED_LAUNCHES
-    return operation.write_bytes // 2 if chain else operation.write_bytes
+    if operation.launches <= _FUSED_LAUNCHES:
+        return operation.write_bytes
+    in_place = shard.software.allocator == "planned"
+    return operation.write_bytes // (operation.launches if in_place else 2)
 
 
 def _query_accumulator(shape: AttentionShape) -> int:

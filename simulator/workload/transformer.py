@@ -94,7 +94,8 @@ def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
             reads=element + shard.gradient_bytes,
             writes=shard.gradient_bytes,
             flops=1,
-        )
+        ),
+        role="weight_gradient",
     )
     positions = model.max_position_embeddings * width if learned else 0
     if not shard.software.fused_gradient_accumulation and not shard.lora_rank:
@@ -102,8 +103,9 @@ def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
         zeroed = operators.pointwise(
             "embedding.gradient.zero", "embedding", table, reads=0, writes=element, flops=0
         )
-        backward.add(zeroed)
-        backward.add(chains.accumulation("embedding.gradient.accumulate", table, shard))
+        backward.add(zeroed, role="weight_gradient")
+        accumulated = chains.accumulation("embedding.gradient.accumulate", table, shard)
+        backward.add(accumulated, role="weight_gradient")
     return Block(
         name="embedding",
         forward=forward.done(),

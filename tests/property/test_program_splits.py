@@ -45,32 +45,36 @@ MODELS = {
 def shards(model: str) -> list[Shard]:
     """Parts of a micro-batch in many ways."""
     experts = model in ("experts", "latent")
-    found = []
-    for tensor, context, recipe, dropout, method in product(
-        (1, 4), (1, 2), ("", "fp8", "nvfp4"), (False, True), ("ring", "all_to_all", "all_gather")
-    ):
-        for rank in (0,) if experts else (0, 16):
-            for split in {1, tensor}:
-                found.append(
-                    Shard(
-                        micro_batch_size=2,
-                        sequence_length=2048,
-                        tensor_parallel=tensor,
-                        sequence_parallel=tensor > 1,
-                        precision="bf16",
-                        attention="fused",
-                        gradient_bytes=4,
-                        dropout=dropout,
-                        recipe=recipe,
-                        context_parallel=context,
-                        context_method=method,
-                        expert_parallel=4,
-                        expert_tensor_parallel=split,
-                        lora_rank=rank,
-                        lora_targets=("attention.qkv", "mlp.down"),
-                    )
-                )
-    return found
+    ways = product(
+        (1, 4),
+        (1, 2),
+        ("", "fp8", "nvfp4"),
+        (False, True),
+        ("ring", "all_to_all", "all_gather"),
+        (0, 16),
+        (1, 4),
+    )
+    return [
+        Shard(
+            micro_batch_size=2,
+            sequence_length=2048,
+            tensor_parallel=tensor,
+            sequence_parallel=tensor > 1,
+            precision="bf16",
+            attention="fused",
+            gradient_bytes=4,
+            dropout=dropout,
+            recipe=recipe,
+            context_parallel=context,
+            context_method=method,
+            expert_parallel=4,
+            expert_tensor_parallel=split,
+            lora_rank=rank,
+            lora_targets=("attention.qkv", "mlp.down"),
+        )
+        for tensor, context, recipe, dropout, method, rank, split in ways
+        if split in (1, tensor) and not (experts and rank)
+    ]
 
 
 def blocks_of(model: TransformerSpec, shard: Shard) -> list[Block]:

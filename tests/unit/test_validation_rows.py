@@ -98,7 +98,8 @@ def test_empty_cells_have_their_stated_meaning() -> None:
     assert model.max_position_embeddings == 8192
     assert made.training.global_batch_size == 2 * 512
     assert (made.training.precision, made.training.optimizer) == ("bf16", "adam")
-    assert (made.training.recompute, made.training.attention) == ("none", "fused")
+    assert (made.training.recompute, made.training.attention) == ("none", None)
+    assert made.software.name == "pytorch-ddp"
     assert (made.parallelism.data_parallel, made.parallelism.data_parallel_sharding) == (512, "none")
     assert made.parallelism.pipeline_schedule is None
     group = made.cluster.node_groups[0]

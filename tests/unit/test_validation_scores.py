@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import ClustersimError, EnvironmentFailure, Problem, UnsupportedError
-from simulator.measurements import Row
+from simulator.measurements import Metric, Row, Scorer, quantile
 from simulator.specs import Calibration
-from simulator.validation import MeasurementKind, Metric, validate
+from simulator.validation import MeasurementKind, validate
 from simulator.validation import _kind as registry
 from simulator.validation._choose import sample, shares
-from simulator.validation._score import Scorer, quantile
 
 LENGTH = Metric("length", "m", "predicted_m", "sort")
 

@@ -8,10 +8,29 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from simulator.validation._kind import Metric
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One thing that a kind of file measures.
+
+    Attributes:
+        name: Such as ``step time``.
+        unit: Unit of both columns.
+        predicted: Column of the predictions.
+        group_column: Column of the measurements whose values are the groups of the table, or what they are.
+    """
+
+    name: str
+    unit: str
+    predicted: str
+    group_column: str
+
 
 WORST_ROWS = 10
 """Rows that are named one by one."""
+
+
+_MOST_POINTS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,15 @@ class WorstRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """Measured against predicted of one row."""
+
+    group: str
+    measured: float
+    predicted: float
+
+
+@dataclass(frozen=True, slots=True)
 class MetricScore:
     """One metric: all groups, the worst first.
 
@@ -69,6 +97,7 @@ class MetricScore:
         mean_over_groups: Mean of the groups' `mape`, so that a large group counts no more than a small one.
         groups: Groups without a prediction first, then by falling `mape`.
         worst: The rows furthest off, the furthest first.
+        points: Some of the rows, evenly spread over the file, for a picture.
     """
 
     metric: Metric
@@ -76,6 +105,7 @@ class MetricScore:
     mean_over_groups: float | None
     groups: tuple[Score, ...]
     worst: tuple[WorstRow, ...]
+    points: tuple[Point, ...] = ()
 
 
 @dataclass(slots=True)
@@ -92,6 +122,8 @@ class Scorer:
         self._groups: dict[str, _Group] = {}
         self._worst: list[tuple[float, int, WorstRow]] = []
         self._count = 0
+        self._points: list[Point] = []
+        self._every = 1
 
     def add(self, row_id: str, group: str, measured: float, predicted: float | None) -> None:
         """One row that measured this; `predicted` is None where it is unsupported."""
@@ -100,12 +132,21 @@ class Scorer:
         self._count += 1
         if predicted is None:
             return
+        self._keep(group, measured, predicted)
         row = WorstRow(row_id, group, measured, predicted)
         into.errors.append(row.error)
         # The running number keeps the first of equals and spares the rows from being compared.
         heapq.heappush(self._worst, (abs(row.error), -self._count, row))
         if len(self._worst) > WORST_ROWS:
             heapq.heappop(self._worst)
+
+    def _keep(self, group: str, measured: float, predicted: float) -> None:
+        """One row in so many, so that no more points are held than a picture can show."""
+        if self._count % self._every == 0:
+            self._points.append(Point(group, measured, predicted))
+        if len(self._points) > _MOST_POINTS:
+            del self._points[::2]
+            self._every *= 2
 
     def result(self) -> MetricScore:
         """The scores of what was added."""
@@ -121,6 +162,7 @@ class Scorer:
             mean_over_groups=math.fsum(means) / len(means) if means else None,
             groups=tuple(groups),
             worst=tuple(row for _, _, row in ranked),
+            points=tuple(self._points),
         )
 
 

@@ -1,0 +1,149 @@
+"""`sensitivity` and `compare`: what would help, and what a change did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulator.cli._output import overrides_of, print_table, say, write_json
+from simulator.cli._progress import progress
+from simulator.errors import EXIT_DONE
+
+if TYPE_CHECKING:
+    from simulator.advise import Effect, Sensitivity
+    from simulator.report import Comparison
+
+RESULTS = Path("results")
+
+
+def run_sensitivity(path: Path, changes: list[str], *, out: Path | None, as_json: bool, quiet: bool) -> int:
+    """Try every figure of the hardware, print what each is worth, and draw the tornado chart.
+
+    Raises:
+        ClustersimError: Whatever is wrong with the scenario or the plan.
+    """
+    from simulator.advise import sensitivity
+    from simulator.scenario import load_scenario, slug
+
+    scenario = load_scenario(path, overrides_of(changes))
+    folder = out if out is not None else None if as_json else RESULTS / f"{slug(scenario.name)}-sensitivity"
+    with progress(quiet) as report:
+        found = sensitivity(scenario, progress=report)
+    if folder is not None:
+        _draw(found, folder)
+    if as_json:
+        write_json(_as_json(found))
+    elif not quiet:
+        _print(found)
+        say(f"chart: {folder / 'sensitivity.png'}" if folder is not None else "")
+    return EXIT_DONE
+
+
+def run_compare(folders: list[Path], *, out: Path | None, as_json: bool, quiet: bool) -> int:
+    """Print results side by side, what changed in the scenario first, and draw their steps.
+
+    Raises:
+        ClustersimError: Not two results or more.
+    """
+    from simulator.report import compare_folders, draw_comparison_chart
+
+    found = compare_folders(folders)
+    if out is not None:
+        draw_comparison_chart(found, out)
+    if as_json:
+        write_json(
+            {
+                "names": found.names,
+                "changes": found.changes,
+                "figures": found.figures,
+                "breakdown": found.breakdown,
+            }
+        )
+    elif not quiet:
+        _print_comparison(found)
+        if out is not None:
+            say(f"chart: {out / 'comparison.png'}")
+    return EXIT_DONE
+
+
+def _draw(found: Sensitivity, folder: Path) -> None:
+    from simulator.report import TornadoRow, draw_sensitivity_chart
+
+    result = found.result
+    rows = [TornadoRow(e.key, e.value, e.less_is_better, e.change) for e in found.effects]
+    subject = f"{result.model} on {result.num_gpus:,} x {result.accelerator}  ({result.name})"
+    draw_sensitivity_chart(rows, subject, folder)
+
+
+def _print(found: Sensitivity) -> None:
+    heads = ("figure", "value", "half", "-10 %", "+10 %", "double")
+    told = [effect for effect in found.effects if effect.reach >= 0.0005]
+    rows = [(e.key, e.value, *(_percent(e, factor) for factor in (0.5, 0.9, 1.1, 2.0))) for e in told]
+    say(f"{found.result.name}: change of throughput with each figure of the hardware")
+    print_table(heads, rows, numeric=True)
+    left = len(found.effects) - len(told)
+    if left:
+        say(f"{left} other figures change it by less than 0.05 %")
+    turning = found.turning
+    if turning is None:
+        say("no single figure helps")
+    elif turning.next is None:
+        say(f"{turning.limits} limits; at {turning.factor:.0f} times {turning.key} it still does")
+    else:
+        say(
+            f"{turning.limits} limits, until {turning.key} is {turning.factor:.2f} times as good "
+            f"({turning.value}); then {turning.next} does, at {turning.speedup:.2f} times the throughput"
+        )
+
+
+def _percent(effect: Effect, factor: float) -> str:
+    change = effect.change[factor]
+    return "does not fit" if change is None else f"{change:+.1%}".replace("%", " %")
+
+
+def _as_json(found: Sensitivity) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "name": found.result.name,
+        "step_time_s": found.result.step_time_s,
+        "figures": [
+            {
+                "key": effect.key,
+                "value": effect.value,
+                "elasticity": effect.elasticity,
+                "change": {f"{factor:g}": change for factor, change in effect.change.items()},
+            }
+            for effect in found.effects
+        ],
+        "turning": asdict(found.turning) if found.turning is not None else None,
+    }
+
+
+def _print_comparison(found: Comparison) -> None:
+    if found.changes:
+        print_table(("changed in the scenario", *found.names), [(k, *v) for k, v in found.changes.items()])
+    else:
+        say("the scenarios are the same")
+    say("")
+    rows = []
+    for words, figures in found.figures.items():
+        rows.append((words, *(_figure(figure, figures[0], place) for place, figure in enumerate(figures))))
+    print_table(("figure", *found.names), rows, numeric=True)
+    say("")
+    causes = sorted(found.breakdown.items(), key=lambda item: -max(item[1]))
+    rows = [
+        (cause, *(_figure(s * 1e3, values[0] * 1e3, place) for place, s in enumerate(values)))
+        for cause, values in causes
+        if max(values) >= 0.0005 * sum(max(v) for v in found.breakdown.values())
+    ]
+    print_table(("part of a step [ms]", *found.names), rows, numeric=True)
+
+
+def _figure(value: float | None, first: float | None, place: int) -> str:
+    if value is None:
+        return "does not fit"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if place == 0 or not first:
+        return text
+    return f"{text} ({value / first - 1:+.1%})"

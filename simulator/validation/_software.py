@@ -1,0 +1,63 @@
+"""The framework of a measured run as a software profile of the catalogue.
+
+The first line whose words all stand in the cell `framework` decides:
+
+| framework | profile |
+|---|---|
+| DeepSpeed with Megatron | megatron-deepspeed |
+| Megatron-LM of 2019 to 2021, or at a commit of those years | megatron-lm-2021 |
+| NeMo Megatron (2022), Megatron-LM without fused attention | megatron-lm-2022 |
+| NeMo with a release, Megatron-Bridge, Megatron-Core, Megatron-LM with fused attention | megatron-core |
+| MaxText, Paxml, JAX | xla |
+| OneFlow, LiBai, TensorFlow, MXNet | oneflow (static graphs) |
+| llm.c | llm-c |
+| any other, sharded parameters | pytorch-fsdp |
+| any other, tensor or pipeline parallel | megatron-core |
+| any other | pytorch-ddp |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_OLD_COMMITS: Final = ("6985e589",)
+"""Commits of Megatron-LM from before 2022 that published runs name: that of April 2021 (arXiv:2104.04473)."""
+
+_TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
+    (("megatron", "deepspeed"), "megatron-deepspeed"),
+    (("nemo megatron",), "megatron-lm-2022"),
+    (("megatron-bridge",), "megatron-core"),
+    (("megatron-core",), "megatron-core"),
+    (("nemo",), "megatron-core"),
+    (("maxtext",), "xla"),
+    (("paxml",), "xla"),
+    (("jax",), "xla"),
+    (("oneflow",), "oneflow"),
+    (("libai",), "oneflow"),
+    (("tensorflow",), "oneflow"),
+    (("mxnet",), "oneflow"),
+    (("llm.c",), "llm-c"),
+)
+
+
+def software(cells: Mapping[str, str]) -> str:
+    """The profile of a row, by its cells `framework`, `flash_attention` and plan."""
+    name = cells.get("framework", "").casefold()
+    if "megatron-lm" in name and "deepspeed" not in name:
+        return _megatron(name, cells.get("flash_attention", ""))
+    for needed, profile in _TABLE:
+        if all(word in name for word in needed):
+            return profile
+    if cells.get("data_parallel_sharding") == "parameters":
+        return "pytorch-fsdp"
+    split = max(int(float(cells.get(f"{axis}_parallel", "1"))) for axis in ("tensor", "pipeline"))
+    return "megatron-core" if split > 1 else "pytorch-ddp"
+
+
+def _megatron(name: str, flash_attention: str) -> str:
+    early = re.search(r"\b(2019|2020|2021)\b", name) is not None
+    if early or any(commit in name for commit in _OLD_COMMITS):
+        return "megatron-lm-2021"
+    return "megatron-core" if flash_attention.casefold() == "true" else "megatron-lm-2022"

@@ -32,7 +32,7 @@ class MemoryPeak:
         capacity: Bytes that its GPU has.
         parts: Part -> bytes at the peak.
         operators: Operator -> bytes of the activations that it keeps at the peak.
-        running: Operators that ran at the peak.
+        running: Operators that ran at the peak, the one that needed most first.
         time: When the peak is first reached [ps].
         by_stage: Peak of each stage [B].
         by_kind: One of `KINDS` -> highest peak of any stage [B].
@@ -113,7 +113,8 @@ def _holders(
             name = facts.keeper[cls[index]]
             keepers[name] = keepers.get(name, 0) + int(left[index])
     ranked = dict(sorted(keepers.items(), key=lambda item: (-item[1], item[0])))
-    names = sorted({classes.labels[c].name for c in cls[runs]})
+    most = cls[runs][np.argsort(-transient[runs], kind="stable")]
+    names = dict.fromkeys(classes.labels[c].name for c in most)
     return ranked, tuple(names), int(transient[runs].sum())
 
 

@@ -98,7 +98,7 @@ def _unfolded(scenario: Scenario, folded: Lowered) -> Lowered:
     copies, program = num_copies(folded.plan, "rank"), folded.program
     check_memory(
         scenario,
-        program.num_activities * copies,
+        program.num_activities * copies * 5 // 4,  # joins come on top
         len(program.dep) * copies,
         classes=len(program.classes.labels) * copies,
     )

@@ -42,13 +42,32 @@ class BasisNote:
 
 
 @dataclass(frozen=True, slots=True)
+class Remedy:
+    """A change of the scenario, and what it does to memory and speed.
+
+    Attributes:
+        change: Key of the scenario -> new value; None for what is left to follow from the rest.
+        peak_memory_bytes: Highest memory in use with it.
+        step_time_s: Time of a step with it.
+        throughput_change: Relative change of throughput against the scenario if its memory sufficed.
+        fits: Whether the model fits with it.
+    """
+
+    change: dict[str, Any]
+    peak_memory_bytes: int
+    step_time_s: float
+    throughput_change: float
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PeakMoment:
     """When and where memory is fullest.
 
     Attributes:
         stage: Pipeline stage.
         time_s: First moment of the peak, from the beginning of the first simulated step.
-        running: Operators that ran.
+        running: Operators that ran, the one that needed most first.
     """
 
     stage: int
@@ -145,6 +164,7 @@ class Result:
         memory_by_kind: What is measured -> peak bytes: ``allocated`` (tensors), ``reserved`` (what the
             allocator holds), ``nvidia-smi`` (everything on the device).
         peak_moment: When, where and under which operators the peak is reached.
+        remedies: Changes with which a model that does not fit would fit, the fastest first.
         breakdown: Cause -> seconds of the step; adds up to `step_time_s`.
         bottlenecks: Ranked, the worst first.
         utilization: Kind of capacity -> mean use over the measured steps, 0 to 1.
@@ -187,6 +207,7 @@ class Result:
     memory_by_operator: dict[str, int] = field(default_factory=dict)
     memory_by_kind: dict[str, int] = field(default_factory=dict)
     peak_moment: PeakMoment | None = None
+    remedies: list[Remedy] = field(default_factory=list)
     breakdown: dict[str, float]
     bottlenecks: list[Bottleneck]
     utilization: dict[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,11 +101,15 @@ def redraw(folders: list[Path], *, wanted: dict[str, str], quiet: bool) -> int:
 
 
 def _simulate(scenario: Scenario, report: Report) -> Result:
-    from simulator.advise import rank_bottlenecks
+    from simulator.advise import rank_bottlenecks, remedies
     from simulator.run import run
 
     outcome = run(scenario, progress=lambda part, what: report(part / 2, what))
-    return rank_bottlenecks(outcome, progress=lambda part, what: report((1 + part) / 2, what))
+    if outcome.result.fits:
+        return rank_bottlenecks(outcome, progress=lambda part, what: report((1 + part) / 2, what))
+    result = rank_bottlenecks(outcome, progress=lambda part, what: report((2 + part) / 4, what))
+    found = remedies(outcome, progress=lambda part, what: report((3 + part) / 4, what))
+    return replace(result, remedies=found)
 
 
 def _checked(path: Path, overrides: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ from simulator.program.plan import Plan
 from simulator.scenario import Scenario
 from simulator.units import human
 
-BYTES_PER_ACTIVITY: Final = 130
+BYTES_PER_ACTIVITY: Final = 150
 """Program (24), record (44), player (8), and what analysis and checks hold at once."""
 BYTES_PER_DEPENDENCY: Final = 12
 """A dependency, and the edge that it is made from."""

@@ -51,6 +51,7 @@ def print_report(result: Result, folder: Path | None, console: Console) -> None:
     page = _Page(console)
     _headline(page, result)
     _throughput(page, result)
+    _spread(page, result)
     _where_the_time_went(page, result)
     _memory(page, result)
     _bottlenecks(page, result)
@@ -162,6 +163,25 @@ def _throughput(page: _Page, result: Result) -> None:
         page.line("No throughput: the step time is what a step would take if the memory sufficed.", indent=2)
 
 
+def _spread(page: _Page, result: Result) -> None:
+    times = result.step_times
+    if times is None:
+        return
+    page.title("How the step time spreads")
+    waiting = percent(times.slowest_replica_s / times.mean_s)
+    figures = [
+        ("p50", step_time(times.p50_s), ""),
+        ("p95", step_time(times.p95_s), ""),
+        ("p99", step_time(times.p99_s), ""),
+        ("mean", step_time(times.mean_s), ""),
+        ("undisturbed", step_time(times.undisturbed_s), ""),
+        ("waiting for the slowest replica", seconds(times.slowest_replica_s), waiting),
+    ]
+    page.rows([(name, figure, second, 0.0, "") for name, figure, second in figures])
+    draws = "draw" if times.seeds == 1 else "draws"
+    page.line(f"{times.seeds:,} {draws}; {shown(times.method, 200)}.", style="dim", indent=2)
+
+
 def _maybe(value: float | None) -> str:
     return "-" if value is None else quantity(value)
 
@@ -198,6 +218,7 @@ def _memory(page: _Page, result: Result) -> None:
         page.line(f"fits: {gib(capacity - peak)} free", style="green", indent=2)
     else:
         page.line(_shortfall(result), style="bold red", indent=2)
+        _remedies(page, result)
 
 
 def _shortfall(result: Result) -> str:
@@ -205,7 +226,33 @@ def _shortfall(result: Result) -> str:
     ranked = largest_first(result.memory_by_part)
     holds = f"; {part_label(ranked[0][0])} holds {gib(ranked[0][1])}" if ranked else ""
     short = gib(peak - capacity)
-    return f"does not fit: needs {gib(peak)}, has {gib(capacity)}: {short} short{holds}"
+    return f"does not fit: needs {gib(peak)}, has {gib(capacity)}: {short} short{_moment(result)}{holds}"
+
+
+def _moment(result: Result) -> str:
+    """Where the peak is, when it is first reached, and what runs then."""
+    moment = result.peak_moment
+    if moment is None:
+        return ""
+    where = f" on stage {moment.stage}" if len(result.memory_by_stage) > 1 else ""
+    if not moment.running:
+        return where
+    return f"{where}, first {step_time(moment.time_s)} in, under {shown(moment.running[0], _LIMIT)}"
+
+
+def _remedies(page: _Page, result: Result) -> None:
+    """The changes with which it would fit: what each needs, and what it costs."""
+    if not result.remedies:
+        return
+    page.line("It would fit with")
+    for remedy in result.remedies:
+        said = ", ".join(
+            f"{shown(key, _LIMIT)} {shown(_told(value), _LIMIT)}"
+            for key, value in remedy.change.items()
+            if value is not None
+        )
+        speed = f"{100 * remedy.throughput_change:+.0f} % throughput"
+        page.line(f"{said}: needs {gib(remedy.peak_memory_bytes)}, {speed}", indent=2)
 
 
 def _bottlenecks(page: _Page, result: Result) -> None:
@@ -274,3 +321,8 @@ def _footer(page: _Page, result: Result, folder: Path | None) -> None:
         page.line(
             "result.json, charts/, timeline.json.gz (open in ui.perfetto.dev), tables as .csv", indent=2
         )
+
+
+def _told(value: object) -> str:
+    """A value of a scenario as its file says it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

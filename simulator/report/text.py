@@ -38,6 +38,7 @@ _FAMILIES: Final = {
 _PHRASES: Final = {
     "communication.send": "communication: pipeline send",
     "pipeline_bubble": "pipeline bubble",
+    "stragglers": "jitter and slow GPUs",
     "bubble": "pipeline bubble",
     "data_stall": "waiting for training data",
     "data.stall": "waiting for training data",

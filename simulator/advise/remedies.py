@@ -1,0 +1,152 @@
+"""Remedies: the cheapest changes with which a model that does not fit would fit, each simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from simulator.analysis import Remedy
+from simulator.errors import PlanError, ScenarioError
+from simulator.program import lower
+from simulator.run import Outcome, simulate
+from simulator.scenario import Scenario
+from simulator.specs.model import TransformerSpec
+
+MOST: Final = 16
+"""Scenarios that are simulated at most."""
+_SHARDINGS: Final = ("none", "optimizer", "gradients", "parameters")
+_GROWTH: Final = (2, 4, 8)
+"""Times the cluster that are tried when nothing else helps."""
+
+_Spec = TypeVar("_Spec", bound=BaseModel)
+Change = dict[str, Any]
+Progress = Callable[[float, str], None]
+
+
+def remedies(outcome: Outcome, *, progress: Progress | None = None) -> list[Remedy]:
+    """Changes with which the outcome's model fits, the fastest first; none where it fits already.
+
+    First one setting at a time: sequence parallelism, fused attention, sharding of the state, recomputation,
+    smaller micro-batches, more tensor and pipeline parallelism. Where no single one is enough, those that
+    save most are taken together, one after the other; where all of them are not enough, on a larger cluster
+    with as many times the pipeline stages. The global batch stays as it is.
+
+    Args:
+        outcome: What does not fit.
+        progress: Told the part that is done, and what is tried.
+    """
+    if outcome.result.fits:
+        return []
+    trial = _Trial(outcome, progress or (lambda _part, _what: None))
+    tried = [found for change in _singles(outcome) if (found := trial.of(change)) is not None]
+    fitting = [remedy for remedy in tried if remedy.fits]
+    if not fitting:
+        fitting = _together(trial, tried)
+    return sorted(fitting, key=lambda remedy: (remedy.step_time_s, remedy.peak_memory_bytes))
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Simulates changed scenarios, `MOST` at most."""
+
+    outcome: Outcome
+    progress: Progress
+    done: int = 0
+
+    def of(self, change: Change) -> Remedy | None:
+        """The change's outcome; None for a plan that is refused, or once enough has been tried."""
+        if self.done >= MOST:
+            return None
+        told = ", ".join(f"{name} {value}" for name, value in change.items() if value is not None)
+        self.progress(self.done / MOST, f"would it fit with {told}?")
+        self.done += 1
+        scenario = changed(self.outcome.scenario, change)
+        try:
+            pools = lower(scenario).program.pools
+            resident = int(np.max(pools.initial))
+            if resident > int(pools.limits[0]):
+                return Remedy(change, resident, 0.0, 0.0, fits=False)
+            after = simulate(scenario)
+        except (PlanError, ScenarioError):
+            return None
+        gain = self.outcome.result.step_time_s / after.step_time_s - 1
+        return Remedy(change, after.peak_memory_bytes, after.step_time_s, gain, fits=after.fits)
+
+
+def changed(scenario: Scenario, change: Change) -> Scenario:
+    """The scenario with some keys at other values, as the remedies are simulated: folded, without draws."""
+    simulation: Change = {"simulation.fold": "auto", "simulation.jitter": None, "simulation.seeds": 1}
+    for path, value in (simulation | change).items():
+        if path == "cluster.nodes":
+            first, *others = scenario.cluster.node_groups
+            groups = (first.model_copy(update={"nodes": value}), *others)
+            path, value = "cluster.node_groups", groups
+        scenario = _set(scenario, path.split("."), value)
+    return scenario
+
+
+def _set(model: _Spec, keys: list[str], value: Any) -> _Spec:
+    first, *rest = keys
+    return model.model_copy(update={first: _set(getattr(model, first), rest, value) if rest else value})
+
+
+def _singles(outcome: Outcome) -> Iterator[Change]:
+    """One setting at a time, those that cost least first."""
+    scenario, plan = outcome.scenario, outcome.lowered.plan
+    training, parallelism = scenario.training, scenario.parallelism
+    transformer = isinstance(scenario.model, TransformerSpec)
+    if plan.tensor_parallel > 1 and not parallelism.sequence_parallel:
+        yield {"parallelism.sequence_parallel": True}
+    if transformer and (training.attention or scenario.software.attention) == "unfused":
+        yield {"training.attention": "fused"}
+    if plan.data_parallel > 1:
+        for sharding in _SHARDINGS[_SHARDINGS.index(parallelism.data_parallel_sharding) + 1 :]:
+            yield {"parallelism.data_parallel_sharding": sharding}
+    if transformer:
+        for recompute in ("selective", "full")[("none", "selective", "full").index(training.recompute) :]:
+            yield {"training.recompute": recompute}
+    smaller = training.micro_batch_size
+    while smaller % 2 == 0 and smaller > 1:
+        smaller //= 2
+        yield {"training.micro_batch_size": smaller}
+    if transformer:
+        if plan.tensor_parallel * 2 <= plan.group.domain:
+            yield {"parallelism.tensor_parallel": plan.tensor_parallel * 2, "parallelism.data_parallel": None}
+        yield {"parallelism.pipeline_parallel": plan.pipeline_parallel * 2, "parallelism.data_parallel": None}
+
+
+def _together(trial: _Trial, tried: list[Remedy]) -> list[Remedy]:
+    """The changes that save most taken together until the model fits; then the same on more nodes."""
+    best: Change = {}
+    taken = 0
+    for remedy in sorted(tried, key=lambda remedy: remedy.peak_memory_bytes):
+        if any(value is not None and name in best for name, value in remedy.change.items()):
+            continue
+        best, taken = best | remedy.change, taken + 1
+        found = trial.of(best) if taken > 1 else None
+        if found is not None and found.fits:
+            return [found]
+    return _larger(trial, best)
+
+
+def _larger(trial: _Trial, best: Change) -> list[Remedy]:
+    scenario, plan = trial.outcome.scenario, trial.outcome.lowered.plan
+    groups = scenario.cluster.node_groups
+    if len(groups) > 1 or not isinstance(scenario.model, TransformerSpec):
+        return []
+    trial.done = min(trial.done, MOST - len(_GROWTH))
+    stages = best.get("parallelism.pipeline_parallel", plan.pipeline_parallel)
+    for times in _GROWTH:
+        change = best | {
+            "cluster.nodes": groups[0].nodes * times,
+            "parallelism.pipeline_parallel": stages * times,
+            "parallelism.data_parallel": None,
+        }
+        found = trial.of(change)
+        if found is not None and found.fits:
+            return [found]
+    return []

@@ -18,6 +18,7 @@ from simulator.measurements import (
 )
 from simulator.specs import Calibration
 from simulator.validation._kind import MeasurementKind, measurement_kind
+from simulator.validation._memory import peak_bytes
 from simulator.validation._scenario import scenario_mapping, tokens_per_gpu_and_step
 
 GIB: Final = 2**30
@@ -108,11 +109,13 @@ class TrainingRuns(MeasurementKind):
         from simulator.run import simulate
         from simulator.scenario import scenario_from_mapping
 
-        result = simulate(scenario_from_mapping(scenario_mapping(cells)), calibration=calibration)
+        scenario = scenario_from_mapping(scenario_mapping(cells))
+        result = simulate(scenario, calibration=calibration)
+        seen = peak_bytes(result, cells, scenario.cluster.node_groups[0].gpus_per_node)
         return {
             "predicted_step_time_s": result.step_time_s,
             "predicted_tokens_per_s_per_gpu": tokens_per_gpu_and_step(cells) / result.step_time_s,
-            "predicted_peak_memory_gib": result.peak_memory_bytes / GIB,
+            "predicted_peak_memory_gib": seen / GIB,
         }
 
 

@@ -63,12 +63,12 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """A simulation and a report that only note that they were asked."""
     calls = Calls()
 
-    def run(scenario: Any, *, progress: Any) -> str:
+    def run(scenario: Any, *, progress: Any) -> Any:
         calls.append(("run", scenario))
         progress(0.5, "half way")
-        return "outcome"
+        return types.SimpleNamespace(result=types.SimpleNamespace(fits=True))
 
-    def rank_bottlenecks(outcome: str, *, progress: Any) -> str:
+    def rank_bottlenecks(outcome: Any, *, progress: Any) -> str:
         calls.append(("rank_bottlenecks", outcome))
         progress(0.5, "nearly there")
         return "result"
@@ -77,9 +77,8 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Calls:
         return lambda *arguments, **named: (calls.append((name, (arguments, named))), answer)[1]
 
     monkeypatch.setitem(sys.modules, "simulator.run", types.SimpleNamespace(run=run))
-    monkeypatch.setitem(
-        sys.modules, "simulator.advise", types.SimpleNamespace(rank_bottlenecks=rank_bottlenecks)
-    )
+    advise = types.SimpleNamespace(rank_bottlenecks=rank_bottlenecks, remedies=note("remedies"))
+    monkeypatch.setitem(sys.modules, "simulator.advise", advise)
     report = types.SimpleNamespace(
         check_destination=note("check_destination"),
         print_report=note("print_report"),

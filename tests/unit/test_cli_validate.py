@@ -40,7 +40,11 @@ def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if scenario.parallelism.tensor_parallel > 1:
             raise UnsupportedError(("parallelism", "tensor_parallel"), "is not modelled")
         return types.SimpleNamespace(
-            step_time_s=2.0, peak_memory_bytes=10 * 2**30, fits=False, tokens_per_s=None
+            step_time_s=2.0,
+            peak_memory_bytes=10 * 2**30,
+            memory_by_kind=dict.fromkeys(("allocated", "reserved"), 10 * 2**30),
+            fits=False,
+            tokens_per_s=None,
         )
 
     monkeypatch.setitem(sys.modules, "simulator.run", types.SimpleNamespace(simulate=simulate))

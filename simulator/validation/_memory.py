@@ -1,0 +1,31 @@
+"""What a source's figure of memory counts: tensors, what the allocator holds, or everything on a device.
+
+| memory_kind | predicted |
+|---|---|
+| allocated, active | tensors at the peak of the fullest stage |
+| reserved | the same and what the allocator holds in vain |
+| nvidia-smi | everything on the fullest device of the first node, where a job is looked at |
+| empty, any other | everything on the fullest device |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from simulator.analysis import Result
+
+_TENSORS: Final = {"allocated": "allocated", "active": "allocated", "reserved": "reserved"}
+
+
+def peak_bytes(result: Result, cells: Mapping[str, str], gpus_per_node: int) -> int:
+    """The peak as the source of a row saw it [B]."""
+    kind = cells.get("memory_kind", "").casefold()
+    if kind in _TENSORS:
+        return result.memory_by_kind[_TENSORS[kind]]
+    if kind != "nvidia-smi":
+        return result.peak_memory_bytes
+    # The pipeline is the outermost axis: a node holds the first stages.
+    per_stage = result.num_gpus // len(result.memory_by_stage)
+    return max(result.memory_by_stage[: -(-gpus_per_node // per_stage)])

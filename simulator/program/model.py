@@ -210,6 +210,8 @@ def _state(
     trained = dense, trained_experts
     held = shares(trained, sharded=sharding.gradients and sharding.each)
     updated = shares(trained, sharded=sharding.optimizer)
+    outside = sum(block.parameters - block.frozen_parameters for block in blocks if block.name != "layer")
+    elsewhere = shares((outside, 0), sharded=sharding.optimizer)
     kept = shares((parameters - experts, experts), sharded=sharding.parameters)
     spread = axes.expert_parallel * axes.expert_tensor_parallel
     copies = (parameters - experts) * plan.tensor_parallel + experts * spread
@@ -218,7 +220,7 @@ def _state(
         parts={
             "parameters": kept * per.parameters,
             "gradients": held * per.gradients,
-            "optimizer": updated * per.optimizer,
+            "optimizer": updated * per.optimizer + elsewhere * per.elsewhere,
             "gradient_placeholders": placeholder_bytes(blocks, shard),
             BUCKETS: sharding_bytes(plan, shard.software),
             FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, calibration),

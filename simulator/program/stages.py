@@ -16,7 +16,9 @@ from simulator.program.templates import LANE, Assembly, TemplateBuilder
 from simulator.program.topology import Topology
 from simulator.scenario import Scenario
 from simulator.specs.model import TransformerSpec
-from simulator.workload import BYTES_PER_ELEMENT, Block, Communication, update_kernels
+from simulator.workload import BYTES_PER_ELEMENT, Block, Communication, Kernel, update_kernels
+from simulator.workload.matrices import cast
+from simulator.workload.optimizers import OPTIMIZERS, norm_kernel, orthogonal_kernels
 from simulator.workload.precision import base_precision
 
 
@@ -205,10 +207,34 @@ class _StageMaker:
             first.add(
                 LANE["compute"], compiler.table.add(Row(Label("gradients.ready", "optimizer", "optimizer")))
             )
-        last = compiler.update([], kernels[-2:])
+        last = compiler.update(self._whole_matrices(state), (*self._beside_update(state), *kernels[-2:]))
         for item in parameter_collectives(plan, per, state.dense, state.expert):
             compiler.reduce(last, item)
         return first, last
+
+    def _beside_update(self, state: StageState) -> tuple[Kernel, ...]:
+        """What the optimizer does beyond one parameter at a time, and operands cast for the next step."""
+        training, per = self.scenario.training, self.parts.state_bytes
+        norms = norm_kernel(training.optimizer, state.updated, per.optimizer)
+        found: tuple[Kernel, ...] = () if norms is None else (norms,)
+        if OPTIMIZERS[training.optimizer].orthogonal:
+            blocks = [block for chunk in self.parts.blocks[self.stage] for block in chunk]
+            share = self.plan.degree("shard") if self.plan.sharding.optimizer else 1
+            found += orthogonal_kernels(blocks, self.plan.tensor_parallel, share)
+        if self.parts.shard.casts:
+            weights = cast("optimizer.weights", state.dense + state.expert, self.parts.shard)
+            found += () if weights is None else (weights,)
+        return found
+
+    def _whole_matrices(self, state: StageState) -> list[tuple[Communication, RankGroup | None]]:
+        """Matrices that are split over tensor-parallel GPUs are put together by turns and given out again."""
+        if not OPTIMIZERS[self.scenario.training.optimizer].orthogonal or self.plan.tensor_parallel == 1:
+            return []
+        size = 2 * state.updated
+        return [
+            (Communication(f"muon.{way}.all_to_all", "all_to_all", "tensor", size), None)
+            for way in ("gather", "scatter")
+        ]
 
     def _left_to_reduce(
         self, state: StageState, *, tied: bool

@@ -10,7 +10,20 @@ from simulator.specs._base import Bytes, Count, CountOrZero, PositiveFraction, S
 from simulator.specs.uncertainty import JitterSpec
 
 TrainingPrecision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "fp8_block", "mxfp8", "nvfp4"]
-Optimizer = Literal["sgd", "momentum", "adam", "adamw"]
+Optimizer = Literal[
+    "sgd",
+    "momentum",
+    "nesterov",
+    "adagrad",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "adam_8bit",
+    "adafactor",
+    "lamb",
+    "lion",
+    "muon",
+]
 Recompute = Literal["none", "selective", "full"]
 Sharding = Literal["none", "optimizer", "gradients", "parameters"]
 PipelineSchedule = Literal[

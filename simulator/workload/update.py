@@ -6,11 +6,7 @@ from dataclasses import dataclass
 
 from simulator.workload.blocks import BYTES_PER_ELEMENT
 from simulator.workload.kernels import Kernel
-
-STATE_WORDS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
-"""fp32 words of state per parameter."""
-UPDATE_FLOPS = {"sgd": 2, "momentum": 4, "adam": 12, "adamw": 14}
-"""Arithmetic of an update per parameter."""
+from simulator.workload.optimizers import OPTIMIZERS, kept_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +18,14 @@ class StateBytes:
         gradients: Accumulated gradients.
         optimizer: fp32 master copy (where the passes read a shorter one) and the optimizer's state.
         communication: A gradient on its way.
+        elsewhere: What the optimizer keeps more of parameters outside the layers' matrices.
     """
 
     parameters: int
     gradients: int
     optimizer: int
     communication: int = 4
+    elsewhere: int = 0
 
 
 def state_bytes(
@@ -53,12 +51,14 @@ def state_bytes(
     """
     stored = BYTES_PER_ELEMENT[precision]
     copied = 4 if stored < 4 and master is not False else 0
-    state = BYTES_PER_ELEMENT[state_precision] * STATE_WORDS[optimizer]
+    rule = OPTIMIZERS[optimizer]
+    number = BYTES_PER_ELEMENT[state_precision] if rule.state_bytes is None else rule.state_bytes
     return StateBytes(
         stored,
         BYTES_PER_ELEMENT[gradient_precision],
-        copied + state,
+        copied + number * rule.words,
         BYTES_PER_ELEMENT[communication_precision or gradient_precision],
+        number * (kept_words(optimizer, matrix=False) - rule.words),
     )
 
 
@@ -79,7 +79,9 @@ def update_kernels(
         kernels.append(_kernel("gradient_norm", parameters, read=state.gradients, written=0, flops=2))
     read = state.gradients + (state.optimizer or state.parameters)
     written = state.optimizer + state.parameters
-    kernels.append(_kernel("update", parameters, read=read, written=written, flops=UPDATE_FLOPS[optimizer]))
+    kernels.append(
+        _kernel("update", parameters, read=read, written=written, flops=OPTIMIZERS[optimizer].flops)
+    )
     kernels.append(_kernel("zero_gradients", held_gradients, read=0, written=state.gradients, flops=0))
     return tuple(kernels)
 

@@ -1,4 +1,4 @@
-"""`sensitivity` and `compare`: what would help, and what a change did."""
+"""`sensitivity`, `plan` and `compare`: what would help, what would be best, what a change did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simulator.cli._progress import progress
 from simulator.errors import EXIT_DONE
 
 if TYPE_CHECKING:
-    from simulator.advise import Effect, Sensitivity
+    from simulator.advise import Effect, PlanSearch, Sensitivity
     from simulator.report import Comparison
 
 RESULTS = Path("results")
@@ -37,6 +37,84 @@ def run_sensitivity(path: Path, changes: list[str], *, out: Path | None, as_json
         _print(found)
         say(f"chart: {folder / 'sensitivity.png'}" if folder is not None else "")
     return EXIT_DONE
+
+
+def run_plan(
+    path: Path, changes: list[str], max_gpus: int, *, objective: str, as_json: bool, quiet: bool
+) -> int:
+    """Search the plans of a job and print the best ten, with what limits each.
+
+    Raises:
+        ClustersimError: Whatever is wrong with the scenario, or no plan is legal.
+    """
+    from simulator.advise import search_plans
+    from simulator.errors import ClustersimError
+    from simulator.scenario import load_scenario
+
+    if objective not in ("throughput", "throughput_per_gpu"):
+        raise ClustersimError(f'plan: objective "{objective}" is neither throughput nor throughput_per_gpu')
+    scenario = load_scenario(path, overrides_of(changes))
+    with progress(quiet) as report:
+        found = search_plans(
+            scenario,
+            max_gpus,
+            objective="throughput" if objective == "throughput" else "throughput_per_gpu",
+            progress=report,
+        )
+    if as_json:
+        write_json(_plans_as_json(found))
+    elif not quiet:
+        _print_plans(found, path)
+    return EXIT_DONE
+
+
+def _print_plans(found: PlanSearch, path: Path) -> None:
+    rate = found.simulated / found.wall_s
+    say(
+        f"{found.enumerated:,} plans: {found.illegal:,} illegal, {found.without_memory:,} without room for "
+        f"their state, {found.bounded:,} that cannot be among the best, {found.simulated:,} simulated "
+        f"({rate:,.0f} a second), {found.too_large:,} of them too large"
+    )
+    if not found.best:
+        say("no plan fits")
+        return
+    keys = list(found.best[0].overrides)
+    heads = ("", *(key.rpartition(".")[2].replace("_", " ") for key in keys))
+    rows = [
+        (
+            str(number),
+            *(str(plan.overrides[key]) for key in keys),
+            f"{plan.result.num_gpus:,}",
+            f"{plan.result.samples_per_s:,.4g}",
+            f"{plan.result.mfu:.1%}" if plan.result.mfu is not None else "-",
+            f"{plan.result.peak_memory_bytes / 2**30:.1f}",
+            plan.result.bottlenecks[0].resource if plan.result.bottlenecks else "-",
+        )
+        for number, plan in enumerate(found.best, 1)
+    ]
+    print_table((*heads, "GPUs", "samples/s", "MFU", "GiB", "limited by"), rows)
+    settings = " ".join(f"--set {key}={value}" for key, value in found.best[0].overrides.items())
+    say(f"the best: clustersim run {path} {settings}")
+
+
+def _plans_as_json(found: PlanSearch) -> dict[str, object]:
+    counts = ("enumerated", "illegal", "without_memory", "bounded", "simulated", "too_large", "wall_s")
+    return {
+        **{name: getattr(found, name) for name in counts},
+        "best": [
+            {
+                "overrides": dict(plan.overrides),
+                "num_gpus": plan.result.num_gpus,
+                "step_time_s": plan.result.step_time_s,
+                "samples_per_s": plan.result.samples_per_s,
+                "tokens_per_s": plan.result.tokens_per_s,
+                "mfu": plan.result.mfu,
+                "peak_memory_bytes": plan.result.peak_memory_bytes,
+                "limited_by": plan.result.bottlenecks[0].resource if plan.result.bottlenecks else None,
+            }
+            for plan in found.best
+        ],
+    }
 
 
 def run_compare(folders: list[Path], *, out: Path | None, as_json: bool, quiet: bool) -> int:

@@ -220,6 +220,21 @@ def sensitivity(
 
 
 @app.command()
+def plan(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file.", show_default=False)],
+    max_gpus: Annotated[int, typer.Option("--max-gpus", metavar="N", min=1, help="GPUs at most.")],
+    changes: _Set = None,
+    objective: Annotated[str, typer.Option(help="throughput, or throughput_per_gpu.")] = "throughput",
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> int:
+    """Search all parallel plans of a job for the best ten that fit."""
+    from simulator.cli._advise import run_plan
+
+    return run_plan(scenario, changes or [], max_gpus, objective=objective, as_json=as_json, quiet=quiet)
+
+
+@app.command()
 def validate(
     measurements: Annotated[
         Path,

@@ -197,6 +197,7 @@ class _StageMaker:
             training.optimizer,
             clipping=training.gradient_clipping,
             held_gradients=state.held_gradients,
+            fused=self.scenario.software.fused_optimizer,
         )
         norm = kernels[:-2]
         first = compiler.update(self._left_to_reduce(state, tied=tied), norm)

@@ -61,7 +61,8 @@ class SoftwareSpec(Spec):
     blocking_sends: bool = False
     """Host and compute stream wait for each transfer between pipeline stages."""
     fused_optimizer: bool = True
-    """The update is a few kernels over all parameters, not several for each tensor."""
+    """Clipping, update and the passes' copy of the parameters are one kernel; else gradients are unscaled and
+    converted, clipped, and parameters copied by kernels of their own."""
     launcher: Launcher = "python"
     """Who launches kernels."""
     allocator: Allocator = "caching"

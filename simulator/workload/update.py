@@ -63,9 +63,18 @@ def state_bytes(
 
 
 def update_kernels(
-    parameters: int, state: StateBytes, optimizer: str, *, clipping: bool, held_gradients: int
+    parameters: int,
+    state: StateBytes,
+    optimizer: str,
+    *,
+    clipping: bool,
+    held_gradients: int,
+    fused: bool = True,
 ) -> tuple[Kernel, ...]:
     """Norm of the gradients, update of `parameters`, and gradients set to zero for the next step.
+
+    Where they are not fused, gradients are unscaled in place (and converted to fp32) before the norm and
+    multiplied by the clipping factor behind it, and the passes' parameters are copied from the fp32 ones.
 
     Args:
         parameters: Parameters that this GPU updates.
@@ -73,12 +82,19 @@ def update_kernels(
         optimizer: Update rule.
         clipping: Whether the norm is taken.
         held_gradients: Gradients that this GPU holds and sets to zero.
+        fused: Whether one kernel clips, updates and copies.
     """
+    master = state.optimizer > 0 and not fused
     kernels = []
     if clipping:
-        kernels.append(_kernel("gradient_norm", parameters, read=state.gradients, written=0, flops=2))
-    read = state.gradients + (state.optimizer or state.parameters)
+        copied = 4 if master else 0
+        read = state.gradients + copied
+        kernels.append(_kernel("gradient_norm", parameters, read=read, written=copied, flops=2))
+    gradients = 4 if master else state.gradients
+    read = gradients + (state.optimizer or state.parameters)
     written = state.optimizer + state.parameters
+    if master:
+        read, written = read + 4 * clipping + 4, written + 4 * clipping
     kernels.append(
         _kernel("update", parameters, read=read, written=written, flops=OPTIMIZERS[optimizer].flops)
     )

@@ -1,0 +1,170 @@
+"""What a plan cannot beat, without playing it: the memory that it keeps and the kernels that it must run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from simulator.program.loading import loader_cores
+from simulator.program.model import ModelParts, build_parts
+from simulator.program.plan import Plan, make_plan
+from simulator.program.pricing import Pricer
+from simulator.program.topology import make_topology
+from simulator.scenario import Scenario
+from simulator.specs.calibration import Calibration
+from simulator.units import PICOSECONDS
+from simulator.workload import Block, Kernel, Node
+
+_IN_ORDER = frozenset({"1f1b", "interleaved_1f1b"})
+"""Schedules whose first chunks lie on the stages in order, each backward pass in one piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds of one legal plan.
+
+    Attributes:
+        plan: The plan.
+        resident_bytes: What the fullest stage keeps between steps, and so at least what it needs [B].
+        capacity_bytes: Device memory [B].
+        step_s: No step can be shorter [s].
+    """
+
+    plan: Plan
+    resident_bytes: int
+    capacity_bytes: int
+    step_s: float
+
+    @property
+    def can_fit(self) -> bool:
+        """Whether what is kept between steps fits."""
+        return self.resident_bytes <= self.capacity_bytes
+
+
+Prices = dict[tuple[Any, ...], int]
+"""Operators priced so far, on one kind of accelerator and with one calibration."""
+
+
+def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None = None) -> Bounds:
+    """Bounds of the scenario's plan.
+
+    A stage runs every block once for each micro-batch and none faster than alone on an idle GPU:
+    ``step >= micro-batches * sum(passes of the stage)``; and where the first chunks lie on the stages in
+    order, a stage waits at first for the forward passes of the stages before it, and the step at last for
+    their backward passes. Sends between stages, what replicas exchange, the optimizer, launches and samples
+    only add to that.
+
+    Args:
+        scenario: With the plan.
+        calibration: Constants of the cost models.
+        prices: Kept from plan to plan of one job, it makes the next ones cheap.
+
+    Raises:
+        PlanError: The plan is not legal.
+    """
+    plan = make_plan(scenario)
+    parts = build_parts(scenario, plan, calibration)
+    resident = max(state.resident_bytes for state in parts.states)
+    capacity = int(plan.group.accelerator.memory_capacity)
+    if resident > capacity:
+        return Bounds(plan, resident, capacity, 0.0)
+    return Bounds(
+        plan,
+        resident,
+        capacity,
+        _step_seconds(scenario, plan, parts, calibration, {} if prices is None else prices),
+    )
+
+
+def _step_seconds(
+    scenario: Scenario, plan: Plan, parts: ModelParts, calibration: Calibration, prices: Prices
+) -> float:
+    topology = make_topology(scenario.cluster, plan, loader_cores=loader_cores(scenario.data, plan))
+    pricer = Pricer(plan, calibration, topology.shared.get("core"), scenario.software)
+    rates = [int(rate) for rate in topology.capacities.rates]
+    alone = _Alone(pricer, rates, scenario.training.recompute, prices)
+    passes = [[alone.both_passes(chunk) for chunk in chunks] for chunks in parts.blocks]
+    busy = [sum(chunks) for chunks in passes]
+    waits = [0] * len(busy)
+    if plan.schedule in _IN_ORDER:
+        waits = [sum(chunks[0] for chunks in passes[:stage]) for stage in range(len(busy))]
+    steps = [plan.num_micro_batches * work + wait for work, wait in zip(busy, waits, strict=True)]
+    return max(steps) / PICOSECONDS
+
+
+class _Alone:
+    """Time of a pass on an idle GPU, worked out once for each block [ps].
+
+    Each block begins behind the last node of the block before; inside it, nodes of one lane run in order and
+    wait for what they depend on. What stands at the ends of a pass and is no kernel may lie beside other
+    passes, and counts for nothing.
+    """
+
+    def __init__(self, pricer: Pricer, rates: list[int], recompute: str, prices: Prices) -> None:
+        self.pricer, self.rates, self.recompute, self.prices = pricer, rates, recompute, prices
+        self.known: dict[tuple[int, bool], tuple[int, int, int]] = {}
+
+    def both_passes(self, blocks: Sequence[Block]) -> int:
+        """Forward and backward pass through a chunk."""
+        total = 0
+        for back in (False, True):
+            runs = [self._block(block, back=back) for block in (reversed(blocks) if back else blocks)]
+            whole = sum(length for length, _, _ in runs)
+            total += whole - runs[0][1] - runs[-1][2] if runs else 0
+        return total
+
+    def _block(self, block: Block, *, back: bool) -> tuple[int, int, int]:
+        """Length, and what of it stands before the first and behind the last kernel."""
+        key = (id(block), back)
+        if key not in self.known:
+            found = self._run(block.backward if back else block.forward)
+            if back:
+                again = self._run(self._again(block))
+                found = again[0] + found[0], again[1] if again[0] else found[1], found[2]
+            self.known[key] = found
+        return self.known[key]
+
+    def _again(self, block: Block) -> Sequence[Node]:
+        """What is computed again; of selective recomputation, only the kernels."""
+        if block.name != "layer" or self.recompute == "none":
+            return ()
+        if self.recompute == "full":
+            return block.forward
+        core = [node for node in block.forward if node.role in ("core", "core_output")]
+        return [replace(node, after=()) for node in core if isinstance(node.op, Kernel)]
+
+    def _run(self, nodes: Sequence[Node]) -> tuple[int, int, int]:
+        ends: list[int] = []
+        free: dict[str, int] = {}
+        before = last_kernel = -1
+        for node in nodes:
+            lane = "compute" if isinstance(node.op, Kernel) else node.op.axis
+            start = max(free.get(lane, 0), *(ends[a] for a in node.after), 0)
+            if lane == "compute" and before < 0:
+                before = start
+            # A communication that waits for nothing in its block may have run before it.
+            waits = lane == "compute" or node.after or not ends
+            ends.append(start + self._alone(node) if waits else 0)
+            free[lane] = ends[-1]
+            if lane == "compute":
+                last_kernel = ends[-1]
+        length = ends[-1] if ends else 0
+        return length, max(before, 0), max(length - last_kernel, 0) if last_kernel >= 0 else length
+
+    def _alone(self, node: Node) -> int:
+        """The engine rounds each duration up, so whole picoseconds rounded down stay below it."""
+        op, plan = node.op, self.pricer.plan
+        key: tuple[Any, ...] = (op,)
+        if not isinstance(op, Kernel):
+            key = op, plan.num_gpus, plan.degree(op.axis), plan.ranks_per_domain(op.axis)
+        found = self.prices.get(key)
+        if found is None:
+            row = (
+                self.pricer.kernel(op, "forward")
+                if isinstance(op, Kernel)
+                else self.pricer.communication(op, "forward")
+            )
+            drawn = (amount * PICOSECONDS // self.rates[slot] for slot, amount in row.demands)
+            found = self.prices[key] = row.delay + max(drawn, default=0)
+        return found

@@ -1,0 +1,221 @@
+"""Plan search: every legal plan of a space, the best ten of them, no plan left out unsoundly."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final, Literal
+
+from simulator.advise.bounds import Prices, bounds
+from simulator.analysis import Result
+from simulator.errors import ClustersimError, PlanError
+from simulator.run import simulate
+from simulator.scenario import Scenario
+from simulator.specs.calibration import Calibration
+from simulator.specs.model import TransformerSpec
+
+BEST: Final = 10
+MOST_GPUS: Final = 2**20
+RECOMPUTE: Final = ("none", "selective", "full")
+
+Objective = Literal["throughput", "throughput_per_gpu"]
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPlan:
+    """A plan that fits.
+
+    Attributes:
+        overrides: Key of the scenario -> value: what makes the scenario this plan.
+        result: What it does.
+    """
+
+    overrides: Mapping[str, Any]
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSearch:
+    """What a search found.
+
+    Attributes:
+        best: The best plans that fit, the best first.
+        enumerated: Plans of the space.
+        illegal: Of them, refused: something does not divide.
+        without_memory: Not simulated, as what a GPU keeps between steps does not fit.
+        bounded: Not simulated, as they cannot be among the best even without communication.
+        simulated: Simulated.
+        too_large: Of these, plans that do not fit.
+        wall_s: Time that all this took [s].
+    """
+
+    best: tuple[FoundPlan, ...]
+    enumerated: int
+    illegal: int
+    without_memory: int
+    bounded: int
+    simulated: int
+    too_large: int
+    wall_s: float
+
+
+def plan_space(scenario: Scenario, max_gpus: int) -> Iterator[dict[str, Any]]:
+    """The plans that are looked at, as overrides of the scenario; not all of them are legal.
+
+    Nodes: 1 and twice as many as before up to the limit, the limit itself, and what the scenario has. Tensor
+    parallelism: what divides heads and the scale-up domain. Pipeline: what divides the layers. Chunks: what
+    divides a stage's layers. Micro-batch: what divides the global batch. Recomputation: all three. Everything
+    else, such as sharding and context parallelism, is as the scenario has it.
+
+    Raises:
+        ClustersimError: No node fits the limit, or the scenario has several node groups.
+    """
+    if len(scenario.cluster.node_groups) != 1:
+        raise ClustersimError("plan: plans are searched on one node group only")
+    group, model = scenario.cluster.node_groups[0], scenario.model
+    most = min(max_gpus, MOST_GPUS) // group.gpus_per_node
+    if most < 1:
+        raise ClustersimError(f"plan: {max_gpus} GPUs are less than one node of {group.gpus_per_node}")
+    nodes = {2**power for power in range(most.bit_length())} | {most}
+    nodes |= {group.nodes} if group.nodes <= most else set()
+    batch = scenario.training.global_batch_size
+    if not isinstance(model, TransformerSpec):
+        for count, micro in itertools.product(sorted(nodes), _divisors(batch)):
+            yield {"cluster.nodes": count, "training.micro_batch_size": micro}
+        return
+    context = scenario.parallelism.context_parallel
+    shared = math.gcd(model.num_attention_heads, model.intermediate_size)
+    tensors = [tensor for tensor in _divisors(shared) if tensor <= group.domain]
+    layers = model.num_hidden_layers
+    for count, tensor, pipeline in itertools.product(sorted(nodes), tensors, _divisors(layers)):
+        gpus = count * group.gpus_per_node
+        ranks = tensor * pipeline * context
+        if gpus % ranks or batch % (gpus // ranks):
+            continue
+        chunks = _divisors(layers // pipeline) if pipeline > 1 else [1]
+        micros = _divisors(batch // (gpus // ranks))
+        for virtual, micro, recompute in itertools.product(chunks, micros, RECOMPUTE):
+            yield {
+                "cluster.nodes": count,
+                "parallelism.tensor_parallel": tensor,
+                "parallelism.pipeline_parallel": pipeline,
+                "parallelism.virtual_pipeline": virtual,
+                "training.micro_batch_size": micro,
+                "training.recompute": recompute,
+            }
+
+
+def planned_scenario(scenario: Scenario, overrides: Mapping[str, Any]) -> Scenario:
+    """The scenario with a plan of `plan_space` in place."""
+    group = scenario.cluster.node_groups[0].model_copy(update={"nodes": overrides["cluster.nodes"]})
+    blocks: dict[str, Any] = {
+        "cluster": scenario.cluster.model_copy(update={"node_groups": (group,)}),
+        "training": scenario.training.model_copy(update=_inside("training", overrides)),
+        "parallelism": scenario.parallelism.model_copy(
+            update={
+                "data_parallel": None,
+                "pipeline_schedule": None,
+                "pipeline_order": None,
+                "pipeline_layers": None,
+                **_inside("parallelism", overrides),
+            }
+        ),
+    }
+    if scenario.simulation.player == "auto":
+        blocks["simulation"] = scenario.simulation.model_copy(update={"player": "compiled"})
+    return scenario.model_copy(update=blocks)
+
+
+def search_plans(
+    scenario: Scenario,
+    max_gpus: int,
+    *,
+    best: int = BEST,
+    objective: Objective = "throughput",
+    progress: Progress | None = None,
+) -> PlanSearch:
+    """The best plans of `plan_space`, exactly: no plan that is left out could be among them.
+
+    Plans whose state does not fit are left out; the others are simulated in the order of what they can reach
+    at most, until no bound is left that beats the last of the best. Equal plans rank by GPUs, then in the
+    order of the space.
+
+    Args:
+        scenario: The job; its own plan is only where the search begins.
+        max_gpus: GPUs at most.
+        best: How many plans are wanted.
+        objective: Samples per second of all GPUs together, or of one.
+        progress: Told the part done and what is going on.
+
+    Raises:
+        ClustersimError: As `plan_space`, or no plan is legal.
+    """
+    begun, tell = perf_counter(), progress or (lambda _, __: None)
+    calibration, prices = Calibration.load(), Prices()
+    enumerated = illegal = without_memory = 0
+    waiting: list[tuple[float, int, int, dict[str, Any]]] = []
+    for number, overrides in enumerate(plan_space(scenario, max_gpus)):
+        enumerated += 1
+        tell(0.0, f"{enumerated:,} plans")
+        changed = planned_scenario(scenario, overrides)
+        try:
+            found = bounds(changed, calibration, prices)
+        except PlanError:
+            illegal += 1
+            continue
+        if not found.can_fit:
+            without_memory += 1
+            continue
+        at_most = _score(scenario.training.global_batch_size / found.step_s, found.plan.num_gpus, objective)
+        waiting.append((-at_most, found.plan.num_gpus, number, overrides))
+    if enumerated == illegal:
+        raise ClustersimError("plan: no plan is legal; does the global batch divide over the replicas?")
+    waiting.sort(key=lambda plan: plan[:3])
+    kept: list[tuple[float, int, int, FoundPlan]] = []
+    simulated = too_large = 0
+    for at_most, gpus, number, overrides in waiting:
+        if len(kept) == best and -at_most < -kept[-1][0]:
+            break
+        tell(simulated / len(waiting), f"{simulated:,} plans simulated, {len(waiting) - simulated:,} left")
+        simulated += 1
+        try:
+            result = simulate(planned_scenario(scenario, overrides), calibration=calibration)
+        except ClustersimError:
+            illegal += 1
+            simulated -= 1
+            continue
+        if not result.fits or result.samples_per_s is None:
+            too_large += 1
+            continue
+        score = _score(result.samples_per_s, gpus, objective)
+        kept.append((-score, gpus, number, FoundPlan(overrides, result)))
+        kept.sort(key=lambda plan: plan[:3])
+        del kept[best:]
+    return PlanSearch(
+        best=tuple(plan for *_, plan in kept),
+        enumerated=enumerated,
+        illegal=illegal,
+        without_memory=without_memory,
+        bounded=enumerated - illegal - without_memory - simulated,
+        simulated=simulated,
+        too_large=too_large,
+        wall_s=perf_counter() - begun,
+    )
+
+
+def _score(samples_per_s: float, gpus: int, objective: Objective) -> float:
+    return samples_per_s / gpus if objective == "throughput_per_gpu" else samples_per_s
+
+
+def _inside(block: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    head = f"{block}."
+    return {key.removeprefix(head): value for key, value in overrides.items() if key.startswith(head)}
+
+
+def _divisors(number: int) -> list[int]:
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})

@@ -1,0 +1,94 @@
+"""Plan search against brute force, and its bounds against what they bound."""
+
+from pathlib import Path
+
+import pytest
+
+from simulator import load_scenario, simulate
+from simulator.advise import plan_space, planned_scenario, search_plans
+from simulator.advise.bounds import bounds
+from simulator.errors import ClustersimError, PlanError
+from simulator.specs.calibration import Calibration
+
+QUICKSTART = Path(__file__).parents[2] / "scenarios" / "quickstart.yaml"
+
+
+def job(**changes):
+    small = {
+        "model": {"base": "llama3-8b", "num_hidden_layers": 4},
+        "training.sequence_length": 2048,
+        "training.global_batch_size": 8,
+        "simulation.warmup_steps": 0,
+        "simulation.player": "compiled",
+        # Room for some plans only.
+        "cluster.accelerator.memory_capacity": "14 GiB",
+    }
+    return load_scenario(
+        QUICKSTART, {**small, **{key.replace("__", "."): value for key, value in changes.items()}}
+    )
+
+
+@pytest.fixture(scope="module")
+def brute():
+    """Every plan of a small space, simulated."""
+    scenario, found = job(), []
+    for number, overrides in enumerate(plan_space(scenario, 8)):
+        try:
+            found.append((number, overrides, simulate(planned_scenario(scenario, overrides))))
+        except ClustersimError:
+            continue
+    return scenario, found
+
+
+@pytest.mark.parametrize("objective", ["throughput", "throughput_per_gpu"])
+def test_the_search_finds_what_brute_force_finds(brute, objective):
+    scenario, every = brute
+    fitting = [(n, o, r) for n, o, r in every if r.fits]
+    assert 10 < len(fitting) < len(every)
+    per = (
+        (lambda r: r.samples_per_s / r.num_gpus) if objective != "throughput" else (lambda r: r.samples_per_s)
+    )
+    ranked = sorted(fitting, key=lambda plan: (-per(plan[2]), plan[2].num_gpus, plan[0]))[:10]
+    found = search_plans(scenario, 8, objective=objective)
+    assert [plan.overrides for plan in found.best] == [overrides for _, overrides, _ in ranked]
+    assert [plan.result.step_time_s for plan in found.best] == [r.step_time_s for *_, r in ranked]
+    assert found.simulated < len(every), "nothing was pruned"
+    counted = found.illegal + found.without_memory + found.bounded + found.simulated
+    assert counted == found.enumerated == sum(1 for _ in plan_space(scenario, 8))
+
+
+def test_no_step_is_shorter_than_its_bound_and_no_peak_below_what_is_kept(brute):
+    scenario, every = brute
+    calibration, prices = Calibration.load(), {}
+    ratios = []
+    for _, overrides, result in every:
+        bound = bounds(planned_scenario(scenario, overrides), calibration, prices)
+        assert bound.resident_bytes <= result.peak_memory_bytes
+        if bound.can_fit:
+            ratios.append(bound.step_s / result.step_time_s)
+    assert max(ratios) <= 1.0
+    assert min(ratios) > 0.5, "a bound that says little prunes little"
+
+
+def test_prices_that_are_kept_change_no_bound(brute):
+    scenario, every = brute
+    calibration, prices = Calibration.load(), {}
+    for _, overrides, _ in every[::7]:
+        changed = planned_scenario(scenario, overrides)
+        assert bounds(changed, calibration, prices) == bounds(changed, calibration)
+
+
+def test_plans_of_the_space_are_the_scenarios_that_their_overrides_make(brute):
+    every = brute[1]
+    _, overrides, result = every[len(every) // 2]
+    assert simulate(job(**overrides)).step_time_s == result.step_time_s
+
+
+def test_illegal_plans_are_told_by_the_planner():
+    with pytest.raises(PlanError):
+        bounds(job(parallelism__tensor_parallel=3), Calibration.load())
+
+
+def test_a_limit_below_one_node_is_refused():
+    with pytest.raises(ClustersimError, match="4 GPUs are less than one node of 8"):
+        search_plans(job(), 4)

@@ -185,6 +185,15 @@ def _layers(model: TransformerSpec, shard: Shard) -> list[Block]:
     return leading + [layer_block(model, shard, dense=False)] * (total - dense)
 
 
+def _gradient_copies(per: StateBytes, shard: Shard) -> int:
+    """Bytes per updated parameter of fp32 gradients beside those of the passes, unscaled for the update.
+
+    Source: Smith et al., arXiv:2201.11990, section 2: 20 bytes a parameter.
+    """
+    apart = shard.precision == "fp16" and per.gradients < 4 and not shard.software.fused_optimizer
+    return 4 if apart else 0
+
+
 def _state(
     chunks: tuple[tuple[Block, ...], ...],
     plan: Plan,
@@ -221,6 +230,7 @@ def _state(
             "parameters": kept * per.parameters,
             "gradients": held * per.gradients,
             "optimizer": updated * per.optimizer + elsewhere * per.elsewhere,
+            "gradient_copies": _gradient_copies(per, shard) * updated,
             "gradient_placeholders": placeholder_bytes(blocks, shard),
             BUCKETS: sharding_bytes(plan, shard.software),
             FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, calibration),

@@ -16,7 +16,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | scale_out_gbps_per_gpu | as for scale_up; refused without a system, unless there is one node |
 | precision | bf16, or fp16 on a card without it |
 | degrees of parallelism | 1; data parallel: what is left of the GPUs |
-| data_parallel_sharding | none |
+| data_parallel_sharding | none; in recipes that always share out the optimizer's state, that |
 | sequence_parallel | off |
 | pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
 | recompute | none |
@@ -40,7 +40,7 @@ from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, interconnect, words
-from simulator.validation._software import software
+from simulator.validation._software import sharding, software
 
 Mapped = dict[str, Any]
 
@@ -200,7 +200,7 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
     mapped["data_parallel"] = _data_parallel(cells)
     mapped["sequence_parallel"] = bool(_flag(cells, "sequence_parallel")) and mapped["tensor_parallel"] > 1
     mapped["data_parallel_sharding"] = _allowed(
-        "parallelism", "data_parallel_sharding", cells.get("data_parallel_sharding", "none")
+        "parallelism", "data_parallel_sharding", cells.get("data_parallel_sharding", sharding(cells))
     )
     schedule = cells.get("pipeline_schedule", "none")
     if schedule != "none":

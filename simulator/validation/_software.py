@@ -56,6 +56,14 @@ def software(cells: Mapping[str, str]) -> str:
     return "megatron-core" if split > 1 else "pytorch-ddp"
 
 
+def sharding(cells: Mapping[str, str]) -> str:
+    """What replicas share out where the row does not say: Megatron-Bridge turns its sharded optimizer on.
+
+    Source: ``use_distributed_optimizer=True`` in all recipes of NVIDIA-NeMo/Megatron-Bridge.
+    """
+    return "optimizer" if "megatron-bridge" in cells.get("framework", "").casefold() else "none"
+
+
 def _megatron(name: str, flash_attention: str) -> str:
     early = re.search(r"\b(2019|2020|2021)\b", name) is not None
     if early or any(commit in name for commit in _OLD_COMMITS):

@@ -44,7 +44,14 @@ class Pricer:
     def kernel(self, kernel: Kernel, phase: str, *, counted: bool = True) -> Row:
         """The row of a kernel; recomputation does not count towards the model's arithmetic."""
         alone = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
-        demand = in_step(kernel, alone, self.calibration, launched_ahead=phase != "optimizer")
+        demand = in_step(
+            kernel,
+            alone,
+            self.plan.group.accelerator,
+            self.calibration,
+            attention=self.software.attention_generation,
+            launched_ahead=phase != "optimizer",
+        )
         return Row(
             Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
             delay=picoseconds(demand.delay),

@@ -49,6 +49,8 @@ class KernelConstants:
     vector_peak_fraction: float
     step_matrix_fraction: float
     python_operator_time: float
+    portable_unit_rate: float
+    attention_first_fraction: float
     matrix_energy: float
     vector_energy: float
 

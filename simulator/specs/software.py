@@ -29,6 +29,9 @@ class SoftwareSpec(Spec):
     """Name, as shown in reports."""
     attention: Literal["fused", "unfused"] = "fused"
     """Attention where `training.attention` does not say."""
+    attention_generation: Literal["first", "second", "native"] = "native"
+    """Kernels of fused attention: `first` (FlashAttention), `second` (FlashAttention-2, in instructions that
+    every GPU since 2020 has), or written for the accelerator."""
     dropout: bool = False
     """Whether models without a gated MLP (GPT, BERT) are trained with dropout where training does not say."""
     fused_linear_bias: bool = True

@@ -54,11 +54,11 @@ def sharding_bytes(plan: Plan, software: SoftwareSpec) -> int:
 def fragmentation_bytes(largest: int, software: SoftwareSpec, calibration: Calibration) -> int:
     """Memory that the allocator holds and cannot hand out [B].
 
-    Blocks of large tensors that come and go serve tensors of other sizes badly; what is kept from pass to
-    pass has the same size each time, and fits.
+    Blocks of large tensors that come once a pass serve tensors of other sizes badly; what comes back in the
+    same sizes, layer by layer and pass by pass, fits.
 
     Args:
-        largest: The most that one operator needs while it runs [B].
+        largest: The most that an operator outside the layers needs while it runs [B].
         software: Whose allocator it is; one that plans ahead holds nothing in vain.
         calibration: How much of it is held in vain.
     """

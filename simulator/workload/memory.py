@@ -52,8 +52,11 @@ def transients(block: Block, shard: Shard) -> Transients:
 
 
 def largest_transient(blocks: tuple[Block, ...], shard: Shard) -> int:
-    """The most that one operator of the blocks needs while it runs [B]."""
-    distinct = {id(block): block for block in blocks}
+    """The most that one operator needs while it runs, of blocks that are not repeated [B].
+
+    Layers ask for the same sizes again and again; embedding, head and loss ask once a pass.
+    """
+    distinct = {id(block): block for block in blocks if block.name != "layer"}
     return max(
         (
             need

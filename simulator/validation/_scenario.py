@@ -26,6 +26,8 @@ What an empty cell means (`—` where the cell may not be empty):
 The framework is a profile of the catalogue's software (`_software.py`): what it fuses, overlaps and defaults
 to. MPT models are trained without dropout, as their configurations say.
 
+Routed experts are split over the tensor-parallel GPUs, unless their degree needs those, too; latent attention
+and low-rank adapters, which have no columns, are those of the published model and of frameworks' defaults.
 What no column says follows from `gated_mlp`: with a gate the block is Llama's (RMSNorm, rotary positions,
 SiLU, no biases), without it is GPT-2's (LayerNorm, learned positions, GELU, biases). A table of learned
 positions is as long as the sequence, and the vocabulary is taken as it stands, without padding. The host is
@@ -62,8 +64,16 @@ _ANY_NETWORK: Final = "InfiniBand-NDR"
 _ANY_HOST: Final = "generic-2socket"
 """Host where no system is known."""
 
-_LATENT_ATTENTION: Final = ("deepseekv2", "deepseekv3", "deepseekr1", "kimik2")
-"""Models with multi-head latent attention, which `num_key_value_heads` and `head_dim` do not describe."""
+_LATENT_ATTENTION: Final = {
+    "deepseekv2": "deepseek-v2",
+    "deepseekv3": "deepseek-v3",
+    "deepseekr1": "deepseek-v3",
+    "kimik2": "kimi-k2",
+}
+"""Models with multi-head latent attention, which no column describes, and where the catalogue has it."""
+
+_ADAPTERS: Final[Mapped] = {"lora_rank": 16, "lora_targets": ["attention.qkv"]}
+"""Low-rank adapters: the queries, which NeMo, torchtune and LitGPT all adapt by default, at ranks of 8 to 32."""
 
 _GPUS_PER_NODE: Final = 8
 
@@ -96,15 +106,16 @@ def tokens_per_gpu_and_step(cells: Mapping[str, str]) -> float:
 
 def _refuse_other_workloads(cells: Mapping[str, str]) -> None:
     workload = cells.get("workload", "pretrain")
-    if workload not in ("pretrain", "sft"):
-        raise UnsupportedError(
-            ("training",), f'workload "{workload}": training with low-rank adapters is not modelled'
-        )
+    if workload not in ("pretrain", "sft", "lora"):
+        raise UnsupportedError(("training",), f'workload "{workload}" is not modelled')
+
+
+def _latent_attention(cells: Mapping[str, str]) -> Mapped:
+    from simulator.catalog import entry
+
     model = "".join(words(cells.get("model", "")))
-    if model.startswith(_LATENT_ATTENTION):
-        raise UnsupportedError(
-            ("model",), f'"{cells["model"]}": the columns do not describe its latent attention'
-        )
+    known = next((name for start, name in _LATENT_ATTENTION.items() if model.startswith(start)), None)
+    return {} if known is None else {"latent_attention": entry("models", known)["latent_attention"]}
 
 
 def _model(cells: Mapping[str, str]) -> Mapped:
@@ -133,6 +144,7 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         "max_position_embeddings": _count(cells, "sequence_length", 1),
         "tie_word_embeddings": _flag(cells, "tie_word_embeddings") or False,
         **_block(gated),
+        **_latent_attention(cells),
         **({"mixture": mixture} if mixture else {}),
     }
 
@@ -176,6 +188,7 @@ def _training(cells: Mapping[str, str], card: str) -> Mapped:
         "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
         "recompute": _allowed("training", "recompute", cells.get("recompute", "none")),
+        **(_ADAPTERS if cells.get("workload") == "lora" else {}),
         **({} if fused is None else {"attention": "fused" if fused else "unfused"}),
         **({"dropout": False} if words(cells.get("model", ""))[:1] == ("mpt",) else {}),
     }
@@ -205,11 +218,19 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
     schedule = cells.get("pipeline_schedule", "none")
     if schedule != "none":
         mapped["pipeline_schedule"] = _allowed("parallelism", "pipeline_schedule", schedule)
+    if "num_experts" in cells and mapped["tensor_parallel"] > 1:
+        mapped["expert_tensor_parallel"] = _expert_tensor_parallel(mapped)
     group = _count(cells, "sharding_group_size", 0)
     if group and group != mapped["data_parallel"]:
         _require_key("parallelism", "sharding_group_size")
         mapped["sharding_group_size"] = group
     return mapped
+
+
+def _expert_tensor_parallel(mapped: Mapped) -> int:
+    """Experts are split like all else, unless their degree needs the tensor-parallel GPUs, too."""
+    ranks = mapped["data_parallel"] * mapped["context_parallel"]
+    return int(mapped["tensor_parallel"]) if ranks % mapped["expert_parallel"] == 0 else 1
 
 
 def _cluster(cells: Mapping[str, str]) -> Mapped:

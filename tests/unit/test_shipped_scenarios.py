@@ -25,7 +25,7 @@ def reduced(path: Path) -> Scenario:
     if lowered.program.num_activities <= LARGEST_FOR_THE_REFERENCE_PLAYER:
         return scenario
     plan = lowered.plan
-    few = plan.pipeline_parallel if plan.pipeline_parallel > 1 else 2
+    few = 2 * plan.pipeline_parallel
     batch = scenario.training.micro_batch_size * plan.data_parallel * few
     return load_scenario(path, {"training.global_batch_size": batch})
 

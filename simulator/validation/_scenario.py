@@ -19,15 +19,15 @@ What an empty cell means (`—` where the cell may not be empty):
 | data_parallel_sharding | none; in recipes that always share out the optimizer's state, that |
 | sequence_parallel | off |
 | pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
-| recompute | none |
+| recompute | none; whole layers where the run would otherwise need 1.5 times the memory |
 | optimizer | adam |
+| rank of adapters (no column) | 8, on queries, keys and values |
+| latent attention (no columns) | that of the catalogue's model of the same name |
 | flash_attention | as the framework's profile has it |
 
 The framework is a profile of the catalogue's software (`_software.py`): what it fuses, overlaps and defaults
 to. MPT models are trained without dropout, as their configurations say.
 
-Routed experts are split over the tensor-parallel GPUs, unless their degree needs those, too; latent attention
-and low-rank adapters, which have no columns, are those of the published model and of frameworks' defaults.
 What no column says follows from `gated_mlp`: with a gate the block is Llama's (RMSNorm, rotary positions,
 SiLU, no biases), without it is GPT-2's (LayerNorm, learned positions, GELU, biases). A table of learned
 positions is as long as the sequence, and the vocabulary is taken as it stands, without padding. The host is
@@ -42,7 +42,7 @@ from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, interconnect, words
-from simulator.validation._software import sharding, software
+from simulator.validation._software import entirely_16_bit, sharding, software
 
 Mapped = dict[str, Any]
 
@@ -64,18 +64,13 @@ _ANY_NETWORK: Final = "InfiniBand-NDR"
 _ANY_HOST: Final = "generic-2socket"
 """Host where no system is known."""
 
-_LATENT_ATTENTION: Final = {
-    "deepseekv2": "deepseek-v2",
-    "deepseekv3": "deepseek-v3",
-    "deepseekr1": "deepseek-v3",
-    "kimik2": "kimi-k2",
-}
-"""Models with multi-head latent attention, which no column describes, and where the catalogue has it."""
-
-_ADAPTERS: Final[Mapped] = {"lora_rank": 16, "lora_targets": ["attention.qkv"]}
-"""Low-rank adapters: the queries, which NeMo, torchtune and LitGPT all adapt by default, at ranks of 8 to 32."""
+_LATENT_ATTENTION: Final = ("deepseekv2", "deepseekv3", "deepseekr1", "kimik2")
+"""Models with multi-head latent attention, which `num_key_value_heads` and `head_dim` do not describe."""
 
 _GPUS_PER_NODE: Final = 8
+
+_LORA: Final[tuple[Mapped, Mapped]] = ({}, {"lora_rank": 8, "lora_targets": ["attention.qkv"]})
+"""Nothing, and adapters of the size that the authors recommend (Hu et al., arXiv:2106.09685, section 7)."""
 
 
 def scenario_mapping(cells: Mapping[str, str]) -> Mapped:
@@ -110,14 +105,6 @@ def _refuse_other_workloads(cells: Mapping[str, str]) -> None:
         raise UnsupportedError(("training",), f'workload "{workload}" is not modelled')
 
 
-def _latent_attention(cells: Mapping[str, str]) -> Mapped:
-    from simulator.catalog import entry
-
-    model = "".join(words(cells.get("model", "")))
-    known = next((name for start, name in _LATENT_ATTENTION.items() if model.startswith(start)), None)
-    return {} if known is None else {"latent_attention": entry("models", known)["latent_attention"]}
-
-
 def _model(cells: Mapping[str, str]) -> Mapped:
     family = cells.get("family", "decoder")
     hidden, heads = _count(cells, "hidden_size", 1), _count(cells, "num_attention_heads", 1)
@@ -126,6 +113,7 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         raise UnsupportedError(
             ("model", "head_dim"), f"not given, and {hidden} is no multiple of {heads} heads"
         )
+    latent = _latent(cells)
     mixture = _mixture(cells)
     intermediate = _count(
         cells, "intermediate_size", mixture["moe_intermediate_size"] if mixture else 4 * hidden
@@ -144,9 +132,34 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         "max_position_embeddings": _count(cells, "sequence_length", 1),
         "tie_word_embeddings": _flag(cells, "tie_word_embeddings") or False,
         **_block(gated),
-        **_latent_attention(cells),
-        **({"mixture": mixture} if mixture else {}),
+        **({"mixture": mixture | _leading_dense(latent, cells)} if mixture else {}),
+        **({"latent_attention": latent["latent_attention"]} if latent else {}),
     }
+
+
+def _latent(cells: Mapping[str, str]) -> Mapping[str, Any]:
+    """The catalogue's model whose latent attention a row's model has; empty for a model without one."""
+    from simulator.catalog import entry, names
+
+    name = "".join(words(cells.get("model", "")))
+    if not name.startswith(_LATENT_ATTENTION):
+        return {}
+    fitting = [each for each in names("models") if name.startswith("".join(words(each)))]
+    found = entry("models", max(fitting, key=len)) if fitting else {}
+    if "latent_attention" not in found:
+        raise UnsupportedError(
+            ("model",), f'"{cells["model"]}": the columns do not describe its latent attention'
+        )
+    return found
+
+
+def _leading_dense(latent: Mapping[str, Any], cells: Mapping[str, str]) -> Mapped:
+    """Dense layers in front of those with experts: as many in proportion as in the whole model, rounded up."""
+    if not latent:
+        return {}
+    dense: int = latent["mixture"]["first_k_dense_replace"]
+    layers = _count(cells, "num_hidden_layers", 1)
+    return {"first_k_dense_replace": -(-dense * layers // int(latent["num_hidden_layers"]))}
 
 
 def _block(gated: bool) -> Mapped:
@@ -188,8 +201,9 @@ def _training(cells: Mapping[str, str], card: str) -> Mapped:
         "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
         "recompute": _allowed("training", "recompute", cells.get("recompute", "none")),
-        **(_ADAPTERS if cells.get("workload") == "lora" else {}),
         **({} if fused is None else {"attention": "fused" if fused else "unfused"}),
+        **entirely_16_bit(cells),
+        **_LORA[cells.get("workload") == "lora"],
         **({"dropout": False} if words(cells.get("model", ""))[:1] == ("mpt",) else {}),
     }
 

@@ -23,6 +23,10 @@ from simulator.validation._scenario import scenario_mapping, tokens_per_gpu_and_
 
 GIB: Final = 2**30
 
+OBVIOUS_LACK: Final = 1.5
+"""A run that would need this much more memory than there is must have recomputed, if it does not say: no error
+of the memory model is so large."""
+
 STEP_TIME: Final = Metric("step time", "s", "predicted_step_time_s", "group")
 PEAK_MEMORY: Final = Metric("peak memory", "GiB", "predicted_peak_memory_gib", "memory_kind")
 
@@ -109,8 +113,14 @@ class TrainingRuns(MeasurementKind):
         from simulator.run import simulate
         from simulator.scenario import scenario_from_mapping
 
-        scenario = scenario_from_mapping(scenario_mapping(cells))
+        mapping = scenario_mapping(cells)
+        scenario = scenario_from_mapping(mapping)
         result = simulate(scenario, calibration=calibration)
+        capacity = scenario.cluster.node_groups[0].accelerator.memory_capacity
+        if "recompute" not in cells and result.peak_memory_bytes > OBVIOUS_LACK * capacity:
+            mapping["training"]["recompute"] = "full"
+            scenario = scenario_from_mapping(mapping)
+            result = simulate(scenario, calibration=calibration)
         seen = peak_bytes(result, cells, scenario.cluster.node_groups[0].gpus_per_node)
         return {
             "predicted_step_time_s": result.step_time_s,

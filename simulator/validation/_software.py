@@ -64,6 +64,16 @@ def sharding(cells: Mapping[str, str]) -> str:
     return "optimizer" if "megatron-bridge" in cells.get("framework", "").casefold() else "none"
 
 
+def entirely_16_bit(cells: Mapping[str, str]) -> dict[str, object]:
+    """Keys of `training` of a framework that keeps parameters, gradients and optimizer in 16 bits.
+
+    Source: ``dtype: bf16`` in the recipes of pytorch/torchtune, which applies to all of them.
+    """
+    if "torchtune" not in cells.get("framework", "").casefold():
+        return {}
+    return {"master_parameters": False, "gradient_precision": "bf16", "optimizer_precision": "bf16"}
+
+
 def _megatron(name: str, flash_attention: str) -> str:
     early = re.search(r"\b(2019|2020|2021)\b", name) is not None
     if early or any(commit in name for commit in _OLD_COMMITS):

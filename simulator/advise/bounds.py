@@ -26,20 +26,20 @@ class Bounds:
 
     Attributes:
         plan: The plan.
-        resident_bytes: What the fullest stage keeps between steps, and so at least what it needs [B].
+        memory_bytes: What the fullest stage needs at least: its state, and the activations in flight [B].
         capacity_bytes: Device memory [B].
         step_s: No step can be shorter [s].
     """
 
     plan: Plan
-    resident_bytes: int
+    memory_bytes: int
     capacity_bytes: int
     step_s: float
 
     @property
     def can_fit(self) -> bool:
-        """Whether what is kept between steps fits."""
-        return self.resident_bytes <= self.capacity_bytes
+        """Whether it may fit."""
+        return self.memory_bytes <= self.capacity_bytes
 
 
 Prices = dict[tuple[Any, ...], int]
@@ -65,16 +65,49 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     """
     plan = make_plan(scenario)
     parts = build_parts(scenario, plan, calibration)
-    resident = max(state.resident_bytes for state in parts.states)
+    memory = _memory_bytes(scenario, plan, parts)
     capacity = int(plan.group.accelerator.memory_capacity)
-    if resident > capacity:
-        return Bounds(plan, resident, capacity, 0.0)
+    if memory > capacity:
+        return Bounds(plan, memory, capacity, 0.0)
     return Bounds(
         plan,
-        resident,
+        memory,
         capacity,
         _step_seconds(scenario, plan, parts, calibration, {} if prices is None else prices),
     )
+
+
+def _memory_bytes(scenario: Scenario, plan: Plan, parts: ModelParts) -> int:
+    """State, and what the forward passes that run ahead keep for their backward passes [B]."""
+    known: dict[int, int] = {}
+
+    def kept(block: Block) -> int:
+        if id(block) not in known:
+            known[id(block)] = _kept_bytes(block, scenario.training.recompute)
+        return known[id(block)]
+
+    needed = []
+    for stage, (chunks, state) in enumerate(zip(parts.blocks, parts.states, strict=True)):
+        smallest = min(sum(kept(block) for block in chunk) for chunk in chunks)
+        needed.append(state.resident_bytes + _in_flight(plan, stage) * smallest)
+    return max(needed)
+
+
+def _kept_bytes(block: Block, recompute: str) -> int:
+    if recompute == "full" and block.name == "layer":
+        return block.input_bytes
+    core = recompute == "selective"
+    return sum(node.kept_bytes for node in block.forward if not (core and node.role == "core"))
+
+
+def _in_flight(plan: Plan, stage: int) -> int:
+    """Passes through a chunk that a stage holds at its fullest moment, at least."""
+    stages, micro_batches, chunks = plan.pipeline_parallel, plan.num_micro_batches, plan.virtual_pipeline
+    if plan.schedule == "1f1b":
+        return min(micro_batches, stages - stage)
+    if plan.schedule == "interleaved_1f1b":
+        return min(micro_batches * chunks, 2 * (stages - stage - 1) + (chunks - 1) * stages + 1)
+    return 1
 
 
 def _step_seconds(

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from simulator.report import Comparison
 
 RESULTS = Path("results")
+_SHORT = {
+    "cluster.nodes": "nodes",
+    "parallelism.tensor_parallel": "TP",
+    "parallelism.pipeline_parallel": "PP",
+    "parallelism.virtual_pipeline": "VP",
+    "training.micro_batch_size": "micro",
+    "training.recompute": "recompute",
+}
+"""Heads of a table that must fit a terminal."""
 
 
 def run_sensitivity(path: Path, changes: list[str], *, out: Path | None, as_json: bool, quiet: bool) -> int:
@@ -71,28 +80,26 @@ def run_plan(
 def _print_plans(found: PlanSearch, path: Path) -> None:
     rate = found.simulated / found.wall_s
     say(
-        f"{found.enumerated:,} plans: {found.illegal:,} illegal, {found.without_memory:,} without room for "
-        f"their state, {found.bounded:,} that cannot be among the best, {found.simulated:,} simulated "
+        f"{found.enumerated:,} plans: {found.illegal:,} illegal, {found.without_memory:,} without room "
+        f"in memory, {found.bounded:,} that cannot be among the best, {found.simulated:,} simulated "
         f"({rate:,.0f} a second), {found.too_large:,} of them too large"
     )
     if not found.best:
         say("no plan fits")
         return
     keys = list(found.best[0].overrides)
-    heads = ("", *(key.rpartition(".")[2].replace("_", " ") for key in keys))
+    heads = tuple(_SHORT.get(key, key) for key in keys)
     rows = [
         (
-            str(number),
             *(str(plan.overrides[key]) for key in keys),
-            f"{plan.result.num_gpus:,}",
             f"{plan.result.samples_per_s:,.4g}",
             f"{plan.result.mfu:.1%}" if plan.result.mfu is not None else "-",
             f"{plan.result.peak_memory_bytes / 2**30:.1f}",
             plan.result.bottlenecks[0].resource if plan.result.bottlenecks else "-",
         )
-        for number, plan in enumerate(found.best, 1)
+        for plan in found.best
     ]
-    print_table((*heads, "GPUs", "samples/s", "MFU", "GiB", "limited by"), rows)
+    print_table((*heads, "samples/s", "MFU", "GiB", "limited by"), rows)
     settings = " ".join(f"--set {key}={value}" for key, value in found.best[0].overrides.items())
     say(f"the best: clustersim run {path} {settings}")
 

@@ -57,16 +57,18 @@ def test_the_search_finds_what_brute_force_finds(brute, objective):
     assert counted == found.enumerated == sum(1 for _ in plan_space(scenario, 8))
 
 
-def test_no_step_is_shorter_than_its_bound_and_no_peak_below_what_is_kept(brute):
+def test_no_step_is_shorter_than_its_bound_and_no_peak_below_its_own(brute):
     scenario, every = brute
     calibration, prices = Calibration.load(), {}
     ratios = []
     for _, overrides, result in every:
         bound = bounds(planned_scenario(scenario, overrides), calibration, prices)
-        assert bound.resident_bytes <= result.peak_memory_bytes
+        assert bound.memory_bytes <= result.peak_memory_bytes
+        if not bound.can_fit:
+            assert not result.fits
         if bound.can_fit:
             ratios.append(bound.step_s / result.step_time_s)
-    assert max(ratios) <= 1.0
+    assert len(ratios) > 20 and max(ratios) <= 1.0
     assert min(ratios) > 0.5, "a bound that says little prunes little"
 
 

@@ -276,3 +276,39 @@ def test_an_interrupted_sweep_resumes_with_nothing_lost(tmp_path, how):
     assert 2 <= kept < 40
     assert run_sweep(load_sweep_file(file), folder, workers=0, evaluate=double).reused == kept
     assert [row[0] for row in rows(folder)] == list(range(40))
+
+
+def command_line(*arguments):
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+
+def test_a_cluster_gives_the_same_bytes(tmp_path, file):
+    pytest.importorskip("distributed")
+    found = command_line(
+        file, "--out", tmp_path / "dask", "--cluster", "local", "--workers", "2", "--no-charts"
+    )
+    assert (found.returncode, "Traceback" in found.stderr) == (0, False)
+    run_sweep(load_sweep_file(file), tmp_path / "here", workers=0)
+    for name in ("dask", "here"):
+        export(tmp_path / name, tmp_path / f"{name}.csv")
+    assert (tmp_path / "dask.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+
+
+def test_a_scheduler_that_does_not_answer_is_an_error_of_the_environment(tmp_path, file, monkeypatch):
+    pytest.importorskip("distributed")
+    from simulator.sweep import cluster
+
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    backend = cluster.on_cluster("tcp://127.0.0.1:9", workers=None, timeout_s=10)
+    with pytest.raises(EnvironmentFailure, match="no scheduler answers"):
+        run_sweep(load_sweep_file(file), tmp_path / "out", backend=backend)
+
+
+def test_the_exit_code_tells_of_failed_points_and_of_illegal_files(tmp_path, file):
+    found = command_line(
+        file, "--out", tmp_path / "out", "--timeout", "0.1", "--workers", "1", "--limit", "1"
+    )
+    assert found.returncode in (0, 3)  # a machine may be quick enough for a tenth of a second
+    assert command_line(file, "--set", "nonsense=1").returncode == 2
+    assert "60 points" in command_line(file, "--dry-run").stdout

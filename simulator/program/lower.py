@@ -212,15 +212,19 @@ class _Lowering:
             for chunk in range(plan.virtual_pipeline)
         }
         output: list[int] = []
+        beside: Visit | None = None
         for visit in self.order:
+            if visit.paired:
+                beside = visit
+                continue
+            if beside is not None:
+                self._pair(step, beside, visit, stages[visit.stage], output, layers)
+                beside = None
+                continue
             stage, item = visit.stage, visit.item
             compiled, so_far = self.compiled[stage], stages[stage]
             template = compiled.passes[item.kind, item.chunk, visit.completes]
             after = so_far.waits(on_communication=template in compiled.on_communication)
-            if visit.source >= 0:
-                after.append(output[visit.source])
-            elif item.kind == "forward" and self.loader is not None:
-                after.append(self._load(step, item.micro_batch))
             base = assembly.add(
                 template,
                 lane_base=stage * len(LANES),
@@ -229,12 +233,52 @@ class _Lowering:
                 step=step,
                 micro_batch=item.micro_batch,
                 layer_base=layers[stage, item.chunk],
-                after=after,
+                after=[*after, self._needed(step, visit, output)],
             )
             shape = assembly.templates[template]
             so_far.ran(assembly, shape, base)
             output.append(self._hand_over(step, visit, base + shape.exit, so_far))
         self._update(step, [[each.compute, each.reduced] for each in stages])
+
+    def _needed(self, step: int, visit: Visit, output: list[int]) -> int:
+        """The activity from elsewhere that a pass waits for, -1 for none."""
+        if visit.source >= 0:
+            return output[visit.source]
+        if visit.item.kind == "forward" and self.loader is not None:
+            return self._load(step, visit.item.micro_batch)
+        return -1
+
+    def _pair(
+        self,
+        step: int,
+        forward: Visit,
+        backward: Visit,
+        so_far: _StageSoFar,
+        output: list[int],
+        layers: dict[tuple[int, int], int],
+    ) -> None:
+        """Two passes side by side; each waits for its own input, and both for what the stage has done."""
+        stage, assembly = forward.stage, self.assembly
+        sources = [self._needed(step, visit, output) for visit in (forward, backward)]
+        template = self.compiled[stage].pair(assembly, forward, backward)
+        after = so_far.waits(on_communication=True)
+        base = assembly.add(
+            template,
+            lane_base=stage * len(LANES),
+            class_base=self.class_base[stage],
+            stage=stage,
+            step=step,
+            micro_batch=forward.item.micro_batch,
+            layer_base=layers[stage, forward.item.chunk],
+            after=[*after, sources[0]],
+        )
+        second = backward.item
+        assembly.add_second(second.micro_batch, layers[stage, second.chunk], [*after, sources[1]])
+        shape = assembly.templates[template]
+        so_far.ran(assembly, shape, base)
+        so_far.compute = base + max(shape.exit, shape.second_exit)
+        for visit, done in ((forward, shape.exit), (backward, shape.second_exit)):
+            output.append(self._hand_over(step, visit, base + done, so_far))
 
     def _begin(self, step: int, started: tuple[int, ...]) -> None:
         """The launching threads begin a step: they read the loss or the norm at the end of the one before."""

@@ -16,6 +16,7 @@ from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
 from simulator.workload import (
+    BYTES_PER_ELEMENT,
     Block,
     Shard,
     StateBytes,
@@ -109,6 +110,7 @@ def build_parts(scenario: Scenario, plan: Plan, calibration: Calibration) -> Mod
         expert_parallel=plan.axes.expert_parallel,
         expert_tensor_parallel=plan.axes.expert_tensor_parallel,
         expert_load=parallelism.expert_capacity_factor or parallelism.expert_imbalance,
+        dispatch_bytes=BYTES_PER_ELEMENT[parallelism.expert_dispatch_precision],
         lora_rank=training.lora_rank,
         lora_targets=training.lora_targets,
         attention=training.attention or scenario.software.attention,

@@ -21,6 +21,7 @@ class Visit:
         source: Index of the visit whose output this one needs from elsewhere; -1 for none.
         sends_to: Stage that the output goes to; the own stage where it stays there; -1 at the ends.
         completes: Whether the gradients of the chunk's weights are complete behind it.
+        paired: Whether it runs side by side with the visit behind it.
     """
 
     stage: int
@@ -28,62 +29,107 @@ class Visit:
     source: int
     sends_to: int
     completes: bool
+    paired: bool = False
 
 
 @lru_cache(maxsize=64)
-def visits(name: str, stages: int, micro_batches: int, chunks: int) -> tuple[Visit, ...]:
+def visits(
+    name: str, stages: int, micro_batches: int, chunks: int, *, pairs: bool = False
+) -> tuple[Visit, ...]:
     """The merged order of a named schedule; kept, for it depends on nothing else."""
     known = SCHEDULES[name]
-    return merged(known(stages, micro_batches, chunks), known.placement(stages, chunks))
+    return merged(known(stages, micro_batches, chunks), known.placement(stages, chunks), pairs=pairs)
 
 
-def merged(order: Order, placement: Placement, path: tuple[str, ...] = KEY) -> tuple[Visit, ...]:
+def merged(
+    order: Order, placement: Placement, path: tuple[str, ...] = KEY, *, pairs: bool = False
+) -> tuple[Visit, ...]:
     """All stages' passes in an order that can be run.
+
+    With `pairs`, a forward pass and the backward pass behind it, of another micro-batch, run side by side:
+    both must be ready before either begins.
 
     Raises:
         PlanError: The order can never be run, with the stage and the pass that wait for ever.
     """
-    stages = placement.stages
-    done: dict[tuple[bool, int, int, int], int] = {}
-    position, found = [0] * stages, list[Visit]()
-    last = _last_weights(order)
+    walk = _Walk(order, placement)
     total = sum(map(len, order))
-    steps = {
-        (forward, stage, chunk): placement.neighbour(stage, chunk, 1 if forward else -1)
-        for forward in (True, False)
-        for stage in range(stages)
-        for chunk in range(placement.chunks)
-    }
-    while len(found) < total:
-        before = len(found)
-        for stage, passes in enumerate(order):
-            while position[stage] < len(passes):
-                item = passes[position[stage]]
-                kind, micro_batch, chunk = item
-                source, onward = -1, None
-                if kind == "weight_gradient":
-                    if (False, stage, chunk, micro_batch) not in done:
-                        break
-                else:
-                    forward = kind == "forward"
-                    origin = steps[not forward, stage, chunk]
-                    if origin is None:
-                        # The first part has its samples; the last one turns its own output round.
-                        if not forward and (True, stage, chunk, micro_batch) not in done:
-                            break
-                    else:
-                        ready = done.get((forward, *origin, micro_batch))
-                        if ready is None or not (forward or (True, stage, chunk, micro_batch) in done):
-                            break
-                        source = ready
-                    onward = steps[forward, stage, chunk]
-                    done[forward, stage, chunk, micro_batch] = len(found)
-                completes = last.get((stage, chunk)) == position[stage]
-                found.append(Visit(stage, item, source, -1 if onward is None else onward[0], completes))
-                position[stage] += 1
-        if len(found) == before:
-            raise PlanError(path, _deadlock(order, position, placement))
-    return tuple(found)
+    while len(walk.found) < total:
+        before = len(walk.found)
+        for stage in range(placement.stages):
+            while walk.advance(stage, pairs=pairs):
+                pass
+        if len(walk.found) == before:
+            raise PlanError(path, _deadlock(order, walk.position, placement))
+    return tuple(walk.found)
+
+
+class _Walk:
+    """How far every stage has come in its order."""
+
+    def __init__(self, order: Order, placement: Placement) -> None:
+        self.order = order
+        self.position = [0] * placement.stages
+        self.found: list[Visit] = []
+        self._done: dict[tuple[bool, int, int, int], int] = {}
+        self._last = _last_weights(order)
+        self._steps = {
+            (forward, stage, chunk): placement.neighbour(stage, chunk, 1 if forward else -1)
+            for forward in (True, False)
+            for stage in range(placement.stages)
+            for chunk in range(placement.chunks)
+        }
+
+    def advance(self, stage: int, *, pairs: bool) -> bool:
+        """Runs a stage's next pass, or pair of passes, if what it needs is there."""
+        at, passes = self.position[stage], self.order[stage]
+        if at == len(passes):
+            return False
+        item = passes[at]
+        source = self._source(stage, item)
+        if source is None:
+            return False
+        other = passes[at + 1] if pairs and at + 1 < len(passes) else None
+        paired = (
+            other is not None
+            and (item.kind, other.kind) == ("forward", "backward")
+            and item.micro_batch != other.micro_batch
+        )
+        if paired and other is not None:
+            beside = self._source(stage, other)
+            if beside is None:
+                return False
+            self._run(stage, item, source, paired=True)
+            self._run(stage, other, beside)
+            return True
+        self._run(stage, item, source)
+        return True
+
+    def _source(self, stage: int, item: Pass) -> int | None:
+        """Index of the visit whose output a pass needs from elsewhere, -1 for none; None if not there yet."""
+        kind, micro_batch, chunk = item
+        own = (kind == "weight_gradient" and (False, stage, chunk, micro_batch)) or (
+            kind != "forward" and (True, stage, chunk, micro_batch)
+        )
+        if own and own not in self._done:
+            return None
+        if kind == "weight_gradient":
+            return -1
+        forward = kind == "forward"
+        # The first part has its samples; the last one turns its own output round.
+        origin = self._steps[not forward, stage, chunk]
+        return -1 if origin is None else self._done.get((forward, *origin, micro_batch))
+
+    def _run(self, stage: int, item: Pass, source: int, *, paired: bool = False) -> None:
+        kind, micro_batch, chunk = item
+        onward = None
+        if kind != "weight_gradient":
+            onward = self._steps[kind == "forward", stage, chunk]
+            self._done[kind == "forward", stage, chunk, micro_batch] = len(self.found)
+        completes = self._last.get((stage, chunk)) == self.position[stage]
+        to = -1 if onward is None else onward[0]
+        self.found.append(Visit(stage, item, source, to, completes, paired))
+        self.position[stage] += 1
 
 
 _KINDS = {"F": "forward", "B": "backward", "I": "input_gradient", "W": "weight_gradient"}

@@ -51,6 +51,7 @@ class Plan:
         placement: Where the parts lie on the stages.
         sharding: What replicas share out.
         own_order: The user's own order of passes, if any.
+        pairs: Whether forward and backward passes run side by side.
         warnings: What the user should know.
     """
 
@@ -64,6 +65,7 @@ class Plan:
     placement: Placement
     sharding: Sharding
     own_order: Order | None = None
+    pairs: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -94,8 +96,14 @@ class Plan:
     def visits(self) -> tuple[Visit, ...]:
         """All passes of a step in an order in which nothing comes before what it depends on."""
         if self.own_order is not None:
-            return merged(self.own_order, self.placement)
-        return visits(self.schedule, self.pipeline_parallel, self.num_micro_batches, self.placement.chunks)
+            return merged(self.own_order, self.placement, pairs=self.pairs)
+        return visits(
+            self.schedule,
+            self.pipeline_parallel,
+            self.num_micro_batches,
+            self.placement.chunks,
+            pairs=self.pairs,
+        )
 
     def first_layer(self, stage: int, chunk: int) -> int:
         """Number of the first layer of a stage's chunk."""
@@ -139,6 +147,7 @@ def make_plan(scenario: Scenario) -> Plan:
         placement=placement,
         sharding=_sharding(scenario),
         own_order=own_order(parallelism.pipeline_order, placement, micro_batches),
+        pairs=_pairs(scenario, schedule),
         warnings=_warnings(scenario),
     )
 
@@ -191,6 +200,21 @@ def _sharding(scenario: Scenario) -> Sharding:
         prefetch=parallelism.gather_prefetch,
         each=level >= 2 if each is None else each,
     )
+
+
+def _pairs(scenario: Scenario, schedule: str) -> bool:
+    parallelism, model = scenario.parallelism, scenario.model
+    wanted = parallelism.overlap_expert_exchange
+    exchanges = isinstance(model, TransformerSpec) and parallelism.expert_parallel > 1
+    if wanted and not exchanges:
+        raise PlanError(("parallelism", "overlap_expert_exchange"), "there is no exchange among experts")
+    if wanted and parallelism.data_parallel_sharding == "parameters":
+        raise UnsupportedError(
+            ("parallelism", "overlap_expert_exchange"),
+            "not modelled where parameters are gathered layer by layer",
+        )
+    usual = schedule.startswith("dualpipe") and parallelism.data_parallel_sharding != "parameters"
+    return exchanges and (usual if wanted is None else wanted)
 
 
 def _warnings(scenario: Scenario) -> tuple[str, ...]:

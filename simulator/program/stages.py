@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from simulator.cost import RankGroup, send_demand
 from simulator.engine import Label
 from simulator.program.model import ModelParts, StageState
+from simulator.program.order import Visit
+from simulator.program.pairs import interleaved
 from simulator.program.passes import Reduction, StageCompiler
 from simulator.program.plan import Plan
 from simulator.program.pricing import Pricer
@@ -32,6 +34,7 @@ class CompiledStage:
         on_communication: Templates that enter on another lane than the compute lane.
         before_join: Template of what comes before all stages meet: reductions and norm.
         after_join: Template of what comes after: update and gathering of parameters.
+        pairs: Template of two passes side by side, by the templates of both.
     """
 
     table: RowTable
@@ -39,6 +42,18 @@ class CompiledStage:
     on_communication: set[int] = field(default_factory=set)
     before_join: int = -1
     after_join: int = -1
+    pairs: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def pair(self, assembly: Assembly, forward: Visit, backward: Visit) -> int:
+        """Template of two passes side by side."""
+        first, second = (
+            self.passes[visit.item.kind, visit.item.chunk, visit.completes] for visit in (forward, backward)
+        )
+        found = self.pairs.get((first, second))
+        if found is None:
+            joined = interleaved(assembly.templates[first], assembly.templates[second])
+            found = self.pairs[first, second] = assembly.register(joined)
+        return found
 
 
 def compile_stages(

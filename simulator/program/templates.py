@@ -44,6 +44,9 @@ class Template:
             `tails` of the pass before.
         tails: Activities behind which parameters are let go that the next pass's gathers replace.
         last_on_data_parallel: The last activity on that lane, -1 for none.
+        second_part: Where two passes are one template, the activities of the second, shape [n].
+        second_entry: The activity of the second that waits for what comes from outside.
+        second_exit: The activity of the second that what comes after waits for.
     """
 
     lane: NDArray[np.int32]
@@ -56,6 +59,9 @@ class Template:
     heads: tuple[tuple[int, int], ...] = ()
     tails: tuple[int, ...] = ()
     last_on_data_parallel: int = -1
+    second_part: NDArray[np.bool_] | None = None
+    second_entry: int = -1
+    second_exit: int = -1
 
     @property
     def size(self) -> int:
@@ -117,6 +123,7 @@ class Assembly:
     micro_batch: list[int] = field(default_factory=list)
     base: list[int] = field(default_factory=list)
     size: int = 0
+    seconds: list[tuple[int, int, int]] = field(default_factory=list)
     edge_from: list[int] = field(default_factory=list)
     edge_to: list[int] = field(default_factory=list)
 
@@ -155,6 +162,15 @@ class Assembly:
                 self.edge_to.append(base + shape.entry)
         return base
 
+    def add_second(self, micro_batch: int, layer_base: int, after: Iterable[int]) -> None:
+        """What the second pass of the last instance has for itself."""
+        instance = len(self.used) - 1
+        self.seconds.append((instance, micro_batch, layer_base))
+        entry = self.base[instance] + self.templates[self.used[instance]].second_entry
+        for source in after:
+            if source >= 0:
+                self.wait(entry, source)
+
     def wait(self, activity: int, source: int) -> None:
         """Makes an activity wait for an earlier one."""
         self.edge_from.append(source)
@@ -172,6 +188,12 @@ class Assembly:
         cls = _flat(self.templates, "cls")[source] + np.repeat(np.array(self.class_base, np.int32), count)
         layer = _flat(self.templates, "layer")[source]
         layer_base = np.repeat(np.array(self.layer_base, np.int32), count)
+        micro_batch = np.repeat(np.array(self.micro_batch, np.int32), count)
+        for instance, other, other_base in self.seconds:
+            first, template = self.base[instance], self.templates[self.used[instance]]
+            assert template.second_part is not None
+            theirs = first + np.flatnonzero(template.second_part)
+            micro_batch[theirs], layer_base[theirs] = other, other_base
         dep_ptr, dep = self._dependencies(used, source, base)
         return AssembledArrays(
             lane=lane,
@@ -181,7 +203,7 @@ class Assembly:
             tags={
                 "stage": np.repeat(np.array(self.stage, np.int32), count),
                 "step": np.repeat(np.array(self.step, np.int32), count),
-                "micro_batch": np.repeat(np.array(self.micro_batch, np.int32), count),
+                "micro_batch": micro_batch,
                 "layer": np.where(layer >= 0, layer + layer_base, -1).astype(np.int32),
             },
         )

@@ -104,6 +104,11 @@ class ParallelismSpec(Spec):
     """GPUs that each expert is split over: 1, or `tensor_parallel` as if not given."""
     expert_capacity_factor: PositiveFraction | None = None
     """Slots of an expert over the mean of its tokens; tokens beyond are dropped. No limit if not given."""
+    overlap_expert_exchange: bool | None = None
+    """Whether a forward and a backward pass run side by side to hide exchanges; if not given, where the
+    schedule is made for it (DualPipe)."""
+    expert_dispatch_precision: Literal["bf16", "fp8"] = "bf16"
+    """Precision in which tokens travel to their experts; they come back in that of the passes."""
     expert_imbalance: PositiveFraction = 1.0
     """Tokens of the busiest GPU's experts over the mean, where there is no capacity factor."""
     data_parallel: Count | None = None

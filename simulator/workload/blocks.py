@@ -36,6 +36,7 @@ class Shard:
         expert_parallel: GPUs that the experts are spread over.
         expert_tensor_parallel: GPUs that each expert is split over.
         expert_load: Slots of the busiest GPU's experts over the mean that an even spread would bring.
+        dispatch_bytes: Bytes of one number on its way to an expert.
         lora_rank: Rank of the adapters beside frozen matrices; 0 where everything is trained.
         lora_targets: Matrices that have an adapter.
     """
@@ -55,6 +56,7 @@ class Shard:
     expert_parallel: int = 1
     expert_tensor_parallel: int = 1
     expert_load: float = 1.0
+    dispatch_bytes: int = 2
     lora_rank: int = 0
     lora_targets: tuple[str, ...] = ()
 

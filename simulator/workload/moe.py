@@ -87,9 +87,11 @@ class Routing:
         """Columns of the shared experts' first matrix."""
         return self.shared_inner * (2 if self.model.gated_mlp else 1)
 
-    def exchange(self, name: str) -> Communication | None:
+    def exchange(self, name: str, *, dispatched: bool = False) -> Communication | None:
         """All-to-all among those that share out the experts."""
-        size = self.exchanged * self.width * self.shard.element_bytes
+        shard = self.shard
+        number = min(shard.dispatch_bytes, shard.element_bytes) if dispatched else shard.element_bytes
+        size = self.exchanged * self.width * number
         return self._collective(name, "all_to_all", "expert", self.shard.expert_parallel, size)
 
     def inside(self, name: str, collective: Collective) -> Communication | None:
@@ -124,7 +126,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
     into.add(_choice("router.choice", r))
     into.add(r.moved("experts.permute"))
     placed = len(into.nodes) - 1
-    sent = into.add(r.exchange("experts.dispatch"))
+    sent = into.add(r.exchange("experts.dispatch", dispatched=True))
     shared = _add_shared(into, r, placed)
     sent = into.add(r.inside("experts.dispatch", "all_gather"), after=(sent,)) if _splits(r) else sent
     taken = r.worked * width * shard.operand_bytes

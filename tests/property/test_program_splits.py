@@ -152,13 +152,19 @@ PLANS: list[dict[str, Any]] = [
     {"expert_parallel": 8, "data_parallel_sharding": "parameters"},
     {"expert_parallel": 4, "tensor_parallel": 2, "sequence_parallel": True, "expert_tensor_parallel": 1},
     {"expert_parallel": 4, "expert_capacity_factor": 1.25},
+    {"expert_parallel": 4, "pipeline_parallel": 4, "pipeline_schedule": "dualpipe"},
+    {"expert_parallel": 4, "pipeline_parallel": 4, "pipeline_schedule": "dualpipe-v"},
+    {"expert_parallel": 8, "pipeline_parallel": 2, "overlap_expert_exchange": True},
     {"order": ("pipeline", "data", "context", "tensor"), "pipeline_parallel": 2, "tensor_parallel": 2},
 ]
 
 
-def scenario(parallelism: dict[str, Any], training: dict[str, Any], model: TransformerSpec) -> Scenario:
+def scenario(
+    parallelism: dict[str, Any], training: dict[str, Any], model: TransformerSpec, **blocks: Any
+) -> Scenario:
     return scenario_from_mapping(
         {
+            **blocks,
             "name": "split",
             "cluster": {"system": "dgx-h100", "nodes": 2},
             "model": model.model_dump(exclude_none=True),
@@ -246,3 +252,26 @@ def test_layers_that_do_not_divide_leave_the_ends_short() -> None:
     assert layers(14, 8, 2) == (0, *(1,) * 14, 0)
     assert layers(61, 16) == (3, *(4,) * 13, 3, 3)
     assert sum(layers(29, 8)) == 29
+
+
+def test_passes_side_by_side_do_the_same_and_hide_their_exchanges() -> None:
+    plan = {"expert_parallel": 4, "pipeline_parallel": 4, "pipeline_schedule": "dualpipe"}
+
+    def outcome(*, overlap: bool) -> Any:
+        recorded = {"base": "megatron-core", "cuda_graphs": True}  # or launching alone would set the pace
+        settings = plan | {"overlap_expert_exchange": overlap}
+        return run(scenario(settings, {}, MODELS["experts"], software=recorded))
+
+    beside, behind = outcome(overlap=True), outcome(overlap=False)
+
+    def work(each: Any) -> Any:
+        program = each.lowered.program
+        tags = [program.tags[name] for name in ("stage", "micro_batch", "layer")]
+        return np.lexsort((program.cls, *tags)), program, tags
+
+    (one, first, one_tags), (other, second, other_tags) = work(beside), work(behind)
+    assert np.array_equal(first.cls[one], second.cls[other])
+    assert all(np.array_equal(a[one], b[other]) for a, b in zip(one_tags, other_tags, strict=True))
+    exposed = [each.result.breakdown["communication.all_to_all"] for each in (beside, behind)]
+    assert exposed[0] < 0.8 * exposed[1]
+    assert beside.result.step_time_s < behind.result.step_time_s

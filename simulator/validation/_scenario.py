@@ -154,7 +154,7 @@ def _latent(cells: Mapping[str, str]) -> Mapping[str, Any]:
 
 
 def _leading_dense(latent: Mapping[str, Any], cells: Mapping[str, str]) -> Mapped:
-    """Dense layers in front of those with experts: as many in proportion as in the whole model, rounded up."""
+    """Dense layers in front: as many in proportion as the whole model has, rounded up."""
     if not latent:
         return {}
     dense: int = latent["mixture"]["first_k_dense_replace"]

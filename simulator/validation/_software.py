@@ -11,6 +11,7 @@ The first line whose words all stand in the cell `framework` decides:
 | MaxText, Paxml, JAX | xla |
 | OneFlow, LiBai, TensorFlow, MXNet | oneflow (static graphs) |
 | llm.c | llm-c |
+| torchtune | torchtune |
 | any other, sharded parameters | pytorch-fsdp |
 | any other, tensor or pipeline parallel | megatron-core |
 | any other | pytorch-ddp |
@@ -39,6 +40,7 @@ _TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("tensorflow",), "oneflow"),
     (("mxnet",), "oneflow"),
     (("llm.c",), "llm-c"),
+    (("torchtune",), "torchtune"),
 )
 
 

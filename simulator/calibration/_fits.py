@@ -80,7 +80,7 @@ def _attention(rows: Sequence[Observation]) -> list[Observation]:
 
 def _attention_weight(row: Observation) -> float:
     """The kernels that training runs, timed alone, are few beside those of inference engines."""
-    return 2.0 if row.benchmark.name == PaperAttention.name else 1.0
+    return 4.0 if row.benchmark.name == PaperAttention.name else 1.0
 
 
 def _head(row: Observation) -> int:

@@ -49,7 +49,7 @@ def minimise(
         start: Where to begin, and the centre of the prior.
         prior_spread: One standard deviation of the prior for each.
         scale: Residual s from which rows count less.
-        prior_weight: Weight of the prior against one row; small, so that it decides only what the rows
+        prior_weight: Weight of the prior, in units of residuals; small, so that it decides only what the rows
             leave open.
     """
     prior = prior_weight / prior_spread

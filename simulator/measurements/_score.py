@@ -30,7 +30,7 @@ WORST_ROWS = 10
 """Rows that are named one by one."""
 
 
-_MOST_POINTS = 4000
+_MOST_POINTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,9 @@ class Scorer:
         groups = [_score(name, group.rows, group.errors) for name, group in self._groups.items()]
         groups.sort(key=lambda score: (-math.inf if score.mape is None else -score.mape, score.name))
         means = [score.mape for score in groups if score.mape is not None]
-        everything = [error for group in self._groups.values() for error in group.errors]
+        everything = array("d")
+        for group in self._groups.values():
+            everything.extend(group.errors)
         total = _score("total", sum(group.rows for group in self._groups.values()), everything)
         ranked = sorted(self._worst, key=lambda item: item[:2], reverse=True)
         return MetricScore(

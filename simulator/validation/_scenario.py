@@ -42,7 +42,7 @@ from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, interconnect, words
-from simulator.validation._software import entirely_16_bit, sharding, software
+from simulator.validation._software import precisions, sharding, software
 
 Mapped = dict[str, Any]
 
@@ -154,7 +154,7 @@ def _latent(cells: Mapping[str, str]) -> Mapping[str, Any]:
 
 
 def _leading_dense(latent: Mapping[str, Any], cells: Mapping[str, str]) -> Mapped:
-    """Dense layers in front of those with experts: as many in proportion as in the whole model, rounded up."""
+    """Dense layers in front: as many in proportion as the whole model has, rounded up."""
     if not latent:
         return {}
     dense: int = latent["mixture"]["first_k_dense_replace"]
@@ -202,7 +202,7 @@ def _training(cells: Mapping[str, str], card: str) -> Mapped:
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
         "recompute": _allowed("training", "recompute", cells.get("recompute", "none")),
         **({} if fused is None else {"attention": "fused" if fused else "unfused"}),
-        **entirely_16_bit(cells),
+        **precisions(cells),
         **_LORA[cells.get("workload") == "lora"],
         **({"dropout": False} if words(cells.get("model", ""))[:1] == ("mpt",) else {}),
     }

@@ -11,6 +11,7 @@ The first line whose words all stand in the cell `framework` decides:
 | MaxText, Paxml, JAX | xla |
 | OneFlow, LiBai, TensorFlow, MXNet | oneflow (static graphs) |
 | llm.c | llm-c |
+| torchtune | torchtune |
 | any other, sharded parameters | pytorch-fsdp |
 | any other, tensor or pipeline parallel | megatron-core |
 | any other | pytorch-ddp |
@@ -39,6 +40,7 @@ _TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("tensorflow",), "oneflow"),
     (("mxnet",), "oneflow"),
     (("llm.c",), "llm-c"),
+    (("torchtune",), "torchtune"),
 )
 
 
@@ -64,14 +66,20 @@ def sharding(cells: Mapping[str, str]) -> str:
     return "optimizer" if "megatron-bridge" in cells.get("framework", "").casefold() else "none"
 
 
-def entirely_16_bit(cells: Mapping[str, str]) -> dict[str, object]:
-    """Keys of `training` of a framework that keeps parameters, gradients and optimizer in 16 bits.
+def precisions(cells: Mapping[str, str]) -> dict[str, object]:
+    """Keys of `training` that a framework's recipes set otherwise than its profile.
 
-    Source: ``dtype: bf16`` in the recipes of pytorch/torchtune, which applies to all of them.
+    NeMo and Megatron-Bridge accumulate gradients in bf16; torchtune trains in bf16 and nothing else.
+
+    Source: ``grad_reduce_in_fp32=False`` in NVIDIA/NeMo (collections/llm/recipes/precision) and in the
+    performance recipes of NVIDIA-NeMo/Megatron-Bridge; ``dtype: bf16`` in those of pytorch/torchtune.
     """
-    if "torchtune" not in cells.get("framework", "").casefold():
+    name = cells.get("framework", "").casefold()
+    if "torchtune" in name:
+        return {"master_parameters": False, "gradient_precision": "bf16", "optimizer_precision": "bf16"}
+    if "nemo megatron" in name or not ("nemo" in name or "megatron-bridge" in name):
         return {}
-    return {"master_parameters": False, "gradient_precision": "bf16", "optimizer_precision": "bf16"}
+    return {"gradient_precision": "bf16"}
 
 
 def _megatron(name: str, flash_attention: str) -> str:

@@ -125,7 +125,7 @@ class TrainingRuns(MeasurementKind):
         return {
             "predicted_step_time_s": result.step_time_s,
             "predicted_tokens_per_s_per_gpu": tokens_per_gpu_and_step(cells) / result.step_time_s,
-            "predicted_peak_memory_gib": seen / GIB,
+            **({} if seen is None else {"predicted_peak_memory_gib": seen / GIB}),
         }
 
 

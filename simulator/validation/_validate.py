@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from simulator.errors import ClustersimError, Problem, ScenarioError
 from simulator.measurements import Row, Scorer, Table, Validation
 from simulator.validation._choose import pattern, sample
+from simulator.validation._ids import Ids
 from simulator.validation._kind import MeasurementKind, check_measured, recognise
 from simulator.validation._predictions import check_predictions_path, predictions_file
 from simulator.validation._workers import OK, Cells, Constants, predict_rows
@@ -121,32 +123,28 @@ def _choose(
 def _checked(table: Table, kind: MeasurementKind) -> Iterator[Row]:
     """The rows of a file; raised at its end, or once there are many, is all that is wrong with it."""
     problems: list[Problem] = []
-    first_line: dict[str, int] = {}
+    ids = Ids(table)
     try:
         for row in table.rows():
-            found = [*_problems_of_id(row, first_line), *check_measured(kind, row), *kind.check(row)]
-            problems += found
+            problems += [*_problems_of_id(row), *check_measured(kind, row), *kind.check(row)]
             if len(problems) >= _MOST_PROBLEMS:
-                problems[_MOST_PROBLEMS:] = [
-                    Problem(table.file, 0, 0, "and perhaps more; reading stopped here")
-                ]
                 break
+            ids.add(row.cells.get("id", ""))
             if not problems:
                 yield row
     except ScenarioError as error:
         raise ScenarioError([*problems, *error.problems]) from None
+    problems += islice((each for each in ids.repeated() if each not in problems), _MOST_PROBLEMS)
+    problems.sort(key=lambda problem: problem.line)
+    if len(problems) >= _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [Problem(table.file, 0, 0, "and perhaps more; reading stopped here")]
     if problems:
         raise ScenarioError(problems)
 
 
-def _problems_of_id(row: Row, first_line: dict[str, int]) -> Iterator[Problem]:
-    row_id = row.cells.get("id")
-    if row_id is None:
+def _problems_of_id(row: Row) -> Iterator[Problem]:
+    if "id" not in row.cells:
         yield row.problem("id", "an empty cell; every row needs an id")
-        return
-    earlier = first_line.setdefault(row_id, row.line)
-    if earlier != row.line:
-        yield row.problem("id", f'"{row_id[:60]}" stands already on line {earlier}')
 
 
 def _score_row(kind: MeasurementKind, scorers: dict[str, Scorer], cells: Cells, values: Any) -> None:

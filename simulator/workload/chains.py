@@ -90,6 +90,12 @@ def activation(model: TransformerSpec, elements: int, shard: Shard) -> Kernel:
     )
 
 
+def kept_by_activation(elements: int, model: TransformerSpec, shard: Shard) -> int:
+    """Bytes that the activation keeps: what the next product reads, and the gate's own where it is apart."""
+    apart = model.gated_mlp and not shard.software.fused_activation
+    return elements * (shard.operand_bytes + apart * shard.element_bytes)
+
+
 def activation_gradient(model: TransformerSpec, elements: int, shard: Shard) -> Kernel:
     """Backward of `activation`; a gate's two gradients are joined by a copy where they are not fused."""
     element, gated = shard.element_bytes, int(model.gated_mlp)

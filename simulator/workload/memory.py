@@ -71,18 +71,20 @@ def largest_transient(blocks: tuple[Block, ...], shard: Shard) -> int:
 def placeholder_bytes(blocks: tuple[Block, ...], shard: Shard) -> int:
     """Empty tensors that stand for weight gradients which a product has added already, one of each shape [B].
 
+    Experts whose products are one kernel have a weight each, all of one shape.
+
     Source: Transformer Engine, ``get_dummy_wgrad`` (transformer_engine/pytorch/module/base.py).
     """
     if not shard.software.gradient_placeholders:
         return 0
     shapes = {
-        (node.op.shape.m, node.op.shape.n, node.op.shape.batch)
+        (node.op.shape.m, node.op.shape.n)
         for block in blocks
         if block.name == "layer"
         for node in block.backward
         if node.role == _LEAF and isinstance(node.op, Kernel) and isinstance(node.op.shape, MatmulShape)
     }
-    return sum(m * n * batch for m, n, batch in shapes) * shard.element_bytes
+    return sum(m * n for m, n in shapes) * shard.element_bytes
 
 
 def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int) -> tuple[int, ...]:

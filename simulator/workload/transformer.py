@@ -224,7 +224,8 @@ def _mlp_forward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> Non
     )
     into.add(_gather(shard, "mlp", tokens * width * element))
     add_product(into, "mlp.up", tokens, up, width, shard, kept=tokens * up * element)
-    into.add(chains.activation(model, tokens * inner, shard), kept=tokens * inner * shard.operand_bytes)
+    kept = chains.kept_by_activation(tokens * inner, model, shard)
+    into.add(chains.activation(model, tokens * inner, shard), kept=kept)
     add_product(into, "mlp.down", tokens, width, inner, shard)
     into.add(_reduce(shard, "mlp", tokens * width * element))
     into.add(
@@ -242,7 +243,8 @@ def _mlp_backward(model: TransformerSpec, shard: Shard, into: PassBuilder) -> No
     add_input_gradient(into, "mlp.down", tokens, inner, width, shard)
     operand = tokens * inner * shard.operand_bytes
     chains.add_weight_gradient(into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=operand)
-    into.add(chains.activation_gradient(model, tokens * inner, shard), freed=tokens * up * element)
+    apart = chains.kept_by_activation(tokens * inner, model, shard) - operand
+    into.add(chains.activation_gradient(model, tokens * inner, shard), freed=tokens * up * element + apart)
     _column_backward(model, shard, into, "mlp.up", up, residual)
 
 

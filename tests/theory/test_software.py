@@ -1,0 +1,139 @@
+"""What the mechanisms of a software profile change in a step, each against its own arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from simulator import catalog
+from simulator.cost.step import attention_slowdown
+from simulator.engine import Record
+from simulator.program import Lowered
+from simulator.run import run
+from simulator.scenario import Scenario, scenario_from_mapping
+from simulator.specs import AcceleratorSpec
+from simulator.specs.calibration import Calibration
+
+LAYERS, HIDDEN = 4, 1024
+
+
+def scenario(software: object = "megatron-core", **changes: Any) -> Scenario:
+    """A small GPT on a node of H100."""
+    mapping: dict[str, Any] = {
+        "name": "software",
+        "cluster": {"system": "dgx-h100", "nodes": 1},
+        "model": {
+            "kind": "transformer",
+            "name": "gpt",
+            "num_hidden_layers": LAYERS,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 4 * HIDDEN,
+            "num_attention_heads": 16,
+            "vocab_size": 50304,
+            "max_position_embeddings": 1024,
+            "gated_mlp": False,
+            "norm": "layernorm",
+            "hidden_act": "gelu",
+            "position_embedding": "learned",
+        },
+        "training": {"sequence_length": 1024, "micro_batch_size": 1, "global_batch_size": 64},
+        "parallelism": {},
+        "software": software,
+    }
+    for key, value in changes.items():
+        block, name = key.split("__")
+        mapping[block] = {**mapping[block], name: value}
+    return scenario_from_mapping(mapping)
+
+
+def changed(**mechanisms: object) -> dict[str, object]:
+    return {"base": "megatron-core", **mechanisms}
+
+
+def host_seconds(lowered: Lowered, record: Record) -> float:
+    """What the launching thread of the first stage did in all [s]."""
+    names = [label.name for label in lowered.program.classes.labels]
+    launching = [a for a, c in enumerate(lowered.program.cls) if names[c] == "launch"]
+    return float(sum(int(record.end[a] - record.start[a]) for a in launching)) / 1e12
+
+
+def test_a_small_model_takes_as_long_as_its_launching() -> None:
+    """Kernels of microseconds wait for a thread that needs tens of them for each."""
+    outcome = run(scenario(training__global_batch_size=64))
+    assert outcome.result.step_time_s == pytest.approx(host_seconds(outcome.lowered, outcome.record), rel=0.1)
+    assert outcome.result.step_time_s > host_seconds(outcome.lowered, outcome.record)
+
+
+def test_graphs_leave_nothing_to_launch() -> None:
+    eager, graphs = run(scenario()), run(scenario(changed(cuda_graphs=True)))
+    assert host_seconds(graphs.lowered, graphs.record) == 0.0
+    assert graphs.result.step_time_s < 0.5 * eager.result.step_time_s
+
+
+def test_a_large_model_hides_its_launching() -> None:
+    """Once kernels are long the thread is far ahead, and graphs are worth almost nothing."""
+    large: dict[str, Any] = {"model__hidden_size": 8192, "model__intermediate_size": 32768}
+    eager = run(scenario(training__micro_batch_size=8, **large)).result.step_time_s
+    graphs = run(
+        scenario(changed(cuda_graphs=True), training__micro_batch_size=8, **large)
+    ).result.step_time_s
+    assert graphs <= eager < 1.01 * graphs
+
+
+def test_gradients_added_by_kernels_of_their_own_are_read_and_written_once_more() -> None:
+    """A weight's gradient is written and read in the precision of the passes: 2 x 2 B a parameter, a pass."""
+
+    def traffic(fused: bool) -> float:
+        lowered = run(scenario(changed(fused_gradient_accumulation=fused, gradients="fp32"))).lowered
+        labels, traffic = lowered.program.classes.labels, lowered.facts.traffic
+        return float(sum(traffic[c] for c in lowered.program.cls if labels[c].phase == "backward"))
+
+    passes = 8
+    weights = 12 * LAYERS * HIDDEN**2 + 50304 * HIDDEN
+    more = traffic(fused=False) - traffic(fused=True)
+    assert more > passes * weights * 4
+    assert more < passes * (weights * 4 + (50304 + 1024) * HIDDEN * 12 + LAYERS * 20 * HIDDEN * 12)
+
+
+def test_blocking_sends_cost_what_they_last() -> None:
+    """A stage that waits for its sends is later by about each of them; one that does not, by none."""
+    pipeline: dict[str, Any] = {
+        "parallelism__pipeline_parallel": 4,
+        "training__global_batch_size": 32,
+        "training__micro_batch_size": 2,
+    }
+    free = run(scenario(changed(cuda_graphs=True), **pipeline))
+    held = run(scenario(changed(cuda_graphs=True, blocking_sends=True), **pipeline))
+    names = [label.name for label in held.lowered.program.classes.labels]
+    stage = held.lowered.program.tags["stage"]
+    sends = sum(
+        int(held.record.end[a] - held.record.start[a])
+        for a, c in enumerate(held.lowered.program.cls)
+        if names[c].startswith("send.") and stage[a] == 1
+    )
+    later = held.result.step_time_s - free.result.step_time_s
+    assert 0.2 * sends / 1e12 < later < 1.5 * sends / 1e12
+
+
+def test_a_scenario_overrides_what_the_software_defaults_to() -> None:
+    made = scenario("megatron-lm-2021", training__attention="fused", training__dropout=False)
+    names = {label.name for label in run(made).lowered.program.classes.labels}
+    assert "attention.core" in names and "attention.dropout" not in names
+    plain = {label.name for label in run(scenario("megatron-lm-2021")).lowered.program.classes.labels}
+    assert {"attention.scores", "attention.dropout", "mlp.up.weight_gradient.accumulate"} <= plain
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("A100-SXM4-80GB", 1.0, 1.0), ("H100-SXM5-80GB", 1.5, 1.9)]
+)
+def test_attention_of_the_second_generation_is_slow_only_where_newer_instructions_are(
+    name: str, least: float, most: float
+) -> None:
+    """FlashAttention-3 is 1.5 to 2.0 times as fast as FlashAttention-2 on H100 (Shah et al., 2024)."""
+    card = AcceleratorSpec.model_validate(catalog.entry("accelerators", name))
+    calibration = Calibration.load()
+    assert least <= attention_slowdown("second", card, calibration) <= most
+    ratio = attention_slowdown("first", card, calibration) / attention_slowdown("second", card, calibration)
+    assert 1.7 <= ratio <= 2.1  # "around 2x", Dao, FlashAttention-2
+    assert attention_slowdown("native", card, calibration) == 1.0

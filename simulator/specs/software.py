@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from simulator.specs._base import Bytes, Spec
-from simulator.specs.hardware import Figure
+from simulator.specs.figures import Figure
 
 NormKernel = Literal["single_pass", "fused", "separate"]
 """``single_pass``: one read of its operands backward; ``fused``: one kernel forward, two passes backward;

@@ -186,7 +186,7 @@ def test_stages_of_1f1b_differ_by_one_micro_batch() -> None:
     ids=str,
 )
 def test_bytes_a_logit_while_the_loss_runs(mechanisms: dict[str, Any], kept_bytes: int, peak: float) -> None:
-    """Logits 2; an fp32 copy and probabilities 4 + 4, or one fp32 copy, of a part at a time; none in place."""
+    """Logits 2; an fp32 copy and probabilities 4 + 4, or one fp32 copy, a part at a time; or in place."""
     mine = shard(software=software(**mechanisms))
     block = head_block(scenario().model, mine, shares_embedding=False)
     loss = next(i for i, node in enumerate(block.forward) if node.op.name == "loss")

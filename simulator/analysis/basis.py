@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from simulator.analysis.result import BasisNote
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
-from simulator.specs.hardware import Figure
+from simulator.specs.figures import Figure
 
 _WEAKEST_FIRST = ("assumed", "measured", "datasheet")
 

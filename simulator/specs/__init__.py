@@ -1,12 +1,11 @@
 """Frozen descriptions of hardware, models, training and data; one class a block of a scenario."""
 
 from simulator.specs.calibration import Calibration, CollectiveConstants, Constant, KernelConstants
+from simulator.specs.figures import Basis, Figure
 from simulator.specs.hardware import (
     AcceleratorSpec,
-    Basis,
     ClusterSpec,
     FabricSpec,
-    Figure,
     HostSpec,
     LinkSpec,
     NodeGroupSpec,

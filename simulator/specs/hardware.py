@@ -17,19 +17,10 @@ from simulator.specs._base import (
     Spec,
     Watts,
 )
+from simulator.specs.figures import Figure
 from simulator.specs.uncertainty import SlowGpusSpec
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4"]
-Basis = Literal["datasheet", "measured", "assumed"]
-
-
-class Figure(Spec):
-    """Where one figure comes from."""
-
-    basis: Basis
-    """`datasheet`, `measured` or `assumed`."""
-    source: str
-    """URL, document or reasoning behind the figure."""
 
 
 class AcceleratorSpec(Spec):

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from simulator.specs._base import Bytes, Spec
-from simulator.specs.hardware import Figure
+from simulator.specs._base import Bytes, Count, Spec
+from simulator.specs.figures import Figure
 
 NormKernel = Literal["single_pass", "fused", "separate"]
 """``single_pass``: one read of its operands backward; ``fused``: one kernel forward, two passes backward;
@@ -48,6 +48,8 @@ class SoftwareSpec(Spec):
     """Rotary positions are one kernel."""
     fused_cross_entropy: bool = True
     """The loss reads the logits once and leaves their gradient in place; else a chain of fp32 kernels."""
+    loss_chunks: Count = 1
+    """Parts of the logits that a fused loss converts to fp32, one after the other."""
     fused_gradient_accumulation: bool = True
     """Weight gradients are added to the accumulated ones by the matrix product itself."""
     gradients: Literal["fp32", "passes"] = "fp32"

@@ -57,8 +57,9 @@ def points(sweep: Sweep, identity: str, *, limit: int | None = None, many: bool 
             "(--limit N takes the first N)"
         )
     found: dict[str, Point] = {}
+    values = Values(sweep, {})
     for overrides in _kept(sweep):
-        point = _derived(sweep, overrides, identity)
+        point = _derived(sweep, overrides, identity, values)
         if point is not None:
             found.setdefault(point.key, point)
         if limit is not None and len(found) >= limit:
@@ -126,11 +127,11 @@ def _drawn(spans: tuple[Span, ...], sample: Sample) -> list[dict[str, Any]]:
     return [{span.key: span.at(float(u)) for span, u in zip(spans, row, strict=True)} for row in unit]
 
 
-def _derived(sweep: Sweep, overrides: dict[str, Any], identity: str) -> Point | None:
+def _derived(sweep: Sweep, overrides: dict[str, Any], identity: str, values: Values) -> Point | None:
     """The point with its derived keys; None if a constraint leaves it out."""
     if not sweep.derive and not sweep.where:
         return Point(point_key(identity, overrides), overrides)
-    values, wrong = Values(sweep, overrides), None
+    values, wrong = values.at(overrides), None
     for key, expression in sweep.derive.items():
         if key in sweep.above:
             overrides[key] = sweep.above[key]

@@ -23,7 +23,6 @@ _TABLES: Final = """
 CREATE TABLE sweep (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE points (
     key TEXT PRIMARY KEY,
-    number INTEGER,
     status TEXT NOT NULL,
     reason TEXT NOT NULL,
     overrides TEXT NOT NULL,
@@ -31,8 +30,9 @@ CREATE TABLE points (
     version TEXT NOT NULL,
     wall_s REAL NOT NULL,
     player TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX points_number ON points (number);
+);
+CREATE INDEX points_short ON points (key, status, version);
+CREATE TABLE current (number INTEGER PRIMARY KEY, key TEXT NOT NULL);
 """
 
 _FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
@@ -41,8 +41,9 @@ _FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 class Ledger:
     """An open ledger; closing it leaves one file.
 
-    Points of earlier versions of the sweep (other axes, another base, another clustersim) stay in the table
-    with no number, and are no part of what is read.
+    The table `points` keeps a row a point; `current` says which of them the sweep consists of now, and in
+    which order. Points of earlier axes, of another base or another clustersim stay in `points` and are no
+    part of what is read.
     """
 
     def __init__(self, path: Path, *, write: bool) -> None:
@@ -87,18 +88,17 @@ class Ledger:
         Returns:
             Keys of the points that are done already; failed ones are to be tried again.
         """
+        keys = [point.key for point in points]
         with self._told(), self._transaction():
             known = dict(self.database.execute("SELECT key, status FROM points"))
-            self.database.execute("UPDATE points SET number = NULL WHERE number IS NOT NULL")
-            self.database.executemany(
-                "UPDATE points SET number = ? WHERE key = ?",
-                ((number, point.key) for number, point in enumerate(points) if point.key in known),
-            )
+            if [key for (key,) in self.database.execute("SELECT key FROM current ORDER BY number")] != keys:
+                self.database.execute("DELETE FROM current")
+                self.database.executemany("INSERT INTO current VALUES (?, ?)", enumerate(keys))
             self.database.execute("DELETE FROM sweep")
             self.database.executemany(
                 "INSERT INTO sweep VALUES (?, ?)", ((key, json.dumps(value)) for key, value in about.items())
             )
-        return {point.key for point in points if known.get(point.key, FAILED) != FAILED}
+        return {key for key in keys if known.get(key, FAILED) != FAILED}
 
     def add(self, rows: Iterable[tuple[int, Point, Outcome]], version: str) -> None:
         """Write points that have finished, all or none of them.
@@ -108,11 +108,10 @@ class Ledger:
         """
         with self._told(), self._transaction():
             self.database.executemany(
-                "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     (
                         point.key,
-                        number,
                         outcome.status,
                         outcome.reason,
                         json.dumps(point.overrides, separators=(",", ":")),
@@ -121,7 +120,7 @@ class Ledger:
                         outcome.wall_s,
                         outcome.player,
                     )
-                    for number, point, outcome in rows
+                    for _, point, outcome in rows
                 ),
             )
 
@@ -134,8 +133,8 @@ class Ledger:
         """The current points that are done, in order: number, status, reason, overrides, result (JSON)."""
         with self._told():
             yield from self.database.execute(
-                "SELECT number, status, reason, overrides, result FROM points "
-                "WHERE number IS NOT NULL ORDER BY number"
+                "SELECT number, status, reason, overrides, result FROM current JOIN points USING (key) "
+                "ORDER BY number"
             )
 
     def counts(self) -> dict[str, int]:
@@ -143,7 +142,7 @@ class Ledger:
         with self._told():
             return dict(
                 self.database.execute(
-                    "SELECT status, count(*) FROM points WHERE number IS NOT NULL GROUP BY status"
+                    "SELECT status, count(*) FROM current JOIN points USING (key) GROUP BY status"
                 )
             )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,11 +59,20 @@ def load_table(path: str | os.PathLike[str]) -> SweepTable:
     file = file / FILE if file.is_dir() else file
     with Ledger(file, write=False) as ledger:
         about = ledger.about()
-        rows = [_row(*row) for row in ledger.rows()]
-    keys = [axis["key"] for axis in about.get("axes", [])]
-    columns = dict.fromkeys(("point", *keys, "status", "reason", *(name for row in rows for name in row)))
-    frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows]) for name in columns})
-    return SweepTable(about.get("name", file.parent.name), about, frame.infer_objects())
+        keys = [axis["key"] for axis in about.get("axes", [])]
+        columns: dict[str, list[Any]] = {name: [] for name in ("point", *keys, "status", "reason")}
+        count = 0
+        for row in ledger.rows():
+            for name, value in _row(*row):
+                column = columns.setdefault(name, [])
+                # A figure that earlier points did not have is missing there.
+                column += [None] * (count - len(column))
+                column.append(value)
+            count += 1
+    for column in columns.values():
+        column += [None] * (count - len(column))
+    frame = pd.DataFrame({name: pd.Series(column) for name, column in columns.items()})
+    return SweepTable(about.get("name", file.parent.name), about, frame)
 
 
 def load_sweep(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -126,19 +137,28 @@ def _guarded(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _row(number: int, status: str, reason: str, overrides: str, result: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"point": number}
+def _row(number: int, status: str, reason: str, overrides: str, result: str) -> Iterator[tuple[str, Any]]:
+    yield "point", number
     for key, value in json.loads(overrides).items():
-        figure = key_facts(key).number(value)
-        row[key] = figure if figure is not None else _cell(value)
-    row |= {"status": status, "reason": reason}
+        yield key, _figure(key, value) if isinstance(value, str) else _cell(value)
+    yield "status", status
+    yield "reason", reason
     for name, value in (json.loads(result) if result else {}).items():
         if isinstance(value, dict):
             head = _WIDE.get(name, name)
-            row |= {f"{head}.{inner}": figure for inner, figure in value.items()}
+            for inner, figure in value.items():
+                yield f"{head}.{inner}", figure
+        elif isinstance(value, list):
+            yield name, json.dumps(value)
         else:
-            row[name] = _cell(value)
-    return row
+            yield name, value
+
+
+@lru_cache(maxsize=100_000)
+def _figure(key: str, text: str) -> float | int | str:
+    """A quantity in SI units, or the text that it is."""
+    number = key_facts(key).number(text)
+    return text if number is None else number
 
 
 def _cell(value: Any) -> Any:

@@ -30,6 +30,13 @@ class Values:
 
     def __init__(self, sweep: Sweep, overrides: Mapping[str, Any]) -> None:
         self.sweep, self.overrides = sweep, overrides
+        self.changing: dict[str, tuple[str, ...]] = {}
+        self.fixed: dict[str, object] = {}
+
+    def at(self, overrides: Mapping[str, Any]) -> Values:
+        """The same at another point that overrides the same keys, or the first few of them."""
+        self.overrides = overrides
+        return self
 
     def get(self, name: str) -> object:
         """The value of a key, or of ``num_gpus``.
@@ -42,8 +49,15 @@ class Values:
             value = self.overrides[name]
             number = key_facts(name).number(value)
             return value if number is None else number
-        relevant = {key: self.overrides[key] for key in self.overrides if _may_change(key, name)}
-        return _look_up(_resolved(self.sweep, relevant), name)
+        if name in self.fixed:
+            return self.fixed[name]
+        if name not in self.changing:
+            self.changing[name] = tuple(key for key in self.sweep.keys if _may_change(key, name))
+        relevant = {key: self.overrides[key] for key in self.changing[name] if key in self.overrides}
+        value = _look_up(_resolved(self.sweep, relevant), name)
+        if not self.changing[name]:
+            self.fixed[name] = value
+        return value
 
 
 def _may_change(key: str, name: str) -> bool:

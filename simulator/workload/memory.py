@@ -104,7 +104,7 @@ def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int) -> tuple[int, .
             # What it reads is counted with the kernel that runs beside it, if one does.
             need = output
         else:
-            need = output + sum(outputs[i] for i in read) + stream
+            need = output + _working(node.op, shard) + sum(outputs[i] for i in read) + stream
         if isinstance(node.op, Communication) and node.op.collective == "all_reduce":
             output = sum(outputs[i] for i in read)
         outputs.append(output)
@@ -128,6 +128,8 @@ def _output(node: Node, shard: Shard) -> int:
         if operation.collective == "reduce_scatter":
             return whole // (shard.tensor_parallel if operation.axis == "tensor" else 1)
         return 0 if operation.collective == "all_reduce" else whole
+    if _fused_loss(operation):
+        return 0
     if isinstance(operation.shape, AttentionShape):
         return operation.write_bytes + _query_accumulator(operation.shape)
     if isinstance(operation.shape, MatmulShape):
@@ -137,6 +139,21 @@ def _output(node: Node, shard: Shard) -> int:
         return operation.write_bytes
     in_place = shard.software.allocator == "planned"
     return operation.write_bytes // (operation.launches if in_place else 2)
+
+
+def _fused_loss(operation: Kernel) -> bool:
+    """Whether this is a loss that leaves the gradient in place of the logits, or the second half of it."""
+    return operation.kind == "loss" and operation.launches <= _FUSED_LAUNCHES
+
+
+def _working(operation: Kernel, shard: Shard) -> int:
+    """Bytes that an operator works in and neither keeps nor hands on: a fused loss computes in fp32.
+
+    Source: ``fused_vocab_parallel_cross_entropy`` in megatron/core/fusions/fused_cross_entropy.py.
+    """
+    if not _fused_loss(operation):
+        return 0
+    return operation.write_bytes // shard.element_bytes * 4 // shard.software.loss_chunks
 
 
 def _query_accumulator(shape: AttentionShape) -> int:

@@ -175,19 +175,25 @@ def test_stages_of_1f1b_differ_by_one_micro_batch() -> None:
     assert stages[1] - stages[2] == one
 
 
-def test_an_unfused_loss_has_ten_bytes_a_logit_in_memory_and_a_fused_one_keeps_two() -> None:
-    """Logits, a copy in fp32 and the probabilities: 2 + 4 + 4."""
-    model = scenario().model
+@pytest.mark.parametrize(
+    ("mechanisms", "kept_bytes", "peak"),
+    [
+        ({"fused_cross_entropy": False}, 6, 10),
+        ({"fused_cross_entropy": True}, 2, 6),
+        ({"fused_cross_entropy": True, "loss_chunks": 8}, 2, 2.5),
+        ({"fused_cross_entropy": False, "allocator": "planned"}, 6, 6),
+    ],
+    ids=str,
+)
+def test_bytes_a_logit_while_the_loss_runs(mechanisms: dict[str, Any], kept_bytes: int, peak: float) -> None:
+    """Logits 2; an fp32 copy and probabilities 4 + 4, or one fp32 copy, a part at a time; or in place."""
+    mine = shard(software=software(**mechanisms))
+    block = head_block(scenario().model, mine, shares_embedding=False)
+    loss = next(i for i, node in enumerate(block.forward) if node.op.name == "loss")
     logits = SEQUENCE * VOCABULARY
-    for fused, kept_bytes, peak in ((False, 6, 10), (True, 2, 4)):
-        mine = shard(software=software(fused_cross_entropy=fused))
-        block = head_block(model, mine, shares_embedding=False)
-        needs = transients(block, mine)
-        loss = next(i for i, node in enumerate(block.forward) if node.op.name == "loss")
-        kept = sum(node.kept_bytes for node in block.forward[: loss + 1]) - 4 * STREAM
-        assert kept == kept_bytes * logits
-        assert kept + needs.forward[loss] <= peak * logits
-        assert kept + needs.forward[loss] >= kept_bytes * logits
+    kept = sum(node.kept_bytes for node in block.forward[: loss + 1]) - 4 * STREAM
+    assert kept == kept_bytes * logits
+    assert kept + transients(block, mine).forward[loss] == peak * logits
 
 
 def test_a_gathered_sequence_is_needed_in_full_and_kept_in_parts() -> None:

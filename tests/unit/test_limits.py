@@ -58,7 +58,7 @@ def test_what_does_not_fit_in_memory_is_refused_with_the_estimate(
     assert words in str(caught.value)
     assert "activities" in str(caught.value)
     assert time.monotonic() - begun < 5
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 250 * 1024  # KiB; loading numba counts
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 250 * 1024
 
 
 def test_the_command_says_so_in_one_line() -> None:

@@ -55,7 +55,7 @@ def rows(folder):
     with sqlite3.connect(folder / "sweep.sqlite") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         return database.execute(
-            "SELECT number, status, reason, result FROM points ORDER BY number"
+            "SELECT number, status, reason, result FROM current JOIN points USING (key) ORDER BY number"
         ).fetchall()
 
 

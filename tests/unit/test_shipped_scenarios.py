@@ -25,9 +25,12 @@ def reduced(path: Path) -> Scenario:
     if lowered.program.num_activities <= LARGEST_FOR_THE_REFERENCE_PLAYER:
         return scenario
     plan = lowered.plan
-    few = 2 * plan.pipeline_parallel
-    batch = scenario.training.micro_batch_size * plan.data_parallel * few
-    return load_scenario(path, {"training.global_batch_size": batch})
+    few = plan.pipeline_parallel * (2 if plan.schedule.startswith("dualpipe") else 1)
+    batch = scenario.training.micro_batch_size * plan.data_parallel * max(2, few)
+    small = {"training.global_batch_size": batch}
+    if plan.context_parallel > 1 or plan.pairs:
+        small["model.num_hidden_layers"] = plan.placement.depth  # a ring, a pair are long as they are
+    return load_scenario(path, small)
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)

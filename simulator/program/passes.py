@@ -186,6 +186,9 @@ class StageCompiler:
                     self._reduce_behind(into, reduction, layer)
         if gathering and not gathering.release and part != "weight_gradient":
             into.tails.append(previous)
+        if not into.lanes:
+            # Frozen blocks have no gradients of weights; the pass has its place in the order all the same.
+            into.add(LANE["compute"], self.table.add(Row(Label("frozen.pass", "compute.none", "backward"))))
         return into.build()
 
     def update(

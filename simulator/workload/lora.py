@@ -42,13 +42,20 @@ def add_backward(into: PassBuilder, name: str, m: int, n: int, k: int, shard: Sh
         return len(into.nodes) - 1
     rank, precision, element = shard.lora_rank, shard.precision, shard.element_bytes
     gradient = shard.gradient_bytes
-    into.add(operators.weight_gradient(f"{name}.lora_b.weight_gradient", m, n, rank, precision, gradient))
-    into.add(operators.matmul(f"{name}.lora_b.input_gradient", m, rank, n, precision))
+    before = (len(into.nodes) - 1,)
+    into.add(
+        operators.weight_gradient(f"{name}.lora_b.weight_gradient", m, n, rank, precision, gradient),
+        role="weight_gradient",
+        held=m * (rank + n) * element,
+    )
+    data = into.add(operators.matmul(f"{name}.lora_b.input_gradient", m, rank, n, precision), after=before)
     into.add(
         operators.weight_gradient(f"{name}.lora_a.weight_gradient", m, rank, k, precision, gradient),
         freed=m * rank * element,
+        role="weight_gradient",
+        held=m * (rank + k) * element,
     )
-    into.add(operators.matmul(f"{name}.lora_a.input_gradient", m, k, rank, precision))
+    into.add(operators.matmul(f"{name}.lora_a.input_gradient", m, k, rank, precision), after=(data,))
     return into.add(
         operators.pointwise(
             f"{name}.lora_sum.gradient", "elementwise", m * k, reads=2 * element, writes=element, flops=1

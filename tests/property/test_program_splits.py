@@ -195,6 +195,16 @@ def test_any_split_conserves(parallelism: dict[str, Any], recompute: str) -> Non
     assert not left.any(), "pools are back at their resident level"
 
 
+@pytest.mark.parametrize("schedule", ["zb-1p", "zb-v", "dualpipe"])
+def test_adapters_are_trained_in_split_passes(schedule: str) -> None:
+    plan = {"pipeline_parallel": 4, "pipeline_schedule": schedule}
+    outcome = run(scenario(plan, {"lora_rank": 8, "lora_targets": ("mlp.up",)}, MODELS["dense"]))
+    check_conservation(outcome.lowered.program, outcome.record)
+    names = {label.name for label in outcome.lowered.program.classes.labels}
+    assert "mlp.up.lora_a.weight_gradient" in names
+    assert "mlp.up.weight_gradient" not in names
+
+
 @pytest.mark.parametrize(
     ("parallelism", "training", "model", "message"),
     [

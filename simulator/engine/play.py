@@ -17,8 +17,9 @@ Player = Literal["auto", "reference", "compiled"]
 RateChange = tuple[int, int, int]
 """When [ps], which capacity, its new base rate [units/s]."""
 
-SMALL = 20_000
-"""Activities up to which a fresh process plays a Program on SimPy sooner than it loads compiled code."""
+SMALL = 5_000
+"""Activities up to which a fresh process plays a Program on SimPy, and again for a few elasticities, sooner than
+it loads compiled code."""
 
 
 class Choice(NamedTuple):

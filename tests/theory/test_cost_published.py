@@ -29,7 +29,7 @@ def tflops(kernel: Kernel, name: str) -> float:
         ("A100-PCIe-80GB", "bf16", (2048, 5120, 6144), 252.9, 0.12),
         ("H100-SXM5-80GB", "bf16", (2048, 2048, 13312), 794.5, 0.12),
         ("H100-SXM5-80GB", "fp8", (1024, 9216, 14336), 1402.6, 0.12),
-        ("Gaudi2", "bf16", (14336, 15360, 2048), 418.7, 0.25),
+        ("Gaudi2", "bf16", (14336, 15360, 2048), 418.7, 0.30),
         ("MI300X", "bf16", (10240, 15360, 8192), 668.4, 0.30),
     ],
 )
@@ -84,7 +84,7 @@ def link(name: str) -> LinkSpec:
         # 2x BM.GPU.H100.8 with 16x 200 Gb/s RoCE a node: Oracle Cloud Infrastructure
         ("H100-SXM5-80GB", "NVLink4", "InfiniBand-NDR", 16, 2**34, 69338, 0.10),
         # 4x DGX A100: nccl-tests on 8x HDR InfiniBand a node
-        ("A100-SXM4-80GB", "NVLink3", "InfiniBand-HDR", 32, 2**32, 43557, 0.20),
+        ("A100-SXM4-80GB", "NVLink3", "InfiniBand-HDR", 32, 2**32, 43557, 0.25),
         # 8x V100-SXM2 in a hybrid cube mesh: VIA-Research/vTrain
         ("V100-SXM2-32GB", "DGX-1", "InfiniBand-EDR", 8, 2**30, 13969, 0.10),
     ],

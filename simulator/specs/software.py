@@ -61,8 +61,6 @@ class SoftwareSpec(Spec):
     """Gradients are reduced while the backward pass goes on, where `parallelism` does not say."""
     overlap_tensor_parallel: bool = True
     """Tensor-parallel collectives of the backward pass run beside the gradient that does not need them."""
-    overlap_parameter_gather: bool = True
-    """Sharded parameters are gathered while the forward pass goes on."""
     blocking_sends: bool = False
     """Host and compute stream wait for each transfer between pipeline stages."""
     fused_optimizer: bool = True

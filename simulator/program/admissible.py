@@ -38,6 +38,50 @@ def check_split(scenario: Scenario, model: TransformerSpec, data: int) -> None:
         _check_adapters(scenario, model)
 
 
+def check_idle(scenario: Scenario) -> None:
+    """Refuses settings that would change nothing: what they are about is not there.
+
+    Raises:
+        PlanError: Names the setting and what it would need.
+    """
+    parallelism, training, model = scenario.parallelism, scenario.training, scenario.model
+    mixture = isinstance(model, TransformerSpec) and model.mixture is not None
+    parameters = parallelism.data_parallel_sharding == "parameters"
+    needs = (
+        (parallelism, ("reshard_after_forward", "gather_prefetch"), parameters, "sharded parameters"),
+        (
+            parallelism,
+            ("sharding_group_size",),
+            parallelism.data_parallel_sharding != "none",
+            "data_parallel_sharding",
+        ),
+        (
+            parallelism,
+            ("context_parallel_method",),
+            parallelism.context_parallel > 1,
+            "context_parallel above 1",
+        ),
+        (
+            parallelism,
+            (
+                "expert_tensor_parallel",
+                "expert_capacity_factor",
+                "expert_imbalance",
+                "expert_dispatch_precision",
+            ),
+            mixture,
+            "a model with routed experts",
+        ),
+        (training, ("lora_targets",), training.lora_rank > 0, "lora_rank above 0"),
+    )
+    for block, keys, applies, what in needs:
+        for key in keys:
+            changed = getattr(block, key) != type(block).model_fields[key].default
+            if changed and not applies:
+                where = "parallelism" if block is parallelism else "training"
+                raise PlanError((where, key), f"does nothing without {what}")
+
+
 def check_precision(scenario: Scenario) -> None:
     """Refuses precisions that the accelerator has no rate for.
 

@@ -18,8 +18,8 @@ RateChange = tuple[int, int, int]
 """When [ps], which capacity, its new base rate [units/s]."""
 
 SMALL = 5_000
-"""Activities up to which a fresh process plays a Program on SimPy, and again for a few elasticities, sooner than
-it loads compiled code."""
+"""Activities up to which a fresh process plays a Program on SimPy, and a few times more for elasticities,
+sooner than it loads compiled code."""
 
 
 class Choice(NamedTuple):

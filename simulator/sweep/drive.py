@@ -71,7 +71,7 @@ def identity(sweep: Sweep) -> str:
     base = sweep.scenario.model_copy(
         update={"simulation": sweep.scenario.simulation.model_copy(update={"player": "auto"})}
     )
-    calibration = repr(sorted(Calibration.load().constants.items()))
+    calibration = repr(sorted(Calibration.load(base.simulation.calibration).constants.items()))
     text = "\0".join((resolved_yaml(base), clustersim_version(), calibration))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

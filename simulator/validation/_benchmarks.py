@@ -35,6 +35,7 @@ class BenchmarkKind(MeasurementKind):
     benchmark: ClassVar[Benchmark]
     measured = ("time_us",)
     predicted_columns = ("predicted_time_us",)
+    quick = True
 
     @abstractmethod
     def metric_of(self, cells: Mapping[str, str]) -> Metric:

@@ -23,6 +23,7 @@ class MeasurementKind(ABC):
         measured: Columns of measurements; each filled cell is a positive number, and a row has at least one.
         predicted_columns: Columns of the predictions file behind ``id,status,reason``.
         metrics: What is scored.
+        quick: Whether a row takes less time than handing it to another process.
     """
 
     name: ClassVar[str]
@@ -30,6 +31,7 @@ class MeasurementKind(ABC):
     measured: ClassVar[tuple[str, ...]]
     predicted_columns: ClassVar[tuple[str, ...]]
     metrics: ClassVar[tuple[Metric, ...]]
+    quick: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, row: Row) -> Iterable[Problem]:

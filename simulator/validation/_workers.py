@@ -110,7 +110,7 @@ def predict_rows(
     Raises:
         EnvironmentFailure: A worker process died.
     """
-    if workers == 1:
+    if workers == 1 or kind.quick:
         for cells in rows:
             yield cells, predict_row(kind, cells, constants)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, time_unit, widest
@@ -23,8 +24,12 @@ def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
     """The breakdown of a step over an axis; None where no point has one."""
     import pandas as pd
 
-    metric = sweep.metric()
-    best = best_points(sweep, [x], metric)
+    others = [key for key in sweep.varying() if key != x]
+    note = f"; at the best {', '.join(key_words(key) for key in others)}" if others else ""
+    if len(others) == 1:
+        sweep, value = _steepest(sweep, others[0])
+        note = f"; {key_words(others[0])} {value}"
+    best = best_points(sweep, [x], sweep.metric())
     columns = [column for column in best.columns if str(column).startswith("breakdown.")]
     if best.empty or not columns:
         return None
@@ -38,8 +43,6 @@ def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
     if rest:
         data["other"] = parts[rest].sum(axis=1).tolist()
     unit, times = time_unit(float(data.sum(axis=1).max()))
-    others = [key for key in sweep.varying() if key != x]
-    note = f"; at the best {', '.join(key_words(key) for key in others)}" if others else ""
     figure = new_figure(_HEIGHT, f"Where a step goes over {scale.measure.words}", sweep.subject + note)
     labels = [fitted(figure, cause_label(str(cause)), 2.2) for cause in data.columns]
     side = widest(figure, labels) + 0.55
@@ -71,3 +74,18 @@ def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
     )
     data.insert(0, x, best[x].tolist())
     return figure, data
+
+
+def _steepest(sweep: SavedSweep, other: str) -> tuple[SavedSweep, str]:
+    """The points that share the value of the other axis at which the figure changes most."""
+    metric, scale = sweep.metric(), Scale(sweep, other, even=True)
+    chosen, most = 0, -1.0
+    for place_in, value in enumerate(scale.values):
+        column = sweep.frame[other]
+        figures = sweep.frame[column.isna() if value is None else column == value][metric].dropna()
+        spread = float(figures.max() / figures.min()) * len(figures) if len(figures) else 0.0
+        if spread > most:
+            chosen, most = place_in, spread
+    value, column = scale.values[chosen], sweep.frame[other]
+    mine = sweep.frame[column.isna() if value is None else column == value]
+    return replace(sweep, frame=mine), f"{scale.labels[chosen]} {scale.measure.unit}".strip()

@@ -1,0 +1,198 @@
+"""Charts of sweeps: chosen by the axes, legible at any number of values, with their data beside them."""
+
+import io
+import itertools
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from simulator.errors import ClustersimError
+from simulator.report import SavedSweep, TornadoRow, draw_sensitivity_chart, draw_sweep
+from simulator.report.charts import sweeps as chosen
+from simulator.report.charts.style import house_style, texts_of
+from simulator.report.charts.sweep_pareto import front
+from simulator.report.charts.tornado import draw_tornado
+
+BANDWIDTH, FLOPS = "cluster.accelerator.memory_bandwidth", "cluster.accelerator.peak_flops.bf16"
+CAUSES = ("compute.matmul", "communication.all_reduce", "pipeline_bubble")
+
+
+def made(axes, *, dimensions=(), lost=3):
+    """A sweep over these axes whose figures follow from a point's number; every `lost`-th does not fit."""
+    rows = []
+    for number, point in enumerate(itertools.product(*axes.values())):
+        fits = number % lost != lost - 1
+        step = 1.0 + (number * 37 % 101) / 50
+        rows.append(
+            {
+                "point": number,
+                **dict(zip(axes, point, strict=True)),
+                "status": "ok" if fits else "does_not_fit",
+                "reason": "" if fits else "needs 90 GiB of 80 GiB",
+                "num_gpus": 8 * (1 + number % 4) if "cluster.nodes" in axes else 8,
+                "step_time_s": step,
+                "tokens_per_s": 1e6 / step if fits else None,
+                "tokens_per_s_per_gpu": 1e6 / step / 8 if fits else None,
+                "samples_per_s": 100 / step if fits else None,
+                "peak_memory_bytes": (20 + number % 50) * 2**30,
+                "bottleneck": ("tensor", "memory_bandwidth", "scale_out")[number % 3],
+                **{f"limited_by.{kind}": 0.4 for kind in ("tensor", "memory_bandwidth", "scale_out")},
+                **{f"breakdown.{cause}": step / 3 for cause in CAUSES},
+            }
+        )
+    about = {
+        "axes": [{"key": k, "dimension": dict(dimensions).get(k), "derived": False} for k in axes],
+        "model": "llama3-8b",
+        "plot": {},
+    }
+    return SavedSweep.of("a sweep", about, pd.DataFrame(rows))
+
+
+ONE = {BANDWIDTH: [1e12 * 2 ** (i / 2) for i in range(9)]}
+TWO = {**ONE, FLOPS: [5e14, 1e15, 2e15]}
+WIDE = {BANDWIDTH: [1e12 + 3.7e10 * i for i in range(40)], FLOPS: [1e15 + 1.3e13 * i for i in range(30)]}
+NAMES = {
+    "model": [f"a model with a long name, number {i}" for i in range(12)],
+    "cluster.nodes": [1, 2, 3, 4, 5],
+}
+THREE = {
+    "cluster.nodes": [1, 2, 4, 8],
+    "training.recompute": ["none", "selective", "full"],
+    FLOPS: [1e15, 2e15],
+}
+UNITS = {BANDWIDTH: "bandwidth", FLOPS: "compute"}
+SWEEPS = {"one": ONE, "two": TWO, "wide": WIDE, "names": NAMES, "three": THREE}
+
+
+def figures(axes, wanted=None):
+    sweep = made(axes, dimensions=UNITS.items())
+    with house_style():
+        charts = chosen._asked(sweep, wanted) if wanted else chosen._default(sweep)
+        return [(name, chart[0]) for name, chart in charts if chart is not None]
+
+
+def extents(figure):
+    """What is written where; of tick labels those that stand within the axes, as the others are not drawn."""
+    renderer = figure.canvas.get_renderer()
+    ticks, seen = set(), []
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            slack = (high - low) * 1e-9
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                ticks |= {id(tick.label1), id(tick.label2)}
+                if low - slack <= tick.get_loc() <= high + slack and tick.label1.get_text():
+                    seen.append(tick.label1)
+    seen += [text for text in texts_of(figure) if id(text) not in ticks]
+    # The extent of an annotation includes its arrow, which may cross what it likes; that of a Text does not.
+    boxes = [(text.get_text(), Text.get_window_extent(text, renderer)) for text in seen]
+    return [(text, box) for text, box in boxes if box.width > 0]
+
+
+def legible(figure):
+    figure.draw_without_rendering()
+    boxes = extents(figure)
+    for text, box in boxes:
+        assert box.x0 >= -1 and box.y0 >= -1, text
+        assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        # Numbers in the marks of a Pareto front stand on top of one another where the points do.
+        marks = one.isdecimal() and other.isdecimal() and a.height < 16 and b.height < 16
+        apart = min(a.x1, b.x1) - max(a.x0, b.x0) <= 1 or min(a.y1, b.y1) - max(a.y0, b.y0) <= 1
+        assert apart or marks, (one, other)
+
+
+@pytest.mark.parametrize("axes", SWEEPS.values(), ids=SWEEPS)
+def test_no_text_overlaps_another_or_leaves_the_picture(axes):
+    with house_style():
+        for _, figure in figures(axes):
+            legible(figure)
+
+
+def test_the_charts_follow_from_the_axes():
+    names = {key: [name for name, _ in figures(axes)] for key, axes in SWEEPS.items()}
+    assert names["one"] == ["lines", "breakdown"]
+    assert names["two"] == ["lines", "heatmap", "bottlenecks", "breakdown"]
+    assert names["three"] == ["heatmap", "bottlenecks", "breakdown", "scaling", "pareto"]
+
+
+@pytest.mark.parametrize("kind", ["line", "bar", "heatmap", "bottleneck", "stack", "scatter", "pareto"])
+def test_every_kind_can_be_asked_for(kind):
+    with house_style():
+        ((_, figure),) = figures(TWO, {"kind": kind})
+        legible(figure)
+
+
+def test_units_stand_on_the_axes():
+    (_, figure), *_ = figures(TWO)
+    assert figure.axes[0].get_xlabel() == "accelerator memory bandwidth [TB/s]"
+    assert figure.axes[0].get_ylabel() == "throughput [tokens/s per GPU]"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"x": "nothing"}, {"kind": "cake"}, {"y": "reason"}, {"kind": "pareto", "x": "status"}],
+)
+def test_what_cannot_be_drawn_is_refused(wanted):
+    with pytest.raises(ClustersimError, match="plot:"):
+        figures(TWO, wanted)
+
+
+def test_a_field_needs_two_axes():
+    with pytest.raises(ClustersimError, match="needs two axes"):
+        figures(ONE, {"kind": "heatmap"})
+
+
+def test_each_chart_has_a_png_an_svg_and_its_data(tmp_path):
+    sweep = made(TWO, dimensions=UNITS.items())
+    files = {path.name for path in draw_sweep(sweep, tmp_path)}
+    assert files == {
+        f"{name}.{kind}"
+        for name in ("lines", "heatmap", "bottlenecks", "breakdown")
+        for kind in ("png", "svg", "csv")
+    }
+    data = pd.read_csv(io.BytesIO((tmp_path / "heatmap.csv").read_bytes()))
+    expected = sweep.frame.dropna(subset=["tokens_per_s_per_gpu"])
+    assert data["tokens_per_s_per_gpu"].tolist() == expected["tokens_per_s_per_gpu"].tolist()
+    before = {name: (tmp_path / name).read_bytes() for name in files}
+    with mpl.rc_context({"font.size": 33}):
+        draw_sweep(sweep, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files} == before
+
+
+def test_the_front_is_what_no_point_beats():
+    sweep = made(THREE)
+    best = front(sweep, "peak_memory_bytes", "tokens_per_s")
+    pairs = sweep.frame.dropna(subset=["tokens_per_s"])[["peak_memory_bytes", "tokens_per_s"]]
+    unbeaten = {
+        (memory, rate)
+        for memory, rate in pairs.itertuples(index=False)
+        if not any(
+            m <= memory and r >= rate and (m, r) != (memory, rate) for m, r in pairs.itertuples(index=False)
+        )
+    }
+    assert set(best[["peak_memory_bytes", "tokens_per_s"]].itertuples(index=False, name=None)) == unbeaten
+
+
+def test_an_empty_sweep_draws_nothing(tmp_path):
+    assert draw_sweep(made({"cluster.nodes": []}), tmp_path) == []
+
+
+def test_a_tornado_ranks_and_explains(tmp_path):
+    rows = [
+        TornadoRow(
+            f"cluster.accelerator.figure_{i}",
+            f"{i} TB/s",
+            i % 2 == 1,
+            {0.5: -i / 50, 0.9: -i / 300, 1.1: i / 300, 2.0: i / 60},
+        )
+        for i in range(30, 0, -1)
+    ]
+    rows.append(TornadoRow("cluster.accelerator.memory_capacity", "80 GiB", False, {0.5: None, 2.0: 0.0}))
+    with house_style():
+        figure, data = draw_tornado(rows, "a job")
+        legible(figure)
+    assert len(data) == 30 * 4 + 2
+    assert len(draw_sensitivity_chart(rows, "a job", tmp_path)) == 3

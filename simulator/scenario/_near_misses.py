@@ -45,6 +45,18 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "expert_parallel": (
         "ep", "ep_size", "expert_model_parallel_size", "expert_parallel_size", "expert_parallel_degree",
     ),
+    "expert_tensor_parallel": ("etp", "expert_tensor_parallel_size", "moe_tp"),
+    "expert_capacity_factor": ("moe_expert_capacity_factor", "capacity_factor"),
+    "context_parallel_method": ("cp_comm_type", "context_parallel_type", "ulysses", "ring_attention"),
+    "sharding_group_size": ("fsdp_size", "hsdp", "data_parallel_shard_degree", "zero_hpz_partition_size"),
+    "reshard_after_forward": ("fsdp_reshard_after_forward", "reshard"),
+    "gather_prefetch": ("fsdp_prefetch", "forward_prefetch", "backward_prefetch"),
+    "pipeline_layers": ("pipeline_model_parallel_layout", "layers_per_stage"),
+    "lora_rank": ("lora_r", "lora_dim", "peft_dim", "r"),
+    "lora_targets": ("target_modules", "lora_attn_modules"),
+    "master_parameters": ("master_weights", "fp32_master", "keep_fp32_weights"),
+    "optimizer_precision": ("exp_avg_dtype", "optimizer_state_dtype"),
+    "communication_precision": ("grad_comm_dtype", "reduce_precision"),
     "data_parallel": (
         "dp", "dp_size", "data_parallel_size", "data_parallel_degree", "data_parallel_replicate_degree",
         "data_parallelism", "data_par", "num_replicas", "replicas",

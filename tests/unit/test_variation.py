@@ -232,3 +232,24 @@ def test_percentiles_rise_and_more_jitter_costs_more() -> None:
 def test_what_makes_no_sense_or_takes_too_long_is_refused(changes: dict[str, str], words: str) -> None:
     with pytest.raises(ScenarioError, match=words):
         simulate(quickstart(**changes))
+
+
+@pytest.mark.parametrize("changes", [{}, {"parallelism.pipeline_parallel": "2"}])
+def test_lengths_of_the_undisturbed_run_give_its_times_back(changes: dict[str, str]) -> None:
+    lowered = lower(quickstart(**changes))
+    record, count = play(lowered.program, "compiled"), lowered.program.num_activities
+    assert len(record.segment_start) > 0
+    rows, replicas = assign_rows(lowered, each_pass=False), lowered.plan.data_parallel
+    ends = np.zeros((count, replicas))
+    sweep_vectors(
+        plan_vectors(lowered.program),
+        (record.end - record.start).astype(np.float64),
+        np.ones((rows.count, replicas)),
+        row=rows.row,
+        meet=rows.meet,
+        groups=rows.groups,
+        mark=np.full(count, -1, np.int32),
+        marks=1,
+        ends=ends,
+    )
+    assert (ends == record.end[:, None]).all()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import ClustersimError, ScenarioError
-from simulator.sweep import load_sweep_file, planned
+from simulator.sweep import load_sweep_file, planned, run_sweep
 from simulator.sweep.expressions import ExpressionError, read_expression
 from simulator.sweep.keys import key_facts
 
@@ -230,3 +230,14 @@ def test_nothing_but_the_allowed_is_read(text):
 def test_an_expression_without_a_value_says_why(text):
     with pytest.raises(ExpressionError):
         read_expression(text).value({"a": "text"}.get)
+
+
+SHIPPED = sorted((BASE.parent / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
+def test_every_shipped_sweep_is_right_and_its_first_point_runs(path, tmp_path):
+    shipped = load_sweep_file(path)
+    assert len(planned(shipped)) > 30
+    summary = run_sweep(shipped, tmp_path / "out", workers=0, limit=1)
+    assert sum(summary.counts.values()) == 1 and not summary.failed

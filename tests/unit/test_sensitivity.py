@@ -1,0 +1,102 @@
+"""Sensitivity against the same change written into the scenario, and comparisons of results."""
+
+from pathlib import Path
+
+import pytest
+
+from simulator import load_scenario, simulate
+from simulator.advise import sensitivity
+from simulator.errors import ClustersimError
+from simulator.report import compare_folders, draw_comparison_chart, write_result_folder
+from simulator.scenario import resolved_yaml
+from simulator.sweep.keys import key_facts
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+SMALL = {
+    "model": {"base": "llama3-8b", "num_hidden_layers": 2},
+    "training.sequence_length": 2048,
+    "training.global_batch_size": 4,
+    "simulation.warmup_steps": 0,
+    "simulation.player": "compiled",
+}
+
+
+def job(**changes):
+    changed = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_scenario(SCENARIOS / "quickstart.yaml", {**SMALL, **changed})
+
+
+@pytest.fixture(scope="module")
+def found():
+    return sensitivity(job())
+
+
+@pytest.mark.parametrize(
+    ("key", "factor", "value"),
+    [
+        ("cluster.accelerator.memory_bandwidth", 2.0, "6.7 TB/s"),
+        ("cluster.accelerator.peak_flops.bf16", 0.5, "494.7 TFLOP/s"),
+        ("cluster.scale_up.bandwidth", 0.5, "225 GB/s"),
+        ("cluster.storage.servers", 2.0, 8),
+    ],
+)
+def test_a_change_is_what_the_scenario_with_that_figure_gives(found, key, factor, value):
+    effect = next(effect for effect in found.effects if effect.key == key)
+    written = simulate(job(**{key.replace(".", "__"): value}))
+    assert effect.change[factor] == pytest.approx(
+        found.result.step_time_s / written.step_time_s - 1, abs=1e-9
+    )
+
+
+def test_every_figure_that_a_machine_has_is_tried_once(found):
+    keys = [effect.key for effect in found.effects]
+    assert len(keys) == len(set(keys))
+    assert {
+        "cluster.accelerator.memory_capacity",
+        "cluster.host.pcie_bandwidth",
+        "cluster.storage.latency",
+    } < set(keys)
+    assert not any("fp8" in key for key in keys), "the job computes in bf16"
+
+
+def test_the_most_valuable_figure_stands_first(found):
+    elasticities = [effect.elasticity for effect in found.effects]
+    assert elasticities == sorted(elasticities, reverse=True)
+
+
+def test_where_something_else_begins_to_limit_is_where_it_does(found):
+    turning = found.turning
+    assert turning is not None and turning.next is not None
+    key = turning.key.replace(".", "__")
+    assert found.result.bottlenecks[0].resource == turning.limits
+    there = simulate(job(**{key: turning.value}))
+    assert there.bottlenecks[0].resource == turning.next
+    assert found.result.step_time_s / there.step_time_s == pytest.approx(turning.speedup, rel=1e-3)
+    facts = key_facts(turning.key)
+    before = simulate(job(**{key: facts.written(facts.number(turning.value) / 1.03)}))
+    assert before.bottlenecks[0].resource == turning.limits
+
+
+def written(folder, scenario):
+    return write_result_folder(simulate(scenario), resolved_yaml(scenario), folder, charts=False)
+
+
+def test_a_comparison_tells_what_changed_and_what_it_did(tmp_path):
+    one = written(tmp_path / "one", job())
+    other = written(tmp_path / "other", job(cluster__accelerator__memory_bandwidth="6.7 TB/s"))
+    compared = compare_folders([one, other])
+    assert compared.names == ("one", "other")
+    assert compared.changes == {"cluster.accelerator.memory_bandwidth": ("3.35 TB/s", "6.7 TB/s")}
+    first, second = compared.figures["time of a step [s]"]
+    assert second < first
+    assert sum(values[0] for values in compared.breakdown.values()) == pytest.approx(first)
+    assert [path.suffix for path in draw_comparison_chart(compared, tmp_path / "chart")] == [
+        ".png",
+        ".svg",
+        ".csv",
+    ]
+
+
+def test_a_comparison_needs_two_results(tmp_path):
+    with pytest.raises(ClustersimError, match="2 to 8 result folders"):
+        compare_folders([written(tmp_path / "one", job())])

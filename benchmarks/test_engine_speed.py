@@ -20,9 +20,9 @@ from simulator.engine.tables import ClassTable
 RUNS = 5
 
 
-def median_time(action: Callable[[], object]) -> float:
+def median_time(action: Callable[[], object], runs: int = RUNS) -> float:
     times = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         begin = time.process_time()
         action()
         times.append(time.process_time() - begin)
@@ -41,8 +41,8 @@ def simpy_run(processes: int = 1000, timeouts: int = 100) -> None:
     env.run()
 
 
-def unit() -> float:
-    return median_time(simpy_run) / 100_000
+def unit(runs: int = RUNS) -> float:
+    return median_time(simpy_run, runs) / 100_000
 
 
 def program(

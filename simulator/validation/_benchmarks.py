@@ -114,6 +114,7 @@ class PaperAttentionRates(BenchmarkKind):
     benchmark = PaperAttention()
     name = benchmark.name
     required = benchmark.required
+    foreign = benchmark.foreign
     measured = ("tflops",)
     metrics = (_time("time", "gpu, kernel, direction"),)
 

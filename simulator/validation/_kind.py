@@ -23,6 +23,7 @@ class MeasurementKind(ABC):
         measured: Columns of measurements; each filled cell is a positive number, and a row has at least one.
         predicted_columns: Columns of the predictions file behind ``id,status,reason``.
         metrics: What is scored.
+        foreign: Columns that a file of this kind does not have.
         quick: Whether a row takes less time than handing it to another process.
     """
 
@@ -31,6 +32,7 @@ class MeasurementKind(ABC):
     measured: ClassVar[tuple[str, ...]]
     predicted_columns: ClassVar[tuple[str, ...]]
     metrics: ClassVar[tuple[Metric, ...]]
+    foreign: ClassVar[tuple[str, ...]] = ()
     quick: ClassVar[bool] = False
 
     @abstractmethod
@@ -84,7 +86,8 @@ def recognise(table: Table) -> MeasurementKind:
     """
     header = set(table.header)
     for kind in kinds():
-        if header.issuperset(kind.required) and header.intersection(kind.measured):
+        wanted = header.issuperset(kind.required) and header.isdisjoint(kind.foreign)
+        if wanted and header.intersection(kind.measured):
             return kind
     nearest = max(kinds(), key=lambda kind: len(header.intersection(kind.required)) / len(kind.required))
     missing = [name for name in nearest.required if name not in header]

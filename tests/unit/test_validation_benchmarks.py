@@ -325,3 +325,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     # Beyond the points of the chart a row costs its digest and its error, each 8 bytes, held twice at most.
     few, many = peak(3000), peak(9000)
     assert (many - few) / 6000 < 50
+
+
+def test_a_file_of_many_kinds_of_kernels_is_none_of_them(tmp_path: Path) -> None:
+    file(tmp_path, "gemm.csv", MATMUL, f"a,{H100},bf16,8192,8192,8192,1600,1099,vllm,s")
+    file(tmp_path, "others.csv", f"{PAPERS},m,n,k", f"a,s,{H100},gemm,bf16,,,,,,,,700,8,8,8")
+    found = validate_folder(tmp_path)
+    assert [each.kind for each in found.files] == ["matrix products"]
+    assert found.passed_over == ("others.csv",)
+    assert benchmark_of(Table(tmp_path / "others.csv")) is None

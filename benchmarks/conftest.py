@@ -18,7 +18,9 @@ _OPENING = """# Benchmarks
 Written by `pytest -n 0 benchmarks --write`. Times are CPU time, medians of at least five runs in one process
 unless it says cold; U is one timeout of SimPy with 1,000 processes, measured in the same process,
 before or after each run: {unit:.2f} us in the median. That tells how busy the machine was; alone it is
-0.75 us. A busy machine costs SimPy more than arrays, so figures in U flatter then. Memory is the peak of the whole process, Python and libraries included. {machine}
+0.75 us. A busy machine costs SimPy more than arrays, so figures in U flatter then; whole simulations are
+therefore given in U of 0.75 us, too. Memory is the peak of the whole process, Python and libraries
+included. {machine}
 
 ![Time and memory by number of GPUs](images/benchmarks.png)
 """

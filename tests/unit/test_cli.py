@@ -274,7 +274,10 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["-h"], []):
         assert main(arguments) == 0
         assert "validate" in capsys.readouterr().out
-    for command in ("run", "check", "catalog", "schema", "plot", "validate"):
+    for command in (
+        *("run", "check", "catalog", "schema", "plot", "sweep", "export"),
+        *("compare", "sensitivity", "plan", "validate"),
+    ):
         assert main([command, "--help"]) == 0
         assert "Usage: clustersim" in capsys.readouterr().out
     assert main(["--version"]) == 0

@@ -56,7 +56,8 @@ def check_memory(
         raise PlanError(
             ("simulation", "max_memory"),
             f"the program of about {activities:,} activities would take about {human(needed, 'bytes')}, "
-            f"but {allowed} {human(limit, 'bytes')}; simulate fewer micro-batches or steps, and leave simulation.fold at auto",
+            f"but {allowed} {human(limit, 'bytes')}; "
+            "simulate fewer micro-batches or steps, and leave simulation.fold at auto",
         )
 
 

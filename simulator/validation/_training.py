@@ -24,8 +24,8 @@ from simulator.validation._scenario import scenario_mapping, tokens_per_gpu_and_
 GIB: Final = 2**30
 
 OBVIOUS_LACK: Final = 1.5
-"""A run that would need this much more memory than there is must have recomputed, if it does not say: no error
-of the memory model is so large."""
+"""A run that would need this much more memory than there is must have recomputed, if it does not say: no
+error of the memory model is so large."""
 
 STEP_TIME: Final = Metric("step time", "s", "predicted_step_time_s", "group")
 PEAK_MEMORY: Final = Metric("peak memory", "GiB", "predicted_peak_memory_gib", "memory_kind")

@@ -36,7 +36,15 @@ SPECS: dict[str, type[BaseModel]] = {
 }
 NOT_A_FIGURE = {"name", "vendor", "kind", "family", "topology"}
 EVERY = [(kind, name) for kind in catalog.KINDS for name in catalog.names(kind)]
-LEAST = {"accelerators": 40, "interconnects": 40, "hosts": 20, "storage": 20, "systems": 30, "models": 60, "software": 8}
+LEAST = {
+    "accelerators": 40,
+    "interconnects": 40,
+    "hosts": 20,
+    "storage": 20,
+    "systems": 30,
+    "models": 60,
+    "software": 8,
+}
 
 
 def leaves(block: Mapping[str, object], prefix: str = "") -> Iterator[str]:

@@ -61,6 +61,8 @@ def summarise(
             "tensor_parallel": plan.tensor_parallel,
             "pipeline_parallel": plan.pipeline_parallel,
             "virtual_pipeline": plan.virtual_pipeline,
+            "context_parallel": plan.context_parallel,
+            "expert_parallel": scenario.parallelism.expert_parallel,
             "data_parallel": plan.data_parallel,
             "num_micro_batches": plan.num_micro_batches,
         },

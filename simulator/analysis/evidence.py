@@ -49,13 +49,13 @@ def _error_band(grade: Grade, calibration: Calibration) -> ErrorBand | None:
     if trial is None:
         return None
     band: Band | None = trial.source_left_out
-    left_out = "source"
+    how = "none of them in the fits of kernels and collectives"
     if grade == "extrapolated from data sheet":
-        band, left_out = trial.accelerator_left_out, "accelerator"
+        band = trial.accelerator_left_out
+        how = "each predicted by fits of kernels and collectives without its accelerator"
     if band is None:
         return None
-    runs = f"{band.rows:,} training runs of {band.groups} sources"
-    source = f"{runs}, each predicted by a fit without its {left_out}"
+    source = f"{band.rows:,} training runs of {band.groups} sources, {how}"
     return ErrorBand(low=band.low, high=band.high, mean=band.mean, coverage=0.8, source=source)
 
 

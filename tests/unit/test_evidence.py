@@ -32,7 +32,7 @@ def test_what_was_measured_is_interpolated() -> None:
     assert (found.grade, found.outside) == ("interpolated", ())
     assert found.error_band is not None
     assert found.error_band.low < 0 < found.error_band.high
-    assert "without its source" in found.error_band.source
+    assert "none of them in the fits" in found.error_band.source
 
 
 def test_another_accelerator_is_named() -> None:

@@ -29,7 +29,11 @@ def draw_validation(files: Sequence[Validation]) -> bytes:
     panels = [(each, score) for each in files for score in each.metrics if score.points]
     rows = max(1, math.ceil(len(panels) / _COLUMNS))
     with house_style():
-        figure = Figure(figsize=(_SIDE * _COLUMNS, _SIDE * 1.12 * rows), layout="constrained")
+        figure = Figure(figsize=(_SIDE * _COLUMNS, _SIDE * rows), facecolor="white")
+        figure.subplots_adjust(
+            left=0.085, right=0.98, bottom=0.45 / (_SIDE * rows), top=1 - 0.45 / (_SIDE * rows)
+        )
+        figure.subplots_adjust(wspace=0.3, hspace=0.42)
         for place, (validation, score) in enumerate(panels):
             _panel(figure.add_subplot(rows, _COLUMNS, place + 1), validation, score)
         stream = io.BytesIO()
@@ -38,6 +42,8 @@ def draw_validation(files: Sequence[Validation]) -> bytes:
 
 
 def _panel(axes: Any, validation: Validation, score: MetricScore) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     values = [each for point in score.points for each in (point.measured, point.predicted)]
     low, high = min(values) / 1.3, max(values) * 1.3
     axes.set_xscale("log")
@@ -56,6 +62,11 @@ def _panel(axes: Any, validation: Validation, score: MetricScore) -> None:
         _points(axes, score, name, named)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
+    for axis in (axes.xaxis, axes.yaxis):
+        # Powers of ten would be set as formulas, which the house's style does not parse.
+        axis.set_major_locator(LogLocator(10.0, numticks=7))
+        axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_title(f"{validation.kind}\n{score.metric.name}", fontsize=SMALL, loc="left")
     axes.set_xlabel(f"measured [{score.metric.unit}]", fontsize=SMALL)
     axes.set_ylabel(f"predicted [{score.metric.unit}]", fontsize=SMALL)

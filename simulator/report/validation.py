@@ -40,8 +40,8 @@ _PROTOCOL: Final = """\
 - **Collectives**: nccl-tests, out of place; sizes are the full buffer. Networks without direct access to the
   accelerators' memory are predicted as if they had it.
 - **Training runs**: whole steps as their authors published them, from the columns of the file alone. None is
-  in the fits of kernels and collectives. A few constants of whole steps (those named last below) were fitted to
-  published steps and are not fitted again when a source is left out; the errors there are kinder for it.
+  in the fits of kernels and collectives. A few constants of whole steps, listed below with the runs that they
+  were fitted to, are not fitted again when a source is left out; the errors there are kinder for it.
 """
 
 
@@ -75,7 +75,7 @@ def _document(files: Sequence[Validation], calibration: Calibration) -> Iterator
     yield _TITLE
     yield ""
     yield "Written by `clustersim validate DIR --report VALIDATION.md`. The measurements are public, their"
-    yield "sources are named at the end, and they are not part of this repository."
+    yield "sources are named by the groups and at the end, and they are not part of this repository."
     yield ""
     yield _HOW
     yield f"![Predicted against measured]({_CHART.as_posix()})"

@@ -86,8 +86,8 @@ def recognise(table: Table) -> MeasurementKind:
     """
     header = set(table.header)
     for kind in kinds():
-        wanted = header.issuperset(kind.required) and header.isdisjoint(kind.foreign)
-        if wanted and header.intersection(kind.measured):
+        fits = header.issuperset(kind.required) and header.isdisjoint(kind.foreign)
+        if fits and header.intersection(kind.measured):
             return kind
     nearest = max(kinds(), key=lambda kind: len(header.intersection(kind.required)) / len(kind.required))
     missing = [name for name in nearest.required if name not in header]

@@ -30,8 +30,11 @@ CHARTS: dict[str, Callable[[SavedResult], Figure | None]] = {
 
 def rendered(saved: SavedResult) -> Iterator[tuple[str, bytes]]:
     """File name and content of every chart of a result, PNG and SVG each."""
-    for name, draw in CHARTS.items():
-        with house_style():
+    files: list[tuple[str, bytes]] = []
+    # Once for all: to set and check matplotlib's three hundred settings takes as long as to draw a chart.
+    with house_style():
+        for name, draw in CHARTS.items():
             figure = draw(saved)
-            files = list(pictures(figure, name)) if figure is not None else []
-        yield from files
+            if figure is not None:
+                files += pictures(figure, name)
+    yield from files

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from simulator.cost import RankGroup
 from simulator.engine import Label
 from simulator.program.pricing import Pricer
 from simulator.program.rows import Row, RowTable
-from simulator.program.templates import LANE, Template, TemplateBuilder
+from simulator.program.steps import Step, dropping, part_of
+from simulator.program.templates import LANE, Stretch, Template, TemplateBuilder
 from simulator.workload import Block, Communication, Kernel, Node, Shard, Transients, transients
 
 AXIS_LANE = {
@@ -24,14 +24,6 @@ AXIS_LANE = {
 
 LAYER_INPUT = "layer.input"
 """Keeper of what full recomputation starts from."""
-
-
-class Step(NamedTuple):
-    """A node of a pass, what it needs while it runs, and who is said to keep what it takes."""
-
-    node: Node
-    need: int = 0
-    keeper: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +105,9 @@ class StageCompiler:
     shard: Shard
     waits_to_launch: bool = False
     needs: dict[int, Transients] = field(default_factory=dict)
-    known: dict[tuple[int, str, int, int, int, str], int] = field(default_factory=dict)
-    """Rows by what is done and what it takes: equal layers are one object and are priced once."""
+    stretches: dict[tuple[int, str, int, int], Stretch] = field(default_factory=dict)
+    """What blocks do, by block, pass and memory: equal layers are one object and are priced once."""
+    steps: dict[tuple[int, str], list[Step]] = field(default_factory=dict)
 
     def forward(
         self,
@@ -130,7 +123,7 @@ class StageCompiler:
         for position, (layer, block) in enumerate(numbered):
             previous = self._run(
                 into,
-                self._kept(block),
+                block,
                 "forward",
                 layer,
                 after=(previous, gathers.nodes.get(position, -1) if gathers else -1),
@@ -167,8 +160,7 @@ class StageCompiler:
         for position, (layer, block) in enumerate(numbered):
             after = (previous, gathers.nodes.get(position, -1) if gathers else -1)
             if part != "weight_gradient":
-                again = self._recomputed(block)
-                previous = self._run(into, again, "recompute", layer, after=after)
+                previous = self._run(into, block, "recompute", layer, after=after)
                 after = (previous, after[1])
             give = gathers.size(position) if gathers else 0
             if gathering and not gathering.release and part != "weight_gradient":
@@ -176,8 +168,7 @@ class StageCompiler:
             if self.recompute == "full" and block.name == "layer" and part != "weight_gradient":
                 give += block.input_bytes
             take = sum(r.held for r in reductions if r.first == position)
-            nodes = _part(self._steps(block.backward, self._needs(block).backward), part)
-            previous = self._run(into, nodes, "backward", layer, after=after, take=take, give=give)
+            previous = self._run(into, block, part, layer, after=after, take=take, give=give)
             if gathers:
                 gathers.done(position, previous)
             into.exit = max(previous, 0)
@@ -245,8 +236,8 @@ class StageCompiler:
     def _run(
         self,
         into: TemplateBuilder,
-        steps: Sequence[Step],
-        phase: str,
+        block: Block,
+        what: str,
         layer: int,
         *,
         after: tuple[int, ...],
@@ -257,33 +248,42 @@ class StageCompiler:
 
         Args:
             into: Takes the nodes.
-            steps: What the block does.
-            phase: Phase of the pass.
+            block: The block; equal layers are one object, and what they do is worked out once.
+            what: ``forward``, ``recompute``, ``backward`` or one half of it.
             layer: Layer in the chunk.
             after: What the first node waits for.
             take: Memory that comes with the first node.
             give: Memory that goes with the last one.
         """
+        phase = "backward" if what.endswith("gradient") else what
+        steps = self._steps_of(block, what)
         if not steps:
             if not take and not give:
                 return after[0]
             row = Row(Label("memory.pass", "memory", phase), take=take, give=give)
             return into.add(LANE["compute"], self.table.add(row), after, layer)
-        launched = self._launch(into, steps, phase, layer)
-        base, last = len(into.lanes), max(after)
+        key = (id(block), what, take, give)
+        if key not in self.stretches:
+            self.stretches[key] = self._stretch(steps, phase, take, give)
+        return into.add_stretch(self.stretches[key], after, layer)
+
+    def _stretch(self, steps: Sequence[Step], phase: str, take: int, give: int) -> Stretch:
+        """A block's nodes on their own: the launching thread's, then the device's."""
+        into = TemplateBuilder()
+        launched = self._launch(into, steps, phase)
+        base = len(into.lanes)
         for number, step in enumerate(steps):
             node = step.node
-            waits = tuple(base + a for a in node.after) if number else after
+            waits = tuple(base + a for a in node.after) if number else ()
             if number == len(steps) - 1:
                 waits = (*waits, launched)
             taken = node.kept_bytes + (take if number == 0 else 0)
             given = node.freed_bytes + (give if number == len(steps) - 1 else 0)
-            last = self._add(into, step, phase, layer, waits, taken, given)
-            if into.entry is None:
-                into.entry = last
-        return last
+            self._add(into, step, phase, waits, taken, given)
+        waiting = tuple((place, deps) for place, deps in enumerate(into.deps) if deps)
+        return Stretch(tuple(into.lanes), tuple(into.classes), waiting, base)
 
-    def _launch(self, into: TemplateBuilder, steps: Sequence[Step], phase: str, layer: int) -> int:
+    def _launch(self, into: TemplateBuilder, steps: Sequence[Step], phase: str) -> int:
         """What the launching thread does for a block, -1 if nothing.
 
         It runs ahead of the device; a block cannot end before all of it is launched.
@@ -292,27 +292,20 @@ class StageCompiler:
             return -1
         ops = (step.node.op for step in steps)
         operators = sum(op.launches if isinstance(op, Kernel) else 1 for op in ops)
-        return into.add(LANE["launch"], self.table.add(self.pricer.launching(operators, phase)), layer=layer)
+        return into.add(LANE["launch"], self.table.add(self.pricer.launching(operators, phase)))
 
     def _add(
         self,
         into: TemplateBuilder,
         step: Step,
         phase: str,
-        layer: int,
         after: tuple[int, ...],
         take: int,
         give: int,
     ) -> int:
-        node, need, keeper = step
-        if isinstance(node.op, Kernel):
-            lane = LANE["compute"]
-        else:
-            lane = AXIS_LANE.get(node.op.axis, LANE["data_parallel"])
-        key = (id(node.op), phase, take, give, need, keeper)
-        if key not in self.known:
-            self.known[key] = self.table.add(self._row(step, phase, take, give))
-        return into.add(lane, self.known[key], after, layer)
+        op = step.node.op
+        lane = LANE["compute"] if isinstance(op, Kernel) else AXIS_LANE.get(op.axis, LANE["data_parallel"])
+        return into.add(lane, self.table.add(self._row(step, phase, take, give)), after)
 
     def _row(self, step: Step, phase: str, take: int, give: int) -> Row:
         node, need, keeper = step
@@ -334,16 +327,28 @@ class StageCompiler:
     def _steps(self, nodes: tuple[Node, ...], needs: tuple[int, ...]) -> list[Step]:
         return [Step(node, need) for node, need in zip(nodes, needs, strict=True)]
 
+    def _steps_of(self, block: Block, what: str) -> list[Step]:
+        """What a block does in a pass; worked out once for each block."""
+        key = (id(block), what)
+        if key not in self.steps:
+            if what == "forward":
+                self.steps[key] = self._kept(block)
+            elif what == "recompute":
+                self.steps[key] = self._recomputed(block)
+            else:
+                self.steps[key] = part_of(self._steps(block.backward, self._needs(block).backward), what)
+        return self.steps[key]
+
     def _kept(self, block: Block) -> list[Step]:
         """The forward pass with what this kind of recomputation keeps of it."""
         steps = self._steps(block.forward, self._needs(block).forward)
         if self.recompute == "full" and block.name == "layer":
-            dropped = [_dropping(step) for step in steps]
+            dropped = [dropping(step) for step in steps]
             first = dropped[0]
             dropped[0] = Step(replace(first.node, kept_bytes=block.input_bytes), first.need, LAYER_INPUT)
             return dropped
         if self.recompute == "selective":
-            return [_dropping(step) if step.node.role == "core" else step for step in steps]
+            return [dropping(step) if step.node.role == "core" else step for step in steps]
         return steps
 
     def _recomputed(self, block: Block) -> list[Step]:
@@ -364,51 +369,6 @@ class StageCompiler:
             )
             for number, step in enumerate(core)
         ]
-
-
-def _dropping(step: Step) -> Step:
-    """What a node keeps is needed while it runs and then let go."""
-    return Step(replace(step.node, kept_bytes=0), step.need + step.node.kept_bytes)
-
-
-def _part(steps: list[Step], part: str) -> list[Step]:
-    """One half of a backward pass: what the block before waits for, or the gradients of the weights."""
-    if part == "backward":
-        return steps
-    weights = [step.node.role == "weight_gradient" for step in steps]
-    if part == "weight_gradient":
-        chosen = [step for step, is_weight in zip(steps, weights, strict=True) if is_weight]
-        return [
-            step._replace(
-                node=replace(
-                    step.node,
-                    after=() if number == 0 else (number - 1,),
-                    freed_bytes=step.node.held_bytes,
-                )
-            )
-            for number, step in enumerate(chosen)
-        ]
-    return _without_weights(steps, weights)
-
-
-def _without_weights(steps: list[Step], weights: list[bool]) -> list[Step]:
-    """What the weight gradients need stays; what they would have freed beyond that goes all the same."""
-    kept: list[Step] = []
-    place: dict[int, tuple[int, ...]] = {}
-    for number, step in enumerate(steps):
-        node = step.node
-        after = tuple(sorted({p for a in node.after for p in place[a]}))
-        if not weights[number]:
-            place[number] = (len(kept),)
-            kept.append(step._replace(node=replace(node, after=after)))
-            continue
-        place[number] = after
-        if kept:
-            before = kept[-1].node
-            held = before.kept_bytes + node.held_bytes
-            freed = before.freed_bytes + node.freed_bytes
-            kept[-1] = kept[-1]._replace(node=replace(before, kept_bytes=held, freed_bytes=freed))
-    return kept
 
 
 def _numbered(blocks: Sequence[Block]) -> list[tuple[int, Block]]:

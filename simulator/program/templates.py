@@ -69,6 +69,23 @@ class Template:
         return len(self.lane)
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Activities that follow one another in a pass, as often as a block stands in it; indices are their own.
+
+    Attributes:
+        lanes: Lane of each activity.
+        classes: Class of each.
+        waiting: Those with dependencies inside, and the dependencies.
+        first: The activity that waits for what comes before; those ahead of it are the launching thread's.
+    """
+
+    lanes: tuple[int, ...]
+    classes: tuple[int, ...]
+    waiting: tuple[tuple[int, tuple[int, ...]], ...]
+    first: int
+
+
 @dataclass(slots=True)
 class TemplateBuilder:
     """Collects the activities of one pass; dependencies that lane order implies are left out."""
@@ -88,6 +105,24 @@ class TemplateBuilder:
         self.classes.append(cls)
         self.layers.append(layer)
         self.deps.append(tuple(sorted({a for a in after if a >= 0 and self.lanes[a] != lane})))
+        return len(self.lanes) - 1
+
+    def add_stretch(self, stretch: Stretch, after: Iterable[int], layer: int) -> int:
+        """Appends a stretch whose first activity waits for `after`; returns the index of its last."""
+        base = len(self.lanes)
+        first = base + stretch.first
+        self.lanes += stretch.lanes
+        self.classes += stretch.classes
+        self.layers += [layer] * len(stretch.lanes)
+        self.deps += [()] * len(stretch.lanes)
+        for place, deps in stretch.waiting:
+            self.deps[base + place] = tuple(base + d for d in deps)
+        lane = self.lanes[first]
+        outside = {a for a in after if a >= 0 and self.lanes[a] != lane}
+        if outside:
+            self.deps[first] = tuple(sorted(outside.union(self.deps[first])))
+        if self.entry is None:
+            self.entry = first
         return len(self.lanes) - 1
 
     def build(self, *, class_base: int = 0) -> Template:

@@ -1,0 +1,61 @@
+"""Nodes of a pass with what they need while they run, and the halves into which a backward pass splits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from simulator.workload import Node
+
+
+class Step(NamedTuple):
+    """A node of a pass, what it needs while it runs, and who is said to keep what it takes."""
+
+    node: Node
+    need: int = 0
+    keeper: str = ""
+
+
+def dropping(step: Step) -> Step:
+    """What a node keeps is needed while it runs and then let go."""
+    return Step(replace(step.node, kept_bytes=0), step.need + step.node.kept_bytes)
+
+
+def part_of(steps: list[Step], part: str) -> list[Step]:
+    """One half of a backward pass: what the block before waits for, or the gradients of the weights."""
+    if part == "backward":
+        return steps
+    weights = [step.node.role == "weight_gradient" for step in steps]
+    if part == "weight_gradient":
+        chosen = [step for step, is_weight in zip(steps, weights, strict=True) if is_weight]
+        return [
+            step._replace(
+                node=replace(
+                    step.node,
+                    after=() if number == 0 else (number - 1,),
+                    freed_bytes=step.node.held_bytes,
+                )
+            )
+            for number, step in enumerate(chosen)
+        ]
+    return _without_weights(steps, weights)
+
+
+def _without_weights(steps: list[Step], weights: list[bool]) -> list[Step]:
+    """What the weight gradients need stays; what they would have freed beyond that goes all the same."""
+    kept: list[Step] = []
+    place: dict[int, tuple[int, ...]] = {}
+    for number, step in enumerate(steps):
+        node = step.node
+        after = tuple(sorted({p for a in node.after for p in place[a]}))
+        if not weights[number]:
+            place[number] = (len(kept),)
+            kept.append(step._replace(node=replace(node, after=after)))
+            continue
+        place[number] = after
+        if kept:
+            before = kept[-1].node
+            held = before.kept_bytes + node.held_bytes
+            freed = before.freed_bytes + node.freed_bytes
+            kept[-1] = kept[-1]._replace(node=replace(before, kept_bytes=held, freed_bytes=freed))
+    return kept

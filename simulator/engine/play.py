@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from simulator.engine.program import Program
@@ -21,6 +22,9 @@ SMALL = 5_000
 """Activities up to which a fresh process plays a Program on SimPy, and a few times more for elasticities,
 sooner than it loads compiled code."""
 
+SMALL_UNCOMPILED = 60_000
+"""The same where the code is not compiled yet: that takes some twenty seconds, once an installation."""
+
 
 class Choice(NamedTuple):
     """Which player plays, and why."""
@@ -35,7 +39,8 @@ def choose(program: Program, player: Player = "auto") -> Choice:
     Args:
         program: What is to be played.
         player: ``auto`` takes the reference player for a Program of at most `SMALL` activities
-            while the compiled one is not loaded, and the compiled one otherwise.
+            while the compiled one is not loaded (`SMALL_UNCOMPILED` while it is not even compiled), and the
+            compiled one otherwise.
     """
     if player == "reference":
         return Choice("reference", "asked for")
@@ -45,7 +50,14 @@ def choose(program: Program, player: Player = "auto") -> Choice:
         return Choice("compiled", "it is loaded")
     if program.num_activities <= SMALL:
         return Choice("reference", "one small program does not pay for loading the compiled player")
+    if program.num_activities <= SMALL_UNCOMPILED and not _is_compiled():
+        return Choice("reference", "one program of this size does not pay for compiling the compiled player")
     return Choice("compiled", f"the program has more than {SMALL} activities")
+
+
+def _is_compiled() -> bool:
+    """Whether an earlier process left compiled code beside this file; where it went elsewhere, no."""
+    return any(Path(__file__).with_name("__pycache__").glob("kernel.run-*.nbi"))
 
 
 def play(program: Program, player: Player = "auto", rate_changes: Sequence[RateChange] = ()) -> Record:

@@ -1,5 +1,8 @@
 """Tiny stories on both players: ties, rounds, pools, deadlocks, horizons."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
@@ -21,6 +24,7 @@ from simulator.errors import DeadlockError, SimulationError
 from simulator.units import MAX_PICOSECONDS
 
 SECOND = 10**12
+play_module = importlib.import_module("simulator.engine.play")
 both = pytest.mark.parametrize("player", ["reference", "compiled"])
 
 
@@ -256,3 +260,34 @@ def test_the_makespan_of_each_lane_is_accounted_for() -> None:
     times = lane_times(b.build(), record)
     assert times.sum(axis=1).tolist() == [record.makespan] * 2
     assert times[0].tolist() == [0, 0, 0, 0, record.end[0], record.makespan - record.end[0]]
+
+
+def chain(length: int) -> ProgramBuilder:
+    b = ProgramBuilder()
+    lane = b.lane("lane")
+    for _ in range(length):
+        b.activity(lane, delay_ps=1)
+    return b
+
+
+@pytest.mark.parametrize(
+    ("length", "loaded", "compiled", "chosen"),
+    [
+        (10, False, True, "reference"),
+        (10, True, True, "compiled"),
+        (play_module.SMALL + 1, False, True, "compiled"),
+        (play_module.SMALL + 1, False, False, "reference"),
+        (play_module.SMALL_UNCOMPILED + 1, False, False, "compiled"),
+    ],
+)
+def test_auto_weighs_loading_and_compiling_against_playing(
+    monkeypatch: pytest.MonkeyPatch, length: int, loaded: bool, compiled: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(play_module, "_is_compiled", lambda: compiled)
+    if loaded:
+        monkeypatch.setitem(sys.modules, "simulator.engine.compiled", sys)
+    else:
+        monkeypatch.delitem(sys.modules, "simulator.engine.compiled", raising=False)
+    choice = choose(chain(length).build())
+    assert choice.player == chosen
+    assert choice.why

@@ -67,10 +67,13 @@ def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered
 
 
 def _warmup_steps(scenario: Scenario) -> int:
-    """Steps before the measured ones: as many as fill the loader's queue."""
+    """Steps before the measured ones: one where samples are loaded, for the first of them come late.
+
+    The loader starts with an empty queue, so from the second step on it either keeps ahead or sets the pace.
+    """
     if scenario.simulation.warmup_steps is not None:
         return scenario.simulation.warmup_steps
-    return 0 if scenario.data is None else scenario.data.prefetch + 1
+    return 0 if scenario.data is None else 1
 
 
 @dataclass(slots=True)

@@ -165,7 +165,7 @@ class SimulationSpec(Spec):
     calibration: str = "shared"
     """Constants of the cost models: a name from the catalogue, or the path of a calibration file."""
     warmup_steps: CountOrZero | None = None
-    """Steps before the measured ones; enough to fill the loader's queue if not given."""
+    """Steps before the measured ones; if not given, one where samples are loaded, else none."""
     fold: Literal["auto", "off"] = "auto"
     """Whether ranks that do the same at the same time are simulated once (`auto`) or each by itself."""
     jitter: JitterSpec | None = None

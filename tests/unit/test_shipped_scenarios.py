@@ -113,6 +113,20 @@ def test_the_starved_job_says_so_and_more_servers_help() -> None:
     assert fed.step_time_s < 0.7 * starved.step_time_s
 
 
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+@pytest.mark.parametrize("servers", [1, 3, 16])
+def test_one_step_of_warming_up_is_enough(prefetch: int, servers: int) -> None:
+    path = next(p for p in SCENARIOS if p.stem == "starved_vision")
+    changes = {
+        "data.prefetch": prefetch,
+        "cluster.storage.servers": servers,
+        "training.global_batch_size": 16384,
+    }
+    short = run(load_scenario(path, changes)).result
+    long = run(load_scenario(path, {**changes, "simulation.warmup_steps": 6})).result
+    assert short.step_time_s == long.step_time_s
+
+
 def test_a_quarter_of_the_network_is_felt() -> None:
     whole = run(reduced(next(p for p in SCENARIOS if p.stem == "llama3_70b_h100"))).result
     quarter = run(reduced(next(p for p in SCENARIOS if p.stem == "llama3_70b_quarter_network"))).result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -53,6 +54,9 @@ class Axes:
 
     def members(self, group: Group) -> NDArray[np.int64]:
         """Ranks of the group that rank 0 is in, in ascending order of their place along the axes."""
+        return _members(self, group)
+
+    def _found(self, group: Group) -> NDArray[np.int64]:
         if group in ("tensor", "context", "pipeline"):
             return self._ranks((group,))
         data = self._copied(self._ranks(("context", "data")))
@@ -97,3 +101,11 @@ class Axes:
                 steps = np.arange(self.along(axis), dtype=np.int64) * self.stride(axis)
                 found = (steps[:, None] + found[None, :]).ravel()
         return found
+
+
+@lru_cache(maxsize=4096)
+def _members(axes: Axes, group: Group) -> NDArray[np.int64]:
+    """Members of a group, worked out once: every collective asks for them."""
+    members = axes._found(group)
+    members.flags.writeable = False
+    return members

@@ -108,6 +108,7 @@ class StageCompiler:
     stretches: dict[tuple[int, str, int, int], Stretch] = field(default_factory=dict)
     """What blocks do, by block, pass and memory: equal layers are one object and are priced once."""
     steps: dict[tuple[int, str], list[Step]] = field(default_factory=dict)
+    reductions: dict[tuple[Communication, int], int] = field(default_factory=dict)
 
     def forward(
         self,
@@ -217,8 +218,11 @@ class StageCompiler:
         give = reduction.held
         after = len(into.lanes) - 1 if into.exit is None else into.exit
         for item in reduction.communications:
-            row = self.pricer.communication(item, "gradient_reduction", give=give)
-            after = into.add(LANE["data_parallel"], self.table.add(row), (after,), layer)
+            key = (item, give)
+            if key not in self.reductions:
+                row = self.pricer.communication(item, "gradient_reduction", give=give)
+                self.reductions[key] = self.table.add(row)
+            after = into.add(LANE["data_parallel"], self.reductions[key], (after,), layer)
             give = 0
 
     def _receive(self, into: TemplateBuilder, prefix: Sequence[Communication], phase: str) -> int:

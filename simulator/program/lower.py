@@ -181,6 +181,7 @@ class _Lowering:
         steps = warmup + scenario.training.steps
         for step in range(steps):
             self._step(step)
+        self._load_ahead(steps - 1)
         checkpoint = self._checkpoint(steps - 1) if scenario.checkpoint is not None else ()
         classes, facts = stamp(self.tables.tables, len(SLOTS))
         arrays = self.assembly.arrays()
@@ -312,6 +313,13 @@ class _Lowering:
         if blocking_sends(self.scenario):
             so_far.blocked = sent
         return sent
+
+    def _load_ahead(self, step: int) -> None:
+        """What the loader reads beside the last step for those that would follow."""
+        if self.scenario.data is not None:
+            for _ in range(self.scenario.data.prefetch):
+                for micro_batch in range(self.plan.num_micro_batches):
+                    self._load(step, micro_batch)
 
     def _load(self, step: int, micro_batch: int) -> int:
         """Loads one micro-batch, no further ahead than the prefetch allows; returns the copy's activity."""

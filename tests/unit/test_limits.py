@@ -30,7 +30,7 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"simulation.max_memory": "1 MB"}, "simulation.max_memory is 977 KiB"),
+        ({"simulation.max_memory": "500 kB"}, "simulation.max_memory is 488 KiB"),
         ({"training.global_batch_size": "1000000000"}, "the machine has room for"),
         (
             {
@@ -42,8 +42,8 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
             "simulation.max_memory is 19.1 MiB",
         ),
         (
-            {"simulation.max_memory": "15 MB", "simulation.jitter.kernels.sigma": "1 %"},
-            "max_memory is 14.3 MiB",
+            {"simulation.max_memory": "8 MB", "simulation.jitter.kernels.sigma": "1 %"},
+            "max_memory is 7.63 MiB",
         ),
     ],
 )
@@ -62,7 +62,7 @@ def test_what_does_not_fit_in_memory_is_refused_with_the_estimate(
 
 
 def test_the_command_says_so_in_one_line() -> None:
-    done = run("run", str(QUICKSTART), "--json", "--set", "simulation.max_memory=1 MB")
+    done = run("run", str(QUICKSTART), "--json", "--set", "simulation.max_memory=500 kB")
     assert done.returncode == EXIT_USER
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1

@@ -131,7 +131,8 @@ def test_illegal_points_and_points_that_do_not_fit_say_why(tmp_path):
     file = tmp_path / "s.yaml"
     file.write_text(
         f"scenario: {SCENARIOS / 'quickstart.yaml'}\n"
-        "axes: {training.micro_batch_size: [1, 3, 4]}\nset: {training.recompute: none}\n"
+        "axes: {training.micro_batch_size: [1, 3, 4]}\n"
+        "set: {training.recompute: none, training.global_batch_size: 16}\n"
     )
     run_sweep(load_sweep_file(file), tmp_path / "out", workers=0)
     frame = load_sweep(tmp_path / "out")

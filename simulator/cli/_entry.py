@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from threading import Event
 from types import FrameType
 
 import typer
@@ -39,17 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _prepare_streams()
     listed = list(sys.argv[1:] if arguments is None else arguments)
-    with _signals_interrupt():
-        code = guarded(lambda: _dispatch(listed))
-        return guarded(_flush, code)
+    with _signals_interrupt() as interrupted:
+        code = guarded(lambda: _dispatch(listed), interrupted=interrupted)
+        return guarded(_flush, code, interrupted=interrupted)
 
 
-def guarded(action: Callable[[], int], success: int = EXIT_DONE) -> int:
+def guarded(action: Callable[[], int], success: int = EXIT_DONE, *, interrupted: Event | None = None) -> int:
     """What `action` returns, or the exit code of what it raises, which is told on stderr.
 
     Args:
         action: Something that returns 0 when all is well.
         success: What to return in that case.
+        interrupted: Set once a signal has interrupted. Compiled libraries that are being imported turn an
+            interruption into errors of their own, which are then no bugs.
     """
     try:
         return action() or success
@@ -69,6 +72,8 @@ def guarded(action: Callable[[], int], success: int = EXIT_DONE) -> int:
         _silence_if_full(error)
         return _tell(f"{PROGRAM}: {_environment(error)}", EXIT_ENVIRONMENT)
     except Exception:  # noqa: BLE001 - the last resort, which tells all it knows
+        if interrupted is not None and interrupted.is_set():
+            return _tell(f"{PROGRAM}: interrupted", EXIT_INTERRUPTED)
         return _bug()
 
 
@@ -145,21 +150,27 @@ def _silence_if_full(error: OSError) -> None:
 
 
 @contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does: whatever is half done is cleaned up on the way out."""
+def _signals_interrupt() -> Iterator[Event]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: whatever is half done is cleaned up on the way out.
+
+    The event that it gives is set as soon as one of them, or Ctrl-C, has come.
+    """
+    interrupted = Event()
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        interrupted.set()
         raise KeyboardInterrupt
 
     replaced: dict[signal.Signals, object] = {}
-    for name in ("SIGTERM", "SIGHUP"):
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         # Only the main thread may set handlers; an ignored signal (nohup) stays ignored.
         with contextlib.suppress(ValueError):
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            if number is not None and signal.getsignal(number) in defaults:
                 replaced[number] = signal.signal(number, interrupt)
     try:
-        yield
+        yield interrupted
     finally:
         for number, handler in replaced.items():
             signal.signal(number, handler)  # type: ignore[arg-type]

@@ -427,3 +427,37 @@ def test_signals_end_a_command_with_130(number: signal.Signals) -> None:
         process.send_signal(number)
         assert process.stderr.read() == "clustersim: interrupted\n"
     assert process.returncode == 130
+
+
+def test_an_interruption_that_a_library_turns_into_an_error_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import signal
+
+    from simulator.cli import _entry
+
+    def import_that_breaks(_arguments: list[str]) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("multiarray failed to import") from None
+        raise AssertionError("the signal interrupts")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(_entry, "_dispatch", import_that_breaks)
+    assert _entry.main([]) == 130
+    assert capsys.readouterr().err == "clustersim: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_without_an_interruption_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from simulator.cli import _entry
+
+    def broken(_arguments: list[str]) -> int:
+        raise ImportError("multiarray failed to import")
+
+    monkeypatch.setattr(_entry, "_dispatch", broken)
+    assert _entry.main([]) == 1
+    assert "Traceback" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def basis_notes(scenario: Scenario, calibration: Calibration) -> list[BasisNote]
             f"calibration {calibration.name}",
             "measured",
             f"{fitted} of {len(calibration.constants)} constants fitted to public measurements, "
-            "shared by all hardware; nothing is fitted to this accelerator or model",
+            "shared by all hardware; none belongs to one accelerator or model",
         )
     )
     return notes

@@ -65,16 +65,13 @@ def _whole(value: object) -> object:
 
 
 Bytes = Annotated[float, Quantity("bytes")]
-BytesOrZero = Annotated[float, Quantity("bytes", allow_zero=True)]
 Bandwidth = Annotated[float, Quantity("bandwidth")]
 Compute = Annotated[float, Quantity("compute")]
 Seconds = Annotated[float, Quantity("time")]
 Latency = Annotated[float, Quantity("time", allow_zero=True)]
 Rate = Annotated[float, Quantity("rate")]
 Watts = Annotated[float, Quantity("power")]
-Hertz = Annotated[float, Quantity("frequency")]
 MoneyRate = Annotated[float, Quantity("money_rate", allow_zero=True)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**9)]
 CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=10**9)]
 PositiveFraction = Annotated[float, Field(gt=0.0, le=1000.0)]
-Fraction01 = Annotated[float, Field(gt=0.0, le=1.0)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 from simulator.errors import UnitError
@@ -132,6 +133,11 @@ def parse(text: object, dimension: Dimension, *, allow_zero: bool = False) -> fl
     """
     if not isinstance(text, str):
         raise UnitError(f"{_shown(text)} has no unit; write for example {_EXAMPLES[dimension]}")
+    return _parsed(text, dimension, allow_zero)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str, dimension: Dimension, allow_zero: bool) -> float:
     match = _QUANTITY.fullmatch(text) if len(text) <= 80 else None
     if match is None:
         raise UnitError(f"{_shown(text)} is not a quantity; write for example {_EXAMPLES[dimension]}")

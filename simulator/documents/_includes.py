@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from simulator.documents._compose import compose
 from simulator.documents._node import MAX_DEPTH, MAX_NODES, Node, Position, overlay
+from simulator.documents._remembered import composed
 from simulator.documents._source import read_text
 from simulator.errors import Problem, ScenarioError
 
@@ -36,8 +36,10 @@ class IncludeReader:
         Raises:
             ScenarioError: A file outside the folder, not there, in a cycle, or too many of them.
         """
-        _, listed = node.entries.pop("include")
-        node.measure()
+        _, listed = node.entries["include"]
+        own = Node("mapping", node.position)
+        own.entries = {key: entry for key, entry in node.entries.items() if key != "include"}
+        own.measure()
         wanted = listed.items if listed.kind == "list" else [listed]
         lower: Node | None = None
         for item in wanted:
@@ -45,7 +47,7 @@ class IncludeReader:
                 raise self._refused(item.position, "expected the path of a file, or a list of paths")
             included = self._include(item.value, item.position, path, label)
             lower = included if lower is None else overlay(lower, included)
-        joined = node if lower is None else overlay(lower, node)
+        joined = own if lower is None else overlay(lower, own)
         if joined.size > MAX_NODES or joined.depth > MAX_DEPTH:
             raise self._refused(listed.position, f"expands to more than {MAX_NODES:,} nodes")
         return joined
@@ -90,7 +92,7 @@ class IncludeReader:
             if problem.line:
                 raise
             raise self._refused(position, f'"{shown[:80]}": {problem.message}') from None
-        node = compose(text, shown)
+        node = composed(text, shown)
         if node is None or node.kind != "mapping":
             raise self._refused(position, f'"{shown[:80]}" holds no mapping')
         return node

@@ -27,10 +27,18 @@ _PREFIXED: Final = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)|[-+]?Infinity|NaN")
 _FIRST: Final = frozenset("+-.0123456789")
+_BARE: Final = re.compile(r"[A-Za-z0-9_./+*()-]+(?: [A-Za-z0-9_./+*()-]+)*")
+_INDICATORS: Final = ("*", "-", "?", "...")
+_MOST_BARE: Final = 100
 
 
 class ScalarError(ValueError):
     """A scalar that is refused; the message says why."""
+
+
+def is_bare(text: str) -> bool:
+    """Whether every reader takes the text for one unquoted scalar, wherever it stands."""
+    return len(text) <= _MOST_BARE and _BARE.fullmatch(text) is not None and not text.startswith(_INDICATORS)
 
 
 def read_plain(text: str) -> object:

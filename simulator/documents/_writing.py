@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final
 
-from simulator.documents._scalars import ScalarError, read_plain
-
-_BARE: Final = re.compile(r"[A-Za-z0-9_./+*()-]+(?: [A-Za-z0-9_./+*()-]+)*")
-_LEADING: Final = "*-?"
+from simulator.documents._scalars import ScalarError, is_bare, read_plain
 
 
 def write_yaml(data: Mapping[str, object]) -> str:
@@ -69,7 +64,7 @@ def _key(key: object) -> str:
 
 def _text(text: str) -> str:
     # Characters that some readers take for line breaks or refuse are escaped by json.dumps.
-    if not _BARE.fullmatch(text) or text[0] in _LEADING or len(text) > 100:
+    if not is_bare(text):
         return json.dumps(text)
     try:
         return text if read_plain(text) == text else json.dumps(text)

@@ -249,12 +249,13 @@ def _load(name: str) -> Calibration:
         ) from None
 
 
-def calibration_names() -> list[str]:
+@cache
+def calibration_names() -> tuple[str, ...]:
     """Names of the calibrations in the catalogue."""
     stems = [
         entry.name.removesuffix(_SUFFIX) for entry in _folder().iterdir() if entry.name.endswith(_SUFFIX)
     ]
-    return sorted(stem for stem in stems if not stem.endswith(EVIDENCE))
+    return tuple(sorted(stem for stem in stems if not stem.endswith(EVIDENCE)))
 
 
 def _folder() -> Traversable:

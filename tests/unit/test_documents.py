@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from simulator.documents import (
     MAX_BYTES,
     Position,
+    _remembered,
     load_document,
     parse_document,
     parse_value,
@@ -429,3 +430,36 @@ def test_only_plain_values_are_written():
         write_yaml({"a": {1}})
     with pytest.raises(TypeError, match="key"):
         write_yaml({"a": {1: 2}})
+
+
+@given(st.text(alphabet="019xoeE+-._/*()~ nulNaNIftrue", max_size=12))
+def test_a_value_of_an_argument_is_read_as_the_parser_reads_it(text):
+    def read(reader):
+        try:
+            return repr(reader())
+        except ScenarioError as error:
+            return [problem.message for problem in error.problems]
+
+    assert read(lambda: parse_value(text, "--set")) == read(lambda: parse_document(text, "", root="any").data)
+
+
+def test_a_file_that_changes_is_read_anew_and_one_that_does_not_gives_fresh_data(tmp_path):
+    path, below = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    path.write_text("include: b.yaml\none: {two: [3]}\n")
+    below.write_text("four: 5\n")
+    first = load_document(path, includes=True)
+    first.data["one"]["two"].append("changed by its owner")
+    again = load_document(path, includes=True)
+    assert again.data == {"four": 5, "one": {"two": [3]}}
+    assert again.position(("one", "two", 0)) == (str(path), 2, 13)
+    for text in ("four: 6\n", "four: 7\n"):  # as long as before, and within one tick of the clock
+        below.write_text(text)
+        assert load_document(path, includes=True).data["four"] == int(text[-2])
+
+
+def test_what_is_remembered_of_files_is_bounded(tmp_path):
+    for number in range(12):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text("a: 1\n#" + "x" * 200_000)
+        assert load_document(path).data == {"a": 1}
+    assert sum(len(text) for text, _ in _remembered._trees) <= _remembered.MAX_REMEMBERED

@@ -130,7 +130,7 @@ def test_result_json_holds_the_evidence() -> None:
 
 
 def test_the_catalogues_evidence_is_no_calibration_of_its_own() -> None:
-    assert calibration_names() == ["shared"]
+    assert calibration_names() == ("shared",)
     found = Calibration.load().evidence
     assert found is not None
     assert found.command.startswith("clustersim validate DIR")

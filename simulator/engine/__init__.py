@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from simulator.engine.builder import ProgramBuilder
 from simulator.engine.play import Choice, Player, RateChange, choose, play
-from simulator.engine.program import Capacities, Classes, Label, Lanes, Pools, Program, concatenate
+from simulator.engine.program import Capacities, Classes, Label, Lanes, Pools, Program, Structure, concatenate
 from simulator.engine.record import WAIT_DEPENDENCY, WAIT_LANE, WAIT_NONE, WAIT_POOL, Record
 from simulator.engine.validate import MalformedProgramError, validate
 
@@ -29,6 +29,7 @@ __all__ = [
     "RateChange",
     "Record",
     "ReferencePlayer",
+    "Structure",
     "choose",
     "concatenate",
     "play",

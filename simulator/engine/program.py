@@ -17,15 +17,16 @@ Program that can never end (a pool that blocks for ever) is a `DeadlockError` of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,40 @@ class Classes:
     pool_give: I64
 
 
+class Structure:
+    """What several Programs have in common, and what was worked out from that alone.
+
+    Programs that differ only in figures (rates, delays, amounts, holds, limits of pools) may hold the very
+    same arrays of activities, dependencies, tags, labels and pool deltas; they have one Structure then, and
+    `once` works out things that follow from these arrays for all of them. A Program made of any other array
+    has a Structure of its own.
+    """
+
+    __slots__ = ("__weakref__", "_known", "_parts")
+
+    def __init__(self, parts: tuple[object, ...] = ()) -> None:
+        self._parts = parts
+        self._known: dict[Hashable, Any] = {}
+
+    def consists_of(self, parts: tuple[object, ...]) -> bool:
+        """Whether these are its parts, object for object."""
+        mine = self._parts
+        return len(mine) == len(parts) and all(a is b for a, b in zip(mine, parts, strict=True))
+
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` returns, worked out once for all Programs of this structure.
+
+        Args:
+            key: Names it; the function that makes it, say.
+            make: Reads nothing but what these Programs share, and nobody changes what it returns.
+        """
+        try:
+            found: _T = self._known[key]
+        except KeyError:
+            found = self._known[key] = make()
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """N activities over capacities, lanes, pools and classes.
@@ -147,6 +182,9 @@ class Program:
         tags: Further integer labels of each activity, shape [N] each, such as ``micro_batch``, ``layer``,
             ``step``, ``stage``; the engine carries them and never reads them.
         job: Name of the job that the activities belong to.
+        structure: That of another Program with the same arrays, if any: all but `capacities.rates`, `pools`
+            and the delays, weights, demands and holds of classes. With any other array it is replaced by one
+            of its own.
     """
 
     capacities: Capacities
@@ -159,6 +197,32 @@ class Program:
     dep: I32
     tags: dict[str, I32] = field(default_factory=dict)
     job: str = "job"
+    structure: Structure = field(default_factory=Structure, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """A structure that a changed copy has inherited would be wrong."""
+        parts = self._shared()
+        if not self.structure.consists_of(parts):
+            object.__setattr__(self, "structure", Structure(parts))
+
+    def _shared(self) -> tuple[object, ...]:
+        classes, capacities = self.classes, self.capacities
+        return (
+            self.lane,
+            self.cls,
+            self.dep_ptr,
+            self.dep,
+            self.tags,
+            self.lanes,
+            classes.labels,
+            classes.pool_ptr,
+            classes.pool_id,
+            classes.pool_take,
+            classes.pool_give,
+            capacities.names,
+            capacities.kinds,
+            capacities.owners,
+        )
 
     @property
     def num_activities(self) -> int:

@@ -100,3 +100,16 @@ def test_fragments_concatenate_to_the_whole() -> None:
     assert joined.dep[joined.dep_ptr[3] :].tolist() == [0, 2]
     assert joined.classes.demand_amount[joined.classes.demand_ptr[2] :].tolist() == [9]
     assert joined.tags["layer"].tolist() == [-1, -1, -1, 1]
+
+
+def test_a_structure_is_shared_with_changed_rates_and_with_no_other_array() -> None:
+    program = sample()
+    rates = dataclasses.replace(program.capacities, rates=program.capacities.rates * 2)
+    faster = dataclasses.replace(program, capacities=rates)
+    assert faster.structure is program.structure
+    assert program.structure.once("count", lambda: 3) == 3
+    assert faster.structure.once("count", lambda: 4) == 3
+    for field in ("lane", "cls", "dep_ptr", "dep"):
+        other = dataclasses.replace(program, **{field: getattr(program, field).copy()})
+        assert other.structure is not program.structure
+        assert other.structure.once("count", lambda: 4) == 4

@@ -1,6 +1,7 @@
 """Models as graphs of operators: arithmetic, traffic, parameters and activations; no hardware in sight."""
 
 from simulator.workload.blocks import BYTES_PER_ELEMENT, STANDARD, Block, Node, Shard
+from simulator.workload.ends import embedding_block, head_block
 from simulator.workload.kernels import (
     AttentionShape,
     Axis,
@@ -12,7 +13,7 @@ from simulator.workload.kernels import (
 )
 from simulator.workload.layers import layer_list_blocks
 from simulator.workload.memory import Transients, largest_transient, placeholder_bytes, transients
-from simulator.workload.transformer import embedding_block, head_block, layer_block
+from simulator.workload.transformer import layer_block
 from simulator.workload.update import StateBytes, state_bytes, update_kernels
 
 __all__ = [

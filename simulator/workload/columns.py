@@ -1,0 +1,105 @@
+"""Matrices that are split over GPUs: what those exchange before, after and beside them.
+
+Tensor parallelism splits matrices by columns, then by rows (Shoeybi et al., arXiv:1909.08053); sequence
+parallelism turns each all-reduce into an all-gather and a reduce-scatter and splits what lies between
+(Korthikanti et al., arXiv:2205.05198).
+"""
+
+from __future__ import annotations
+
+from simulator.specs.model import TransformerSpec
+from simulator.workload import chains
+from simulator.workload.blocks import PassBuilder, Shard
+from simulator.workload.kernels import Collective, Communication
+from simulator.workload.matrices import add_input_gradient
+
+
+def tensor(shard: Shard, name: str, collective: Collective, message_bytes: int) -> Communication | None:
+    """A collective among those that split the matrices; None where one GPU holds them whole."""
+    if shard.tensor_parallel == 1:
+        return None
+    return Communication(f"{name}.{collective}", collective, "tensor", message_bytes)
+
+
+def gather(shard: Shard, name: str, message_bytes: int) -> Communication | None:
+    """What a column-split matrix needs before it: the whole sequence, if that is split."""
+    return tensor(shard, name, "all_gather", message_bytes) if shard.sequence_parallel else None
+
+
+def reduce(shard: Shard, name: str, message_bytes: int) -> Communication | None:
+    """What a row-split matrix needs after it: the sum over the GPUs."""
+    return tensor(shard, name, "reduce_scatter" if shard.sequence_parallel else "all_reduce", message_bytes)
+
+
+def scatter(shard: Shard, name: str, message_bytes: int) -> Communication | None:
+    """The backward of `gather`, or of the copy that stands in its place."""
+    return reduce(shard, name, message_bytes)
+
+
+def add_column_gradient(
+    into: PassBuilder, model: TransformerSpec, shard: Shard, name: str, columns: int, residual: int
+) -> None:
+    """Backward of a column-split matrix, its norm, and where the branch leaves the residual stream."""
+    element, tokens, width = shard.element_bytes, shard.tokens, model.hidden_size
+    part = name.partition(".")[0]
+    before = (len(into.nodes) - 1,)
+    again: tuple[int, ...] = ()
+    if shard.sequence_parallel:
+        gathered = tensor(shard, f"{part}.input", "all_gather", tokens * width * element)
+        again = (into.add(gathered, after=before, role="weight_gradient"),)
+    ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
+    data = add_input_gradient(into, name, tokens, width, columns, shard, after=ready)
+    reduced = beside_weight_gradient(
+        into,
+        shard,
+        scatter(shard, f"{part}.gradient", tokens * width * element),
+        (f"{name}.weight_gradient", tokens, columns, width),
+        data,
+        residual,
+        again=again,
+    )
+    into.add(
+        chains.norm_gradient(f"{part}.norm.gradient", residual * width, model, shard),
+        after=(reduced,),
+        freed=residual * width * (element + shard.operand_bytes),
+    )
+    biased = model.mlp_bias if part == "mlp" else model.attention_output_bias
+    into.add(
+        chains.residual_gradient(f"{part}.residual.gradient", residual * width, biased, shard),
+        freed=residual * width * shard.dropout,
+    )
+    if not shard.software.fused_gradient_accumulation:
+        vectors = width * (2 if model.norm == "layernorm" else 1) + (columns + width) * biased
+        launches = 2 if model.norm == "layernorm" else 1
+        into.add(chains.accumulation(f"{part}.vectors.accumulate", vectors, shard, launches + 2 * biased))
+
+
+def beside_weight_gradient(
+    into: PassBuilder,
+    shard: Shard,
+    reduction: Communication | None,
+    weight: tuple[str, int, int, int],
+    data: int,
+    kept_tokens: int,
+    *,
+    again: tuple[int, ...] = (),
+    freed: int = 0,
+    precision: str | None = None,
+) -> int:
+    """The gradient of a weight, and the reduction of the input's gradient beside it or behind it.
+
+    Returns:
+        Index of what the rest of the pass waits for.
+    """
+    beside = shard.software.overlap_tensor_parallel
+    reduced = into.add(reduction, after=(data,)) if beside else data
+    last = chains.add_weight_gradient(
+        into,
+        *weight,
+        shard,
+        after=(data, *again),
+        freed=freed,
+        kept_tokens=kept_tokens,
+        precision=precision,
+    )
+    return reduced if beside or reduction is None else into.add(reduction, after=(last,))

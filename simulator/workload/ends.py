@@ -1,0 +1,137 @@
+"""What stands before and behind a transformer's layers: the embedding; norm, projection and loss."""
+
+from __future__ import annotations
+
+from simulator.specs.model import TransformerSpec
+from simulator.workload import chains, operators
+from simulator.workload.blocks import Block, PassBuilder, Shard
+from simulator.workload.columns import beside_weight_gradient, gather, reduce, scatter, tensor
+
+
+def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
+    """Token (and position) look-up; the table is split by rows of the vocabulary."""
+    tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
+    rows = _vocab_shard(model, shard)
+    forward, backward = PassBuilder(), PassBuilder()
+    learned = model.position_embedding == "learned"
+    forward.add(
+        operators.pointwise(
+            "embedding",
+            "embedding",
+            tokens * width,
+            reads=element * (2 if learned else 1),
+            writes=element,
+            flops=1,
+        )
+    )
+    forward.add(reduce(shard, "embedding", tokens * width * element))
+    if shard.dropout:
+        size = shard.residual_tokens * width
+        drop = operators.pointwise(
+            "embedding.dropout", "elementwise", size, reads=element, writes=element + 1, flops=2
+        )
+        forward.add(drop, kept=size)
+        undo = operators.pointwise(
+            "embedding.dropout.gradient", "elementwise", size, reads=element + 1, writes=element, flops=2
+        )
+        backward.add(undo, freed=size)
+    if shard.sequence_parallel and not shard.lora_rank:
+        backward.add(tensor(shard, "embedding.gradient", "all_gather", tokens * width * element))
+    backward.add(
+        None
+        if shard.lora_rank
+        else operators.pointwise(
+            "embedding.gradient",
+            "embedding",
+            tokens * width,
+            reads=element + shard.gradient_bytes,
+            writes=shard.gradient_bytes,
+            flops=1,
+        ),
+        role="weight_gradient",
+    )
+    positions = model.max_position_embeddings * width if learned else 0
+    if not shard.software.fused_gradient_accumulation and not shard.lora_rank:
+        table = rows * width + positions
+        zeroed = operators.pointwise(
+            "embedding.gradient.zero", "embedding", table, reads=0, writes=element, flops=0
+        )
+        backward.add(zeroed, role="weight_gradient")
+        accumulated = chains.accumulation("embedding.gradient.accumulate", table, shard)
+        backward.add(accumulated, role="weight_gradient")
+    return Block(
+        name="embedding",
+        forward=forward.done(),
+        backward=backward.done(),
+        parameters=rows * width + positions,
+        input_bytes=tokens * 8,
+        sequential_parameters=0 if shard.lora_rank else positions,
+        frozen_parameters=rows * width + positions if shard.lora_rank else 0,
+    )
+
+
+def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) -> Block:
+    """Final norm, projection to the vocabulary and loss; the vocabulary is split over the GPUs.
+
+    Args:
+        model: The transformer.
+        shard: One GPU's part of the micro-batch.
+        shares_embedding: Whether the projection's matrix is already counted with the embedding on this GPU.
+    """
+    tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
+    residual, rows = shard.residual_tokens, _vocab_shard(model, shard)
+    forward, backward = PassBuilder(), PassBuilder()
+    logits, normed = tokens * rows, residual * width
+    encoder = model.family == "encoder"
+    if encoder:
+        forward.add(
+            operators.matmul("head.transform", residual, width, width, shard.precision), kept=normed * element
+        )
+    forward.add(chains.norm("head.norm", normed, model, shard), kept=2 * normed * element)
+    forward.add(gather(shard, "head", tokens * width * element))
+    forward.add(operators.matmul("head", tokens, rows, width, shard.precision), kept=logits * element)
+    probabilities = chains.kept_per_logit(shard) * logits
+    forward.add(chains.cross_entropy(logits, shard), kept=probabilities)
+    forward.add(tensor(shard, "loss", "all_reduce", 3 * 4 * tokens))
+    backward.add(chains.cross_entropy_gradient(logits, shard), freed=probabilities)
+    data = backward.add(operators.matmul("head.input_gradient", tokens, width, rows, shard.precision))
+    reduction = scatter(shard, "head.gradient", tokens * width * element)
+    reduced = beside_weight_gradient(
+        backward,
+        shard,
+        reduction,
+        ("head.weight_gradient", tokens, rows, width),
+        data,
+        residual,
+        precision=shard.precision,
+        freed=logits * element,
+    )
+    norm_gradient = chains.norm_gradient("head.norm.gradient", normed, model, shard)
+    backward.add(norm_gradient, after=(reduced,), freed=2 * normed * element)
+    if encoder:
+        _dense_backward(backward, "head.transform", residual, width, shard, freed=normed * element)
+    norm = width * (2 if model.norm == "layernorm" else 1)
+    transform = (width * width + width) * encoder
+    held = (0 if shares_embedding else rows * width) + norm + transform
+    return Block(
+        name="head",
+        forward=forward.done(),
+        backward=backward.done(),
+        parameters=held,
+        input_bytes=normed * element,
+        sequential_parameters=0 if shard.lora_rank else norm + transform,
+        frozen_parameters=held if shard.lora_rank else 0,
+        read_parameters=rows * width if shares_embedding else 0,
+    )
+
+
+def _dense_backward(
+    into: PassBuilder, name: str, tokens: int, width: int, shard: Shard, *, freed: int
+) -> None:
+    into.add(operators.matmul(f"{name}.input_gradient", tokens, width, width, shard.precision))
+    chains.add_weight_gradient(into, f"{name}.weight_gradient", tokens, width, width, shard, freed=freed)
+
+
+def _vocab_shard(model: TransformerSpec, shard: Shard) -> int:
+    """Rows of the vocabulary on one GPU; frameworks pad the table until it divides."""
+    return -(-model.vocab_size // shard.tensor_parallel)

@@ -1,0 +1,45 @@
+"""The dense MLP of a layer with its norm, and where it meets the residual stream."""
+
+from __future__ import annotations
+
+from simulator.specs.model import TransformerSpec
+from simulator.workload import chains
+from simulator.workload.blocks import PassBuilder, Shard
+from simulator.workload.columns import add_column_gradient, gather, reduce, tensor
+from simulator.workload.matrices import add_input_gradient, add_product
+
+
+def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None:
+    """Norm, projection up, activation, projection down, residual."""
+    width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
+    tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
+    up = inner * (2 if model.gated_mlp else 1)
+    into.add(
+        chains.norm("mlp.norm", residual * width, model, shard),
+        kept=residual * width * (element + shard.operand_bytes),
+    )
+    into.add(gather(shard, "mlp", tokens * width * element))
+    add_product(into, "mlp.up", tokens, up, width, shard, kept=tokens * up * element)
+    kept = chains.kept_by_activation(tokens * inner, model, shard)
+    into.add(chains.activation(model, tokens * inner, shard), kept=kept)
+    add_product(into, "mlp.down", tokens, width, inner, shard)
+    into.add(reduce(shard, "mlp", tokens * width * element))
+    into.add(
+        chains.residual("mlp.residual", residual * width, model.mlp_bias, shard),
+        kept=residual * width * shard.dropout,
+    )
+
+
+def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None:
+    """The same backwards."""
+    width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
+    tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
+    up = inner * (2 if model.gated_mlp else 1)
+    if shard.sequence_parallel:
+        into.add(tensor(shard, "mlp.gradient", "all_gather", tokens * width * element))
+    add_input_gradient(into, "mlp.down", tokens, inner, width, shard)
+    operand = tokens * inner * shard.operand_bytes
+    chains.add_weight_gradient(into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=operand)
+    apart = chains.kept_by_activation(tokens * inner, model, shard) - operand
+    into.add(chains.activation_gradient(model, tokens * inner, shard), freed=tokens * up * element + apart)
+    add_column_gradient(into, model, shard, "mlp.up", up, residual)

@@ -10,6 +10,7 @@ from simulator.program.loading import loader_cores
 from simulator.program.model import ModelParts, build_parts
 from simulator.program.plan import Plan, make_plan
 from simulator.program.pricing import Pricer
+from simulator.program.recomputation import Mode, Recomputation, recomputation
 from simulator.program.topology import make_topology
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
@@ -79,25 +80,27 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
 
 def _memory_bytes(scenario: Scenario, plan: Plan, parts: ModelParts) -> int:
     """State, and what the forward passes that run ahead keep for their backward passes [B]."""
-    known: dict[int, int] = {}
+    known: dict[tuple[int, Mode], int] = {}
+    saving = recomputation(scenario)
 
-    def kept(block: Block) -> int:
-        if id(block) not in known:
-            known[id(block)] = _kept_bytes(block, scenario.training.recompute)
-        return known[id(block)]
+    def kept(chunk: Sequence[Block]) -> int:
+        pairs = list(zip(chunk, saving.modes(chunk), strict=True))
+        for block, mode in pairs:
+            if (id(block), mode) not in known:
+                known[id(block), mode] = _kept_bytes(block, mode)
+        return sum(known[id(block), mode] for block, mode in pairs)
 
     needed = []
     for stage, (chunks, state) in enumerate(zip(parts.blocks, parts.states, strict=True)):
-        smallest = min(sum(kept(block) for block in chunk) for chunk in chunks)
+        smallest = min(kept(chunk) for chunk in chunks)
         needed.append(state.resident_bytes + _in_flight(plan, stage) * smallest)
     return max(needed)
 
 
-def _kept_bytes(block: Block, recompute: str) -> int:
-    if recompute == "full" and block.name == "layer":
-        return block.input_bytes
-    core = recompute == "selective"
-    return sum(node.kept_bytes for node in block.forward if not (core and node.role == "core"))
+def _kept_bytes(block: Block, mode: Mode) -> int:
+    if mode in ("input", "nothing"):
+        return block.input_bytes if mode == "input" else 0
+    return sum(node.kept_bytes for node in block.forward if not (mode == "core" and node.role == "core"))
 
 
 def _in_flight(plan: Plan, stage: int) -> int:
@@ -116,7 +119,7 @@ def _step_seconds(
     topology = make_topology(scenario.cluster, plan, loader_cores=loader_cores(scenario.data, plan))
     pricer = Pricer(plan, calibration, topology.shared.get("core"), scenario.software)
     rates = [int(rate) for rate in topology.capacities.rates]
-    alone = _Alone(pricer, rates, scenario.training.recompute, prices)
+    alone = _Alone(pricer, rates, recomputation(scenario), prices)
     passes = [[alone.both_passes(chunk) for chunk in chunks] for chunks in parts.blocks]
     busy = [sum(chunks) for chunks in passes]
     waits = [0] * len(busy)
@@ -134,36 +137,37 @@ class _Alone:
     passes, and counts for nothing.
     """
 
-    def __init__(self, pricer: Pricer, rates: list[int], recompute: str, prices: Prices) -> None:
+    def __init__(self, pricer: Pricer, rates: list[int], recompute: Recomputation, prices: Prices) -> None:
         self.pricer, self.rates, self.recompute, self.prices = pricer, rates, recompute, prices
-        self.known: dict[tuple[int, bool], tuple[int, int, int]] = {}
+        self.known: dict[tuple[int, bool, Mode], tuple[int, int, int]] = {}
 
     def both_passes(self, blocks: Sequence[Block]) -> int:
         """Forward and backward pass through a chunk."""
         total = 0
+        pairs = list(zip(blocks, self.recompute.modes(blocks), strict=True))
         for back in (False, True):
-            runs = [self._block(block, back=back) for block in (reversed(blocks) if back else blocks)]
+            runs = [
+                self._block(block, mode, back=back) for block, mode in (reversed(pairs) if back else pairs)
+            ]
             whole = sum(length for length, _, _ in runs)
             total += whole - runs[0][1] - runs[-1][2] if runs else 0
         return total
 
-    def _block(self, block: Block, *, back: bool) -> tuple[int, int, int]:
+    def _block(self, block: Block, mode: Mode, *, back: bool) -> tuple[int, int, int]:
         """Length, and what of it stands before the first and behind the last kernel."""
-        key = (id(block), back)
+        key = (id(block), back, mode)
         if key not in self.known:
             found = self._run(block.backward if back else block.forward)
             if back:
-                again = self._run(self._again(block))
+                again = self._run(self._again(block, mode))
                 found = again[0] + found[0], again[1] if again[0] else found[1], found[2]
             self.known[key] = found
         return self.known[key]
 
-    def _again(self, block: Block) -> Sequence[Node]:
-        """What is computed again; of selective recomputation, only the kernels."""
-        if block.name != "layer" or self.recompute == "none":
-            return ()
-        if self.recompute == "full":
-            return block.forward
+    def _again(self, block: Block, mode: Mode) -> Sequence[Node]:
+        """What is computed again; of the attention core, only the kernels."""
+        if mode != "core":
+            return () if mode == "all" else block.forward
         core = [node for node in block.forward if node.role in ("core", "core_output")]
         return [replace(node, after=()) for node in core if isinstance(node.op, Kernel)]
 

@@ -114,7 +114,7 @@ def planned_scenario(scenario: Scenario, overrides: Mapping[str, Any]) -> Scenar
     group = scenario.cluster.node_groups[0].model_copy(update={"nodes": overrides["cluster.nodes"]})
     blocks: dict[str, Any] = {
         "cluster": scenario.cluster.model_copy(update={"node_groups": (group,)}),
-        "training": scenario.training.model_copy(update=_inside("training", overrides)),
+        "training": scenario.training.model_copy(update=_training(overrides)),
         "parallelism": scenario.parallelism.model_copy(
             update={
                 "data_parallel": None,
@@ -209,6 +209,14 @@ def search_plans(
 
 def _score(samples_per_s: float, gpus: int, objective: Objective) -> float:
     return samples_per_s / gpus if objective == "throughput_per_gpu" else samples_per_s
+
+
+def _training(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the training block; a recomputation of the space is for all layers."""
+    changed = _inside("training", overrides)
+    if "recompute" in changed:
+        changed |= {"recompute_num_layers": None, "recompute_method": None}
+    return changed
 
 
 def _inside(block: str, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from simulator.cost import RankGroup
 from simulator.engine import Label
 from simulator.program.pricing import Pricer
+from simulator.program.recomputation import Mode, Recomputation, computed_again
 from simulator.program.rows import Row, RowTable
 from simulator.program.steps import Step, dropping, part_of
 from simulator.program.templates import LANE, Stretch, Template, TemplateBuilder
@@ -100,14 +101,14 @@ class StageCompiler:
     """Compiles the passes of one kind of stage into templates over one table of rows."""
 
     pricer: Pricer
-    recompute: str
+    recompute: Recomputation
     table: RowTable
     shard: Shard
     waits_to_launch: bool = False
     needs: dict[int, Transients] = field(default_factory=dict)
-    stretches: dict[tuple[int, str, int, int], Stretch] = field(default_factory=dict)
+    stretches: dict[tuple[int, str, Mode, int, int], Stretch] = field(default_factory=dict)
     """What blocks do, by block, pass and memory: equal layers are one object and are priced once."""
-    steps: dict[tuple[int, str], list[Step]] = field(default_factory=dict)
+    steps: dict[tuple[int, str, Mode], list[Step]] = field(default_factory=dict)
     reductions: dict[tuple[Communication, int], int] = field(default_factory=dict)
 
     def forward(
@@ -121,12 +122,14 @@ class StageCompiler:
         numbered = _numbered(blocks)
         gathers = self._gathers(into, numbered, gathering, "forward")
         previous = self._receive(into, prefix, "forward")
+        modes = self.recompute.modes(blocks)
         for position, (layer, block) in enumerate(numbered):
             previous = self._run(
                 into,
                 block,
                 "forward",
                 layer,
+                mode=modes[position],
                 after=(previous, gathers.nodes.get(position, -1) if gathers else -1),
                 give=gathers.size(position) if gathers and gathers.gathering.release else 0,
             )
@@ -145,6 +148,8 @@ class StageCompiler:
     ) -> Template:
         """The backward pass through the blocks, last block first, with what is computed again before each.
 
+        Layers that keep one input together are computed again together, before the last of them.
+
         Args:
             blocks: Blocks in the order of the forward pass.
             reductions: What is reduced behind which blocks.
@@ -153,20 +158,25 @@ class StageCompiler:
             part: ``backward``, or one half of it: ``input_gradient`` or ``weight_gradient``.
         """
         into = TemplateBuilder()
-        numbered = list(reversed(_numbered(blocks)))
+        in_order = _numbered(blocks)
+        numbered = list(reversed(in_order))
+        modes = self.recompute.modes(blocks)
+        again = computed_again(modes)
         gathers = None
         if part != "weight_gradient":
             gathers = self._gathers(into, numbered, gathering, "backward")
         previous = self._receive(into, prefix, "backward")
         for position, (layer, block) in enumerate(numbered):
+            place = len(blocks) - 1 - position
             after = (previous, gathers.nodes.get(position, -1) if gathers else -1)
-            if part != "weight_gradient":
-                previous = self._run(into, block, "recompute", layer, after=after)
+            for other in again[place] if part != "weight_gradient" else ():
+                where, earlier = in_order[other]
+                previous = self._run(into, earlier, "recompute", where, after=after, mode=modes[other])
                 after = (previous, after[1])
             give = gathers.size(position) if gathers else 0
             if gathering and not gathering.release and part != "weight_gradient":
                 give = sum(item.message_bytes for item in gathering.of(block))
-            if self.recompute == "full" and block.name == "layer" and part != "weight_gradient":
+            if modes[place] == "input" and part != "weight_gradient":
                 give += block.input_bytes
             take = sum(r.held for r in reductions if r.first == position)
             previous = self._run(into, block, part, layer, after=after, take=take, give=give)
@@ -245,6 +255,7 @@ class StageCompiler:
         layer: int,
         *,
         after: tuple[int, ...],
+        mode: Mode = "all",
         take: int = 0,
         give: int = 0,
     ) -> int:
@@ -256,17 +267,18 @@ class StageCompiler:
             what: ``forward``, ``recompute``, ``backward`` or one half of it.
             layer: Layer in the chunk.
             after: What the first node waits for.
+            mode: What its forward pass keeps.
             take: Memory that comes with the first node.
             give: Memory that goes with the last one.
         """
         phase = "backward" if what.endswith("gradient") else what
-        steps = self._steps_of(block, what)
+        steps = self._steps_of(block, what, mode)
         if not steps:
             if not take and not give:
                 return after[0]
             row = Row(Label("memory.pass", "memory", phase), take=take, give=give)
             return into.add(LANE["compute"], self.table.add(row), after, layer)
-        key = (id(block), what, take, give)
+        key = (id(block), what, mode, take, give)
         if key not in self.stretches:
             self.stretches[key] = self._stretch(steps, phase, take, give)
         return into.add_stretch(self.stretches[key], after, layer)
@@ -331,36 +343,35 @@ class StageCompiler:
     def _steps(self, nodes: tuple[Node, ...], needs: tuple[int, ...]) -> list[Step]:
         return [Step(node, need) for node, need in zip(nodes, needs, strict=True)]
 
-    def _steps_of(self, block: Block, what: str) -> list[Step]:
+    def _steps_of(self, block: Block, what: str, mode: Mode) -> list[Step]:
         """What a block does in a pass; worked out once for each block."""
-        key = (id(block), what)
+        key = (id(block), what, mode)
         if key not in self.steps:
             if what == "forward":
-                self.steps[key] = self._kept(block)
+                self.steps[key] = self._kept(block, mode)
             elif what == "recompute":
-                self.steps[key] = self._recomputed(block)
+                self.steps[key] = self._recomputed(block, mode)
             else:
                 self.steps[key] = part_of(self._steps(block.backward, self._needs(block).backward), what)
         return self.steps[key]
 
-    def _kept(self, block: Block) -> list[Step]:
-        """The forward pass with what this kind of recomputation keeps of it."""
+    def _kept(self, block: Block, mode: Mode) -> list[Step]:
+        """The forward pass with what is kept of it."""
         steps = self._steps(block.forward, self._needs(block).forward)
-        if self.recompute == "full" and block.name == "layer":
-            dropped = [dropping(step) for step in steps]
+        if mode == "all":
+            return steps
+        if mode == "core":
+            return [dropping(step) if step.node.role == "core" else step for step in steps]
+        dropped = [dropping(step) for step in steps]
+        if mode == "input":
             first = dropped[0]
             dropped[0] = Step(replace(first.node, kept_bytes=block.input_bytes), first.need, LAYER_INPUT)
-            return dropped
-        if self.recompute == "selective":
-            return [dropping(step) if step.node.role == "core" else step for step in steps]
-        return steps
+        return dropped
 
-    def _recomputed(self, block: Block) -> list[Step]:
+    def _recomputed(self, block: Block, mode: Mode) -> list[Step]:
         """What is computed again before the block's backward pass."""
-        if block.name != "layer" or self.recompute == "none":
-            return []
         steps = self._steps(block.forward, self._needs(block).forward)
-        if self.recompute == "full":
+        if mode != "core":
             return steps
         core = [step for step in steps if step.node.role in ("core", "core_output")]
         return [

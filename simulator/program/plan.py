@@ -9,6 +9,7 @@ from simulator.program.admissible import check_idle, check_precision, check_spli
 from simulator.program.axes import DEFAULT_ORDER, Axes
 from simulator.program.divide import layers_per_part, nearest, nearest_multiples
 from simulator.program.order import Visit, merged, own_order, visits
+from simulator.program.recomputation import check_recomputation
 from simulator.program.schedules import KEY, SCHEDULES, Order, Placement
 from simulator.scenario import Scenario
 from simulator.specs.hardware import NodeGroupSpec
@@ -137,13 +138,15 @@ def make_plan(scenario: Scenario) -> Plan:
     schedule = _schedule(scenario)
     placement = SCHEDULES[schedule].placement(parallelism.pipeline_parallel, parallelism.virtual_pipeline)
     micro_batches = _micro_batches(scenario, data)
+    layers = _layers_per_part(scenario, placement)
+    check_recomputation(scenario, layers)
     return Plan(
         group=scenario.cluster.node_groups[0],
         axes=_axes(scenario, data, placement),
         virtual_pipeline=placement.chunks,
         data_parallel=data,
         num_micro_batches=micro_batches,
-        layers_per_part=_layers_per_part(scenario, placement),
+        layers_per_part=layers,
         schedule=schedule,
         placement=placement,
         sharding=_sharding(scenario),

@@ -12,6 +12,7 @@ from simulator.program.pairs import interleaved
 from simulator.program.passes import Reduction, StageCompiler
 from simulator.program.plan import Plan
 from simulator.program.pricing import Pricer
+from simulator.program.recomputation import recomputation
 from simulator.program.rows import Row, RowTable, picoseconds, whole
 from simulator.program.sharding import gathering, gradient_collectives, parameter_collectives, reductions
 from simulator.program.templates import LANE, Assembly, TemplateBuilder
@@ -139,7 +140,7 @@ class _StageMaker:
         plan, parts = self.plan, self.parts
         waits = blocking_sends(self.scenario) and plan.pipeline_parallel > 1
         compiler = StageCompiler(
-            self.pricer, self.scenario.training.recompute, RowTable(), parts.shard, waits_to_launch=waits
+            self.pricer, recomputation(self.scenario), RowTable(), parts.shard, waits_to_launch=waits
         )
         result = CompiledStage(compiler.table)
         known: dict[object, int] = {}

@@ -85,6 +85,10 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
         "activation_checkpointing", "checkpoint_activations", "recompute_granularity",
         "gradient_checkpointing", "activation_recompute", "recomputation",
     ),
+    "recompute_num_layers": (
+        "recompute_layers", "activations_checkpoint_num_layers", "checkpoint_num_layers",
+    ),
+    "recompute_method": ("activations_checkpoint_method", "checkpoint_method"),
     "attention": ("flash_attention", "use_flash_attn", "attn_implementation", "fused_attention"),
     "gradient_clipping": ("clip_grad", "max_grad_norm", "grad_clip"),
     "steps": ("num_steps", "train_iters", "iterations", "train_steps", "max_steps"),

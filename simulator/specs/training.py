@@ -63,6 +63,11 @@ class TrainingSpec(Spec):
     """Precision in which gradients are accumulated and reduced; the software's if not given."""
     recompute: Recompute = "none"
     """Activations computed again in the backward pass: none, the attention core, or whole layers."""
+    recompute_num_layers: Count | None = None
+    """Layers of each stage (or chunk of it) that `recompute: full` is for; all of them if not given."""
+    recompute_method: Literal["block", "uniform"] | None = None
+    """Which layers: `block`, the first so many, as if not given; `uniform`, all, in groups of so many that
+    keep the input of their first."""
     attention: Literal["fused", "unfused"] | None = None
     """`fused` (FlashAttention: scores never reach memory) or `unfused` (scores are written and kept); the
     software's if not given."""

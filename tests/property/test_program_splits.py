@@ -179,12 +179,22 @@ def scenario(
     )
 
 
-@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+SAVERS: list[dict[str, Any]] = [
+    {"recompute": "none"},
+    {"recompute": "selective"},
+    {"recompute": "full"},
+    {"recompute": "full", "recompute_num_layers": 1},
+    {"recompute": "full", "recompute_num_layers": 1, "recompute_method": "uniform"},
+]
+"""What saves memory, with every split."""
+
+
+@pytest.mark.parametrize("training", SAVERS, ids=str)
 @pytest.mark.parametrize("parallelism", PLANS, ids=str)
-def test_any_split_conserves(parallelism: dict[str, Any], recompute: str) -> None:
+def test_any_split_conserves(parallelism: dict[str, Any], training: dict[str, Any]) -> None:
     experts = "expert_parallel" in parallelism
     model = MODELS["experts" if experts else "dense"]
-    outcome = run(scenario(parallelism, {"recompute": recompute}, model))
+    outcome = run(scenario(parallelism, training, model))
     program, record = outcome.lowered.program, outcome.record
     check_conservation(program, record)
     classes = program.classes

@@ -92,7 +92,7 @@ def parse_document(
     text: str, label: str, *, what: str = "document", root: Literal["mapping", "list", "any"] = "mapping"
 ) -> Document:
     """Read a document from text, as `load_document` reads one from a file."""
-    return _finished(compose(text, label), label, what, root, ())
+    return _finished(composed(text, label), label, what, root, ())
 
 
 def parse_value(text: str, label: str) -> Any:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Final
 
 from simulator.documents._compose import compose
+from simulator.documents._lines import read_lines
 from simulator.documents._node import Node
 
 MAX_REMEMBERED: Final = 1_000_000
@@ -28,7 +29,7 @@ def composed(text: str, label: str) -> Node | None:
     if key in _trees:
         _trees.move_to_end(key)
         return _trees[key]
-    tree = _trees[key] = compose(text, label)
+    tree = _trees[key] = read_lines(text, label) or compose(text, label)
     while sum(len(kept) for kept, _ in _trees) > MAX_REMEMBERED:
         _trees.popitem(last=False)
     return tree

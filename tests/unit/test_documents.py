@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import random
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,11 @@ from simulator.documents import (
     parse_value,
     write_yaml,
 )
+from simulator.documents._compose import compose
+from simulator.documents._lines import read_lines
 from simulator.errors import EnvironmentFailure, ScenarioError
+
+ROOT = Path(__file__).parents[2]
 
 
 def refused(text):
@@ -463,3 +469,102 @@ def test_what_is_remembered_of_files_is_bounded(tmp_path):
         path.write_text("a: 1\n#" + "x" * 200_000)
         assert load_document(path).data == {"a": 1}
     assert sum(len(text) for text, _ in _remembered._trees) <= _remembered.MAX_REMEMBERED
+
+
+def whole(node):
+    entries = [(key, place, whole(child)) for key, (place, child) in node.entries.items()]
+    inner = [whole(child) for child in node.items]
+    return node.kind, node.position, repr(node.value), node.size, node.depth, inner, entries
+
+
+def test_every_shipped_file_is_read_line_by_line_as_by_the_parser():
+    folders = (ROOT / "simulator" / "catalog" / "data", ROOT / "scenarios")
+    files = [file for folder in folders for file in folder.rglob("*.yaml")]
+    for file in random.Random(1).sample(files, 60):
+        text = file.read_text(encoding="utf-8")
+        fast = read_lines(text, "f")
+        assert fast is not None, file
+        assert whole(fast) == whole(compose(text, "f")), file
+
+
+PIECES = r"""
+a: 1
+b: two words
+c:
+d: >-
+e: [1, x, "q"]
+f: {g: 1, h: [2]}
+i: 'it'
+j: "it # is: \"so\""
+k: 1 # why
+# note
+- l
+- m: 1
+- n: >-
+-
+- - o
+p: a: b
+q: - r
+s: |
+---
+...
+u: *v
+w: &x y
+z: a#b
+1: 2
+"3": 4
+a : 5
+b: 0x1f
+c: 010
+d: -
+<<: {a: 1}
+e: [a: b]
+f: [1, 2
+g: {a: 1, a: 2}
+h: !!str 1
+i: ''
+j: "a\n"
+k: -1.5e3
+l: ?m
+n: [, ]
+o: [1,2]
+p: {a: }
+q: it's, "so"
+""".splitlines()
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(PIECES), st.sampled_from(["", "", " "])),
+        max_size=7,
+    )
+)
+def test_what_is_read_line_by_line_is_what_the_parser_reads(lines):
+    text = "\n".join(" " * indent + piece + tail for indent, piece, tail in lines)
+    fast = read_lines(text, "f")
+    if fast is not None:
+        assert whole(fast) == whole(compose(text, "f"))
+
+
+@given(st.dictionaries(texts, trees, min_size=1, max_size=5))
+def test_what_is_written_is_read_line_by_line(data):
+    text = write_yaml(data)
+    fast = read_lines(text, "f")
+    assert fast is None or whole(fast) == whole(compose(text, "f"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_slip_in_a_file_is_read_as_the_parser_reads_it_or_left_to_it(seed):
+    rng, read = random.Random(seed), 0
+    files = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "scenarios").glob("*.yaml"))]
+    for _ in range(40):
+        text = list(rng.choice(files))
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(len(text))
+            text[place : place + rng.randint(0, 1)] = rng.choice(" \n:-#[]{},\"'\\a1>|&*!.%@?~")
+        fast = read_lines("".join(text), "f")
+        if fast is not None:
+            read += 1
+            assert whole(fast) == whole(compose("".join(text), "f")), "".join(text)
+    assert read > 10

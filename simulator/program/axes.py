@@ -75,18 +75,30 @@ class Axes:
             return spread[:: self.expert_parallel]
         raise KeyError(group)
 
-    def groups(self, group: Group) -> NDArray[np.int64]:
-        """Number of the group that each rank of the first stage is in, ranks in ascending order."""
+    def groups(self, group: Group, end: int = 0) -> NDArray[np.int64]:
+        """Number of the group that each rank of a stage is in, ranks in ascending order.
+
+        Args:
+            group: Which groups.
+            end: 0 for the first stage; 1 for the one at the other end where that holds the same part: groups
+                of one number are one group.
+        """
         ranks = np.sort(self._ranks(("tensor", "context", "data")))
-        place = np.full(int(ranks[-1]) + 1, -1, np.int64)
+        beyond = self.stride("pipeline") * (self.along("pipeline") - 1) if self.copies > 1 else 0
+        both = np.concatenate((ranks, ranks + beyond)) if beyond else ranks
+        place = np.full(int(both[-1]) + 1, -1, np.int64)
         members = self.members(group)
         count = 0
-        for rank in ranks:
+        for rank in both:
             # The lowest rank of a group is an origin; all others are at the same distances from it as from 0.
             if place[rank] < 0:
                 place[rank + members] = count
                 count += 1
-        return place[ranks]
+        return place[ranks + beyond * end]
+
+    def meets_other_end(self, group: Group) -> bool:
+        """Whether groups have ranks of two stages that hold the same part of the model."""
+        return self.copies > 1 and bool((self.groups(group) == self.groups(group, 1)).all())
 
     def _copied(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
         """With the ranks of the stage at the other end, where that holds the same part of the model."""

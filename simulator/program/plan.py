@@ -176,6 +176,12 @@ def _axes(scenario: Scenario, data: int, placement: Placement) -> Axes:
             ("parallelism", "sharding_group_size"),
             f"{group} does not divide the {share} replicas ({nearest(share, group)})",
         )
+    if group < share and (share // copies) % group:
+        raise PlanError(
+            ("parallelism", "sharding_group_size"),
+            f"{group} does not divide the {share // copies} replicas at each end of the pipeline "
+            f"({nearest(share // copies, group)})",
+        )
     return Axes(
         order=tuple(parallelism.order),
         degrees=tuple(degrees[axis] for axis in parallelism.order),

@@ -6,6 +6,8 @@ and classes of its own, and does what the representative did. What ranks do toge
 - A collective along an axis waits, in each group of ranks along that axis, for all that any member's
   collective waits for (what it depends on, and the activity before it on the member's lane). A *join*, an
   activity without work on a lane of its own, says so; each member's own activity follows it.
+- Where stages at both ends hold the same part of the model (DualPipe), replicas have ranks of both, and both
+  stages' activities share their joins. They are numbered anew where that needs it.
 - Sends go from copy to copy of the same number; each copy loads its own samples.
 - What the whole job meets in (the step's join) stays one activity and waits for all copies.
 
@@ -27,8 +29,8 @@ from numpy.typing import NDArray
 
 from simulator.engine import Capacities, Classes, Label, Lanes, Pools, Program
 from simulator.engine.program import I32, I64
-from simulator.errors import UnsupportedError
 from simulator.program.lower import Lowered
+from simulator.program.meeting import before_on_lane, in_order_of_meeting, meetings
 from simulator.program.plan import Plan
 from simulator.program.rows import ClassFacts
 
@@ -69,7 +71,7 @@ def unfold(lowered: Lowered, by: By = "rank", *, shared: Shared = "parts", joins
         joins: Whether collectives wait for all members; without, every copy goes at its own pace.
 
     Raises:
-        UnsupportedError: A collective along an axis that the plan cannot place.
+        UnsupportedError: Two stages hold the same part of the model and do not reduce it in the same order.
     """
     return _Unfolding(lowered, by, shared, joins=joins).run()
 
@@ -85,7 +87,13 @@ def replica_of_rank(plan: Plan) -> I64:
 
 
 def replica_groups(plan: Plan, axis: str) -> I64 | None:
-    """Number of the group that each replica is in where ranks meet along an axis; None where none meet.
+    """Number of the group that each replica is in where ranks meet along an axis; None where none meet."""
+    numbers = _replica_numbers(plan, axis)
+    return None if int(numbers.max()) + 1 == len(numbers) else numbers
+
+
+def _replica_numbers(plan: Plan, axis: str) -> I64:
+    """Number of the group that each replica is in along an axis.
 
     Replicas are in one group if any of their ranks are.
     """
@@ -103,11 +111,19 @@ def replica_groups(plan: Plan, axis: str) -> I64 | None:
             break
         lowest = lower
     numbers: I64 = np.unique(lowest, return_inverse=True)[1]
-    return None if int(numbers.max()) + 1 == len(numbers) else numbers
+    return numbers
 
 
 class _Unfolding:
     def __init__(self, lowered: Lowered, by: By, shared: Shared, *, joins: bool) -> None:
+        axes = frozenset(
+            a for a in lowered.facts.axis if joins and a and lowered.plan.axes.meets_other_end(a)
+        )
+        self.ends = axes
+        self.numbers: I64 = np.arange(lowered.program.num_activities)
+        if axes:
+            lowered, self.numbers = in_order_of_meeting(lowered, meetings(lowered, axes))
+        partner = meetings(lowered, axes)
         self.lowered, self.by, self.shared, self.joins = lowered, by, shared, joins
         self.folded = lowered.program
         self.stages = len(lowered.states)
@@ -119,10 +135,15 @@ class _Unfolding:
         meeting = np.array([g is not None for g in self.groups.values()])
         axis = self.axis[self.folded.cls]
         counts = np.array([0 if g is None else int(g.max()) + 1 for g in self.groups.values()], np.int64)
-        self.num_joins = np.where(meeting[axis], counts[axis], 0)
+        own = np.arange(self.folded.num_activities)
+        # Of two activities that meet the first has the joins.
+        self.host = np.where(partner >= 0, np.minimum(partner, own), own)
+        self.meets = meeting[axis]
+        self.num_joins = np.where(self.meets & (self.host == own), counts[axis], 0)
         self.width = np.where(self.single, 1, self.copies)
         ends = np.cumsum(self.num_joins + self.width)
-        self.join_base = ends - self.num_joins - self.width
+        self.block = ends - self.num_joins - self.width
+        self.join_base = self.block[self.host]
         self.base = ends - self.width
         self.size = int(ends[-1]) if len(ends) else 0
 
@@ -131,19 +152,14 @@ class _Unfolding:
         if not axis or axis == "pipeline" or not self.joins:
             return None
         plan = self.lowered.plan
-        if plan.axes.copies > 1:
-            raise UnsupportedError(
-                ("simulation", "fold"), f"{plan.schedule} holds the model twice and cannot be unfolded yet"
-            )
-        if self.by == "replica":
-            return replica_groups(plan, axis)
-        groups = plan.axes.groups(axis)
-        return None if int(groups.max()) + 1 == len(groups) else groups
+        groups = _replica_numbers(plan, axis) if self.by == "replica" else plan.axes.groups(axis)
+        alone = int(groups.max()) + 1 == len(groups) and axis not in self.ends
+        return None if alone else groups
 
     def run(self) -> Unfolded:
         folded, copies = self.folded, self.copies
         origin = np.repeat(np.arange(folded.num_activities, dtype=np.int32), self.num_joins + self.width)
-        place = np.arange(self.size) - np.repeat(self.join_base, self.num_joins + self.width)
+        place = np.arange(self.size) - np.repeat(self.block, self.num_joins + self.width)
         joined = np.repeat(self.num_joins, self.num_joins + self.width)
         is_join = place < joined
         single = self.single[origin]
@@ -173,7 +189,7 @@ class _Unfolding:
             checkpoint=self._all(self.lowered.checkpoint),
             copies=copies,
         )
-        return Unfolded(lowered, copies, np.where(is_join, -1, origin).astype(np.int32), copy)
+        return Unfolded(lowered, copies, np.where(is_join, -1, self.numbers[origin]).astype(np.int32), copy)
 
     def _all(self, activities: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(int(self.base[a]) + r for a in activities for r in range(int(self.width[a])))
@@ -312,9 +328,9 @@ class _Unfolding:
         folded, copies = self.folded, self.copies
         to = np.repeat(np.arange(folded.num_activities), np.diff(folded.dep_ptr))
         on = folded.dep.astype(np.int64)
-        before = _before_on_lane(folded.lane)
-        chained = np.flatnonzero((before >= 0) & (self.num_joins > 0))
-        meets = self.num_joins > 0
+        before = before_on_lane(folded.lane)
+        meets = self.meets
+        chained = np.flatnonzero((before >= 0) & meets)
         number = np.arange(copies)
         edges: list[tuple[I64, I64]] = []
         plain = ~meets[to] & ~self.single[to]
@@ -347,15 +363,6 @@ class _Unfolding:
         few_to = (to[once][:, None] + few[None, :]).ravel()
         few_on = np.repeat(self.base[on[once]], len(few))
         return np.concatenate((many_to, few_to)), np.concatenate((many_on, few_on))
-
-
-def _before_on_lane(lane: I32) -> I64:
-    """The activity before each on its lane, -1 for the first."""
-    order = np.argsort(lane, kind="stable")
-    before = np.full(len(lane), -1, np.int64)
-    same = lane[order][1:] == lane[order][:-1]
-    before[order[1:][same]] = order[:-1][same]
-    return before
 
 
 def _tiled(pointers: I32, copies: int) -> I32:

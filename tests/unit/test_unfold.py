@@ -26,15 +26,13 @@ def small(path: Path, **more: str) -> Scenario:
     stages, tensor = parallelism.pipeline_parallel, parallelism.tensor_parallel * parallelism.context_parallel
     if tensor * stages > MOST_GPUS:
         pytest.skip("one replica is too large to be unfolded here")
-    if parallelism.pipeline_schedule == "dualpipe":
-        pytest.skip("a pipeline that holds the model twice cannot be unfolded")
     group = scenario.cluster.node_groups[0]
     whole = max(1, tensor * stages // group.gpus_per_node)
     nodes = min(group.nodes, MOST_GPUS // group.gpus_per_node // whole * whole)
     if nodes >= 2 * whole:
         nodes = 2 * whole
     replicas = max(1, nodes * group.gpus_per_node // (tensor * stages))
-    few = stages if stages > 1 else 2
+    few = 2 * stages if (parallelism.pipeline_schedule or "").startswith("dualpipe") else max(2, stages)
     batch = scenario.training.micro_batch_size * replicas * few
     overrides = {
         "cluster.nodes": str(nodes),

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from simulator.scenario._near_misses import suggestion
+from simulator.specs import meanings
 
 Loc = tuple[str | int, ...]
 _MOST_TRANSLATED: Final = 200
@@ -83,8 +84,8 @@ def _finding(
     loc = _strip(raw, data)
     if kind == "missing":
         owner = _model_at(spec, loc[:-1], data)
-        field = owner.model_fields.get(str(loc[-1])) if owner else None
-        about = f" ({field.description.split('.')[0]})" if field and field.description else ""
+        meaning = meanings(owner).get(str(loc[-1])) if owner else None
+        about = f" ({meaning.split('.')[0]})" if meaning else ""
         return Finding(loc[:-1], f'missing key "{loc[-1]}"{about}', "key")
     if kind == "extra_forbidden":
         owner = _model_at(spec, loc[:-1], data)

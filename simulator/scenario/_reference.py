@@ -39,6 +39,7 @@ from simulator.specs import (
     StorageSpec,
     TrainingSpec,
     TransformerSpec,
+    meanings,
 )
 from simulator.specs._base import Quantity
 from simulator.units import example
@@ -113,7 +114,7 @@ def _section(title: str, spec: type[BaseModel]) -> str:
         "|---|---|---|---|",
     ]
     for key, field in spec.model_fields.items():
-        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        meaning = " ".join(meanings(spec).get(key, "").split()).replace("|", "\\|")
         lines.append(f"| `{key}` | {_takes(field)} | {_default(field)} | {meaning} |")
     return "\n".join([*lines, ""])
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, Final
 
 from simulator import catalog
 from simulator.scenario._cluster import CLUSTER_KEYS, GROUP_KEYS
 from simulator.scenario._scenario import Scenario
+from simulator.specs import meanings
+from simulator.specs._base import Spec
 
 _PARTS: Final = {
     "accelerator": ("AcceleratorSpec", "accelerators"),
@@ -26,6 +29,10 @@ def json_schema() -> dict[str, Any]:
     """
     schema = copy.deepcopy(Scenario.model_json_schema())
     definitions = schema["$defs"]
+    _describe(Scenario, schema)
+    for owner in _specs_below(Spec):
+        if owner.__name__ in definitions:
+            _describe(owner, definitions[owner.__name__])
     for spec, kind in set(_PARTS.values()):
         definitions[f"{kind}Part"] = _part(definitions[spec], spec, kind)
     for name in ("NodeGroupSpec", "ClusterSpec"):
@@ -44,6 +51,17 @@ def json_schema() -> dict[str, Any]:
     # A file that includes others may leave every block to them.
     schema |= {"if": {"required": ["include"]}, "then": {}, "else": {"required": required}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _specs_below(spec: type[Spec]) -> Iterator[type[Spec]]:
+    for below in spec.__subclasses__():
+        yield below
+        yield from _specs_below(below)
+
+
+def _describe(spec: type[Spec], schema: dict[str, Any]) -> None:
+    for key, meaning in meanings(spec).items():
+        schema["properties"][key]["description"] = meaning
 
 
 def _part(full: dict[str, Any], spec: str, kind: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Frozen descriptions of hardware, models, training and data; one class a block of a scenario."""
 
+from simulator.specs._meaning import meanings
 from simulator.specs.calibration import Calibration, CollectiveConstants, Constant, KernelConstants
 from simulator.specs.figures import Basis, Figure
 from simulator.specs.hardware import (
@@ -74,4 +75,5 @@ __all__ = [
     "StorageSpec",
     "TrainingSpec",
     "TransformerSpec",
+    "meanings",
 ]

@@ -21,7 +21,6 @@ class Spec(BaseModel):
         extra="forbid",
         strict=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
         protected_namespaces=(),
     )
 
@@ -70,6 +69,7 @@ Compute = Annotated[float, Quantity("compute")]
 Seconds = Annotated[float, Quantity("time")]
 Latency = Annotated[float, Quantity("time", allow_zero=True)]
 Rate = Annotated[float, Quantity("rate")]
+Frequency = Annotated[float, Quantity("frequency")]
 Watts = Annotated[float, Quantity("power")]
 MoneyRate = Annotated[float, Quantity("money_rate", allow_zero=True)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**9)]

@@ -8,7 +8,8 @@ from simulator.errors import PlanError, UnsupportedError
 from simulator.program.divide import nearest
 from simulator.scenario import Scenario
 from simulator.specs.hardware import Precision
-from simulator.specs.model import MixtureSpec, TransformerSpec
+from simulator.specs.model import LayerListSpec, MixtureSpec, TransformerSpec
+from simulator.workload.parameters import count_parameters
 from simulator.workload.precision import RECIPES, matrix_precision
 
 _TENSOR = ("parallelism", "tensor_parallel")
@@ -80,6 +81,33 @@ def check_idle(scenario: Scenario) -> None:
             if changed and not applies:
                 where = "parallelism" if block is parallelism else "training"
                 raise PlanError((where, key), f"does nothing without {what}")
+
+
+def check_frozen(scenario: Scenario) -> None:
+    """Refuses frozen layers that leave nothing to train, or that cannot be frozen apart.
+
+    Raises:
+        PlanError: With the arithmetic.
+        UnsupportedError: The embedding is trained as the head.
+    """
+    model, training, key = scenario.model, scenario.training, ("training", "frozen_layers")
+    number = training.frozen_layers
+    if not number:
+        return
+    if isinstance(model, LayerListSpec):
+        total, rest = len(model.layers), model.layers[number:]
+        if not count_parameters(model.model_copy(update={"layers": rest})):
+            raise PlanError(key, f"{number} of {total} layers leave none with parameters to train")
+        return
+    total = model.num_hidden_layers
+    if number > total:
+        raise PlanError(key, f"{number} layers, but the model has {total}")
+    if number == total and training.lora_rank:
+        raise PlanError(key, f"{number} of {total} layers leave none with adapters, and nothing to train")
+    if model.tie_word_embeddings and not training.lora_rank:
+        raise UnsupportedError(
+            key, "the embedding is the head's matrix, too, and cannot be frozen apart from it"
+        )
 
 
 def check_precision(scenario: Scenario) -> None:

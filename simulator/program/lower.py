@@ -246,11 +246,18 @@ class _Lowering:
 
     def _needed(self, step: int, visit: Visit, output: list[int]) -> int:
         """The activity from elsewhere that a pass waits for, -1 for none."""
+        backward = visit.item.kind != "forward"
+        if backward and self._part(visit) < self.parts.untrained_parts:
+            return -1
         if visit.source >= 0:
             return output[visit.source]
-        if visit.item.kind == "forward" and self.loader is not None:
+        if not backward and self.loader is not None:
             return self._load(step, visit.item.micro_batch)
         return -1
+
+    def _part(self, visit: Visit) -> int:
+        """The part of the model that a pass runs through."""
+        return self.plan.placement.part(visit.stage, visit.item.chunk)
 
     def _pair(
         self,
@@ -300,6 +307,8 @@ class _Lowering:
         """Sends a pass's output on; returns the activity that the receiver waits for."""
         if visit.sends_to in (-1, visit.stage):
             return done
+        if visit.item.kind != "forward" and self._part(visit) <= self.parts.untrained_parts:
+            return done  # nobody below wants the gradient
         template, class_base = self._send(visit.stage, visit.sends_to, forward=visit.item.kind == "forward")
         sent = self.assembly.add(
             template,

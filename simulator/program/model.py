@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.program.memory import (
     BUCKETS,
@@ -28,6 +28,7 @@ from simulator.workload import (
     placeholder_bytes,
     state_bytes,
 )
+from simulator.workload.frozen import frozen, frozen_layer_blocks
 from simulator.workload.precision import base_precision
 
 
@@ -72,7 +73,8 @@ class ModelParts:
         states: State of each stage.
         state_bytes: Bytes per parameter.
         shard: One GPU's part of a micro-batch.
-        tied_across: Whether first and last stage hold copies of one embedding.
+        tied_across: Whether first and last stage train copies of one embedding.
+        untrained_parts: Parts of the model, from the first on, below everything that is trained.
     """
 
     blocks: tuple[tuple[tuple[Block, ...], ...], ...]
@@ -80,6 +82,7 @@ class ModelParts:
     state_bytes: StateBytes
     shard: Shard
     tied_across: bool
+    untrained_parts: int = 0
 
 
 def build_parts(scenario: Scenario, plan: Plan, calibration: Calibration) -> ModelParts:
@@ -122,16 +125,29 @@ def build_parts(scenario: Scenario, plan: Plan, calibration: Calibration) -> Mod
     tied = isinstance(model, TransformerSpec) and model.tie_word_embeddings
     blocks: tuple[tuple[tuple[Block, ...], ...], ...]
     if isinstance(model, TransformerSpec):
-        blocks = _transformer(model, plan, shard)
+        blocks = _transformer(model, plan, shard, training.frozen_layers)
     else:
-        blocks = ((tuple(layer_list_blocks(model, shard)),),)
+        blocks = ((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),)
     return ModelParts(
         blocks=blocks,
         states=tuple(_state(chunks, plan, states, shard, calibration) for chunks in blocks),
         state_bytes=states,
         shard=shard,
-        tied_across=tied and not _ends_meet(plan),
+        tied_across=tied and not _ends_meet(plan) and not training.lora_rank,
+        untrained_parts=_untrained_parts(blocks, plan),
     )
+
+
+def _untrained_parts(blocks: tuple[tuple[tuple[Block, ...], ...], ...], plan: Plan) -> int:
+    """Parts in front whose blocks have no backward pass."""
+    placement = plan.placement
+    trained = [
+        placement.part(stage, chunk)
+        for stage, chunks in enumerate(blocks)
+        for chunk, part in enumerate(chunks)
+        if any(block.backward for block in part)
+    ]
+    return min(trained, default=0)
 
 
 def _ends_meet(plan: Plan) -> bool:
@@ -157,11 +173,17 @@ def _dropout(scenario: Scenario) -> bool:
 
 
 def _transformer(
-    model: TransformerSpec, plan: Plan, shard: Shard
+    model: TransformerSpec, plan: Plan, shard: Shard, frozen_layers: int
 ) -> tuple[tuple[tuple[Block, ...], ...], ...]:
     stages, chunks = plan.pipeline_parallel, plan.virtual_pipeline
+    # Adapters, too, leave nothing to train below the first layer that has them.
+    below = replace(shard, lora_rank=0)
     layers = _layers(model, shard)
+    if frozen_layers:
+        layers = frozen_layer_blocks(_layers(model, below)[:frozen_layers]) + layers[frozen_layers:]
     embedding = embedding_block(model, shard)
+    if frozen_layers or shard.lora_rank:
+        embedding = frozen(embedding_block(model, below))
     head = head_block(model, shard, shares_embedding=model.tie_word_embeddings and _ends_meet(plan))
     whole: list[tuple[tuple[Block, ...], ...]] = []
     for stage in range(stages):

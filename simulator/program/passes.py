@@ -84,11 +84,15 @@ class _Gathers:
 
     def size(self, position: int) -> int:
         """Bytes that are gathered for a block."""
-        return sum(item.message_bytes for item in self.gathering.of(self.blocks[position][1]))
+        return sum(item.message_bytes for item in self._of(position))
+
+    def _of(self, position: int) -> tuple[Communication, ...]:
+        block = self.blocks[position][1]
+        return self.gathering.of(block) if self.phase == "forward" or block.backward else ()
 
     def _issue(self, position: int, after: int) -> None:
-        layer, block = self.blocks[position]
-        for item in self.gathering.of(block):
+        layer = self.blocks[position][0]
+        for item in self._of(position):
             row = self.compiler.pricer.communication(item, self.phase, take=item.message_bytes)
             node = self.into.add(LANE["data_parallel"], self.compiler.table.add(row), (after,), layer)
             self.nodes[position] = node

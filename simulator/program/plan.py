@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.errors import PlanError, UnsupportedError
-from simulator.program.admissible import check_idle, check_precision, check_split, check_tensor
+from simulator.program.admissible import check_frozen, check_idle, check_precision, check_split, check_tensor
 from simulator.program.axes import DEFAULT_ORDER, Axes
 from simulator.program.divide import layers_per_part, nearest, nearest_multiples
 from simulator.program.order import Visit, merged, own_order, visits
@@ -135,6 +135,7 @@ def make_plan(scenario: Scenario) -> Plan:
         check_split(scenario, scenario.model, data)
     check_precision(scenario)
     check_idle(scenario)
+    check_frozen(scenario)
     schedule = _schedule(scenario)
     placement = SCHEDULES[schedule].placement(parallelism.pipeline_parallel, parallelism.virtual_pipeline)
     micro_batches = _micro_batches(scenario, data)

@@ -148,7 +148,9 @@ class _StageMaker:
             part = plan.placement.part(self.stage, chunk)
             blocks_key = tuple(id(block) for block in blocks)
             for kind in sorted(kinds):
-                inner = part > 0 if kind == "forward" else part < plan.placement.depth - 1
+                inner = part > 0
+                if kind != "forward":
+                    inner = parts.untrained_parts <= part < plan.placement.depth - 1
                 received = inner and kind != "weight_gradient"
                 for completes in (False,) if kind in ("forward", "input_gradient") else (False, True):
                     key = (kind, blocks_key, received, completes)

@@ -54,6 +54,7 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "pipeline_layers": ("pipeline_model_parallel_layout", "layers_per_stage"),
     "lora_rank": ("lora_r", "lora_dim", "peft_dim", "r"),
     "lora_targets": ("target_modules", "lora_attn_modules"),
+    "frozen_layers": ("freeze_layers", "num_frozen_layers", "frozen", "freeze", "num_layers_frozen"),
     "master_parameters": ("master_weights", "fp32_master", "keep_fp32_weights"),
     "optimizer_precision": ("exp_avg_dtype", "optimizer_state_dtype"),
     "communication_precision": ("grad_comm_dtype", "reduce_precision"),

@@ -57,6 +57,8 @@ class TrainingSpec(Spec):
     """Rank of low-rank adapters beside frozen matrices; 0 trains all parameters."""
     lora_targets: tuple[LoraTarget, ...] = ("attention.qkv", "attention.output", "mlp.up", "mlp.down")
     """Matrices that have an adapter."""
+    frozen_layers: CountOrZero = 0
+    """First layers that are not trained, with the embedding before them; adapters stand above them only."""
     optimizer: Optimizer = "adamw"
     """Update rule."""
     gradient_precision: Literal["fp32", "bf16", "fp16"] | None = None

@@ -16,18 +16,26 @@ from simulator.specs.model import (
 )
 from simulator.workload import operators
 from simulator.workload.blocks import Block, PassBuilder, Shard
+from simulator.workload.frozen import frozen
 from simulator.workload.kernels import Kernel, KernelKind, MatmulShape
 
 
-def layer_list_blocks(model: LayerListSpec, shard: Shard) -> list[Block]:
-    """One block a layer, in order; the first trainable layer needs no gradient of its input."""
+def layer_list_blocks(model: LayerListSpec, shard: Shard, frozen_layers: int = 0) -> list[Block]:
+    """One block a layer, in order; the first that is trained needs no gradient of its input.
+
+    Args:
+        model: The layers.
+        shard: One GPU's part of the micro-batch.
+        frozen_layers: Layers in front whose parameters are not trained.
+    """
     blocks: list[Block] = []
     needs_input_gradient = False
     for position, layer in enumerate(model.layers):
         build = _BUILDERS[type(layer)]
         block = build(layer, shard, f"{position}.{layer.type}", needs_input_gradient)
-        blocks.append(block)
-        needs_input_gradient = needs_input_gradient or block.parameters > 0
+        trained = position >= frozen_layers and block.parameters > 0
+        needs_input_gradient = needs_input_gradient or trained
+        blocks.append(block if needs_input_gradient else frozen(block))
     return blocks
 
 

@@ -185,6 +185,7 @@ SAVERS: list[dict[str, Any]] = [
     {"recompute": "full"},
     {"recompute": "full", "recompute_num_layers": 1},
     {"recompute": "full", "recompute_num_layers": 1, "recompute_method": "uniform"},
+    {"frozen_layers": 3, "recompute": "full"},
 ]
 """What saves memory, with every split."""
 

@@ -1,0 +1,26 @@
+"""What stands below everything that is trained: it has a forward pass and nothing else.
+
+Where no parameter of a block or of any block before it is trained, no gradient is wanted below the block:
+there is no backward pass, and nothing is kept for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from simulator.workload.blocks import Block
+
+
+def frozen(block: Block) -> Block:
+    """The block with none of its parameters trained, nor any before it."""
+    forward = tuple(replace(node, kept_bytes=0, role="") for node in block.forward)
+    return replace(
+        block, forward=forward, backward=(), sequential_parameters=0, frozen_parameters=block.parameters
+    )
+
+
+def frozen_layer_blocks(layers: Sequence[Block]) -> list[Block]:
+    """The first layers of a model, frozen; equal ones stay one object."""
+    found = {id(layer): frozen(layer) for layer in layers}
+    return [found[id(layer)] for layer in layers]

@@ -1,7 +1,7 @@
 """Two stages that hold the same part of the model (both ends of DualPipe), and where they meet.
 
 Each stage's representative has the collectives of both as activities of its own. Where every rank stands for
-itself, the ranks of both stages must have come before any goes on; so both stand behind what either waits for.
+itself, ranks of both stages must have come before any goes on; so both stand behind what either waits for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A covering table of plans: every pair of settings, and triples as far as they go, runs or is refused by name."""
+"""A covering table of plans: every pair of settings, and many triples, runs or is refused by name."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def covered(row: Row, strength: int) -> Iterable[tuple[tuple[int, int], ...]]:
 
 @cache
 def table() -> tuple[Row, ...]:
-    """Rows that cover all pairs, and from there on the triples that are covered least; the same at every call.
+    """Rows that cover all pairs, and from there on as many triples as rows allow; the same at every call.
 
     Each row begins with a combination that is still missing and takes, factor by factor, the choice that
     covers most that is missing; choices that have been taken less often come first.

@@ -51,13 +51,31 @@ def attention_seconds(shape: AttentionShape, device: MatrixUnit, constants: Kern
     per_key = QUERY_BLOCK * (flops * device.units / rate + c.attention_score_time)
     items = shape.batch * shape.heads * blocks
     even = items / device.units * (c.attention_block_latency + per_key * _mean_keys(shape, blocks))
-    longest = c.attention_block_latency + per_key * shape.key_length * SMALLEST_BLOCK / QUERY_BLOCK
+    longest = c.attention_block_latency + per_key * _most_keys(shape) * SMALLEST_BLOCK / QUERY_BLOCK
     return max(even, longest)
 
 
 def _mean_keys(shape: AttentionShape, blocks: int) -> float:
-    """Keys that a block of queries meets on average; the blocks on the diagonal are computed whole."""
+    """Keys that a block of queries meets on average; the blocks on the diagonal are computed whole.
+
+    With a window that spans n blocks of keys, the first n blocks of queries meet 1 to n of them, all others n.
+    """
     if not shape.causal:
         return float(shape.key_length)
     queries = min(shape.key_length, blocks * QUERY_BLOCK)
-    return shape.key_length - queries / 2.0 * (1.0 - 1.0 / blocks)
+    mean = shape.key_length - queries / 2.0 * (1.0 - 1.0 / blocks)
+    spanned = min(blocks, _spanned_blocks(shape.window)) if shape.window else blocks
+    within = QUERY_BLOCK * spanned * (blocks - (spanned - 1) / 2.0) / blocks
+    return min(mean, within) if shape.window else mean
+
+
+def _most_keys(shape: AttentionShape) -> int:
+    """Keys that the last block of queries meets."""
+    if not shape.window:
+        return shape.key_length
+    return min(shape.key_length, QUERY_BLOCK * _spanned_blocks(shape.window))
+
+
+def _spanned_blocks(window: int) -> int:
+    """Blocks of keys that a block of queries meets: its own, and as many before as the first query sees."""
+    return 1 + ceil((window - 1) / QUERY_BLOCK)

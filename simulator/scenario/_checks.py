@@ -16,6 +16,8 @@ def check(scenario: Scenario, findings: Findings) -> None:
 
 def _positions(scenario: Scenario, findings: Findings) -> None:
     model, length = scenario.model, scenario.training.sequence_length
+    if model.kind == "transformer" and model.family == "encoder-decoder":
+        findings.add(("model", "family"), "models of two stacks are not laid out on stages yet")
     if model.kind != "transformer" or model.position_embedding != "learned":
         return
     if length > model.max_position_embeddings:

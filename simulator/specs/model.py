@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from simulator.specs._base import Count, CountOrZero, Spec
+from simulator.specs._base import Count, CountOrZero, Spec, _whole
 
 Activation = Literal["gelu", "relu", "silu", "squared_relu", "tanh", "sigmoid", "none"]
 Norm = Literal["rmsnorm", "layernorm", "batchnorm", "groupnorm"]
@@ -65,10 +65,15 @@ class TransformerSpec(Spec):
     """Which form of model this block describes."""
     name: str
     """Name, as shown in reports."""
-    family: Literal["decoder", "encoder"] = "decoder"
-    """`decoder`: causal attention, next-token loss; `encoder`: full attention, masked-token loss."""
+    family: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
+    """`decoder`: causal attention, next-token loss; `encoder`: full attention, masked-token loss;
+    `encoder-decoder`: a decoder whose layers attend to an encoder's output, too (T5, BART, Whisper)."""
     num_hidden_layers: Count
-    """Blocks."""
+    """Blocks; of an encoder-decoder those of both stacks, which then follow."""
+    num_encoder_layers: Count | None = None
+    """Blocks of the encoder of an encoder-decoder."""
+    num_decoder_layers: Count | None = Field(default=None, validate_default=True)
+    """Blocks of the decoder of an encoder-decoder."""
     hidden_size: Count
     """Width of the residual stream."""
     intermediate_size: Count
@@ -90,9 +95,17 @@ class TransformerSpec(Spec):
     norm: Norm = "layernorm"
     """Kind of normalisation."""
     norms_per_layer: Annotated[int, Field(ge=1, le=4)] = 2
-    """Norms in one block (4 where sub-layers are normed before and after)."""
+    """Norms in one block (4 where sub-layers are normed before and after); attention to an encoder's output
+    comes with its own."""
+    final_norm: bool = True
+    """Whether a norm stands behind the last layer of a stack (or, at the same cost, before the first)."""
     position_embedding: Literal["learned", "rotary", "alibi", "relative", "sinusoidal", "none"] = "learned"
-    """How positions enter."""
+    """How positions enter; `relative`: a bias on the scores, looked up by distance (T5)."""
+    relative_attention_num_buckets: CountOrZero = Field(default=0, validate_default=True)
+    """Distances that have a bias of their own, with `position_embedding: relative`."""
+    num_mel_bins: CountOrZero = 0
+    """Bands of a spectrogram that the encoder reads through two convolutions, the second with stride 2, in
+    place of an embedding, with sinusoidal positions (Whisper); 0 where it reads tokens."""
     tie_word_embeddings: bool = False
     """Whether the head shares the embedding's matrix."""
     attention_bias: bool = False
@@ -104,11 +117,71 @@ class TransformerSpec(Spec):
     qk_norm: bool = False
     """Norms on queries and keys."""
     sliding_window: Count | None = None
-    """Attention window of the local layers."""
+    """Tokens that each token attends to, itself and those right before it; all before it if not given."""
     mixture: MixtureSpec | None = None
     """Routed experts, if any."""
     latent_attention: LatentAttentionSpec | None = None
     """Multi-head latent attention, if any."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_of_both_stacks(cls, data: Any) -> Any:
+        """The number of all layers follows from those of the stacks."""
+        if not isinstance(data, dict) or data.get("num_hidden_layers") is not None:
+            return data
+        stacks = [_whole(data.get(key)) for key in ("num_encoder_layers", "num_decoder_layers")]
+        if any(isinstance(each, bool) or not isinstance(each, int) for each in stacks):
+            return data
+        return {**data, "num_hidden_layers": sum(stacks)}
+
+    @field_validator("num_decoder_layers")
+    @classmethod
+    def _two_stacks(cls, decoder: int | None, info: ValidationInfo) -> int | None:
+        if not {"family", "num_hidden_layers", "num_encoder_layers"} <= info.data.keys():
+            return decoder
+        encoder, total = info.data["num_encoder_layers"], info.data["num_hidden_layers"]
+        if info.data["family"] != "encoder-decoder":
+            if encoder is not None or decoder is not None:
+                raise ValueError("only a model of family: encoder-decoder has two stacks of layers")
+            return decoder
+        if encoder is None or decoder is None:
+            raise ValueError("an encoder-decoder needs num_encoder_layers and num_decoder_layers")
+        if encoder + decoder != total:
+            raise ValueError(
+                f"num_encoder_layers {encoder} + num_decoder_layers {decoder} = {encoder + decoder}, "
+                f"but num_hidden_layers is {total}; leave that out, it follows"
+            )
+        return decoder
+
+    @field_validator("relative_attention_num_buckets")
+    @classmethod
+    def _buckets_of_relative_positions(cls, buckets: int, info: ValidationInfo) -> int:
+        position = info.data.get("position_embedding")
+        if position is not None and (position == "relative") != (buckets > 0):
+            wanted = "is needed with" if position == "relative" else "does nothing without"
+            raise ValueError(f"{wanted} position_embedding: relative; T5 has 32")
+        return buckets
+
+    @field_validator("num_mel_bins")
+    @classmethod
+    def _heard_by_an_encoder(cls, bins: int, info: ValidationInfo) -> int:
+        if bins and info.data.get("family") in ("decoder", "encoder"):
+            raise ValueError("only the encoder of a model of family: encoder-decoder reads a spectrogram")
+        return bins
+
+    @field_validator("sliding_window")
+    @classmethod
+    def _windows_of_decoders(cls, window: int | None, info: ValidationInfo) -> int | None:
+        if window is not None and info.data.get("family") in ("encoder", "encoder-decoder"):
+            raise ValueError("a window is modelled for a model of family: decoder only")
+        return window
+
+    @field_validator("mixture", "latent_attention")
+    @classmethod
+    def _plain_encoder_decoders(cls, part: Any, info: ValidationInfo) -> Any:
+        if part is not None and info.data.get("family") == "encoder-decoder":
+            raise ValueError("not modelled in a model of family: encoder-decoder")
+        return part
 
     @field_validator("num_key_value_heads")
     @classmethod

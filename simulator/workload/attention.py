@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from simulator.specs.model import TransformerSpec
-from simulator.workload import chains
+from simulator.workload import chains, operators
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.columns import add_column_gradient, gather, reduce, tensor
 from simulator.workload.context import Core, add_core, add_core_gradient
-from simulator.workload.kernels import Kernel
 from simulator.workload.matrices import add_input_gradient, add_product
-from simulator.workload.unfused import unfused_attention
+from simulator.workload.unfused import add_unfused, add_unfused_gradient
 
 
 def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None:
@@ -26,15 +25,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
     add_product(into, "attention.qkv", tokens, query + key_value, width, shard, kept=kept_heads)
     into.add(chains.linear_bias("attention.qkv", tokens * (query + key_value), model.attention_bias, shard))
     into.add(chains.rotary(model, shard, "attention.rotary", query + key_value // 2))
-    scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
-    if shard.attention == "fused":
-        add_core(into, _core(model, shard), shard)
-    else:
-        forward, _ = _unfused(model, shard)
-        dropped = ((element + 1) * scores,) if shard.dropout else ()
-        kept = (0, scores * element, *dropped, 0, tokens * query * element)
-        for kernel, bytes_kept in zip(forward, kept, strict=True):
-            into.add(kernel, kept=bytes_kept, role="core" if kernel is not forward[-1] else "core_output")
+    add_scores(into, _core(model, shard), shard)
     add_product(into, "attention.output", tokens, width, query, shard, kept_operand=True)
     into.add(reduce(shard, "attention", tokens * width * element))
     into.add(
@@ -55,21 +46,34 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     chains.add_weight_gradient(
         into, "attention.output.weight_gradient", tokens, width, query, shard, freed=operand
     )
-    qkv = tokens * (query + key_value) * element
-    scores = shard.micro_batch_size * (model.num_attention_heads // tp) * shard.sequence_length**2
-    if shard.attention == "fused":
-        core = _core(model, shard)
-        add_core_gradient(into, core, shard, freed=qkv + core.kept_bytes(shard))
-    else:
-        _, backward = _unfused(model, shard)
-        dropped = ((element + 1) * scores,) if shard.dropout else ()
-        freed = (0, tokens * query * element, *dropped, scores * element, 0, 0, qkv)
-        for kernel, bytes_freed in zip(backward, freed, strict=True):
-            into.add(kernel, freed=bytes_freed)
-    into.add(chains.rotary(model, shard, "attention.rotary.gradient", query + key_value // 2))
     columns = query + key_value
+    add_scores_gradient(into, _core(model, shard), shard, freed=tokens * columns * element)
+    into.add(chains.rotary(model, shard, "attention.rotary.gradient", query + key_value // 2))
     into.add(chains.bias_gradient("attention.qkv", tokens * columns, model.attention_bias, shard))
     add_column_gradient(into, model, shard, "attention.qkv", columns, residual)
+
+
+def add_scores(into: PassBuilder, core: Core, shard: Shard) -> None:
+    """The core of attention, fused or not."""
+    if shard.attention == "fused":
+        add_core(into, core, shard)
+    else:
+        add_unfused(into, core, shard)
+
+
+def add_scores_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: int) -> None:
+    """Its backward pass, which releases queries, keys and values: `freed` bytes.
+
+    The gradient of a bias of positions is added to what the layers behind have left.
+    """
+    if shard.attention == "fused":
+        add_core_gradient(into, core, shard, freed=freed + core.kept_bytes(shard))
+    else:
+        add_unfused_gradient(into, core, shard, freed=freed)
+    if core.biased:
+        element, scores = shard.element_bytes, core.heads * shard.sequence_length**2
+        name = f"{core.name}.bias.accumulate"
+        into.add(operators.pointwise(name, "elementwise", scores, reads=2 * element, writes=element, flops=1))
 
 
 def head_widths(model: TransformerSpec, tp: int) -> tuple[int, int]:
@@ -78,20 +82,23 @@ def head_widths(model: TransformerSpec, tp: int) -> tuple[int, int]:
     return model.num_attention_heads // tp * model.head_dim, 2 * key_heads * model.head_dim
 
 
+def position_bias_bytes(model: TransformerSpec, shard: Shard) -> int:
+    """Bytes of the biases that relative positions add to the scores of every layer on one GPU."""
+    if not model.relative_attention_num_buckets:
+        return 0
+    heads = model.num_attention_heads // shard.tensor_parallel
+    return heads * shard.sequence_length**2 * shard.element_bytes
+
+
 def _core(model: TransformerSpec, shard: Shard) -> Core:
     tp, size = shard.tensor_parallel, model.head_dim
     key_heads = max(1, model.num_key_value_heads // tp)
-    return Core(model.num_attention_heads // tp, key_heads, size, size, model.family == "decoder")
-
-
-def _unfused(model: TransformerSpec, shard: Shard) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
-    return unfused_attention(
-        batch=shard.micro_batch_size,
-        heads=model.num_attention_heads // shard.tensor_parallel,
-        length=shard.sequence_length,
-        head_dim=model.head_dim,
-        causal=model.family == "decoder",
-        precision=shard.precision,
-        dropout=shard.dropout,
-        fused_softmax=shard.software.fused_softmax,
+    return Core(
+        model.num_attention_heads // tp,
+        key_heads,
+        size,
+        size,
+        causal=model.family == "decoder" or shard.source_length > 0,
+        window=model.sliding_window or 0,
+        biased=model.relative_attention_num_buckets > 0,
     )

@@ -39,6 +39,7 @@ class Shard:
         dispatch_bytes: Bytes of one number on its way to an expert.
         lora_rank: Rank of the adapters beside frozen matrices; 0 where everything is trained.
         lora_targets: Matrices that have an adapter.
+        source_length: Tokens in a sequence of the encoder whose output this decoder attends to; 0 for none.
     """
 
     micro_batch_size: int
@@ -59,6 +60,7 @@ class Shard:
     dispatch_bytes: int = 2
     lora_rank: int = 0
     lora_targets: tuple[str, ...] = ()
+    source_length: int = 0
 
     @property
     def tokens(self) -> int:
@@ -89,6 +91,16 @@ class Shard:
     def residual_tokens(self) -> int:
         """Tokens of the residual stream that this GPU holds."""
         return self.tokens // (self.tensor_parallel if self.sequence_parallel else 1)
+
+    @property
+    def source_tokens(self) -> int:
+        """Tokens of the encoder's output that this GPU's tensor-parallel group attends to."""
+        return self.micro_batch_size * self.source_length
+
+    @property
+    def residual_source_tokens(self) -> int:
+        """Tokens of it that this GPU holds."""
+        return self.source_tokens // (self.tensor_parallel if self.sequence_parallel else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +140,8 @@ class Block:
         frozen_parameters: Of `parameters`, those that are not trained; routed experts are frozen whole or not
             at all.
         read_parameters: Parameters of another block that this one reads (a head that shares the embedding).
+        carried_bytes: Gradients that pass through its backward pass besides that of its input: those of what
+            all layers of a stack read (an encoder's output, a bias of positions) [B].
     """
 
     name: str
@@ -139,6 +153,7 @@ class Block:
     expert_parameters: int = 0
     frozen_parameters: int = 0
     read_parameters: int = 0
+    carried_bytes: int = 0
 
     @property
     def kept_bytes(self) -> int:

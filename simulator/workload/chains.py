@@ -24,6 +24,11 @@ def norm(name: str, elements: int, model: TransformerSpec, shard: Shard) -> Kern
     return pointwise(name, "norm", elements, reads=reads, writes=writes, flops=NORM_FLOPS, launches=6)
 
 
+def norm_parameters(model: TransformerSpec) -> int:
+    """Parameters of one norm."""
+    return model.hidden_size * (2 if model.norm == "layernorm" else 1)
+
+
 def norm_gradient(name: str, elements: int, model: TransformerSpec, shard: Shard) -> Kernel:
     """A norm, backward: the gradients of input and of weights, in one pass over both operands or in two."""
     element, style = shard.element_bytes, shard.software.norm

@@ -85,13 +85,16 @@ def beside_weight_gradient(
     again: tuple[int, ...] = (),
     freed: int = 0,
     precision: str | None = None,
+    overlaps: bool = True,
 ) -> int:
     """The gradient of a weight, and the reduction of the input's gradient beside it or behind it.
+
+    It is behind it where nothing in the pass is left to wait for it (`overlaps` false).
 
     Returns:
         Index of what the rest of the pass waits for.
     """
-    beside = shard.software.overlap_tensor_parallel
+    beside = shard.software.overlap_tensor_parallel and overlaps
     reduced = into.add(reduction, after=(data,)) if beside else data
     last = chains.add_weight_gradient(
         into,

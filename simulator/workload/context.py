@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.workload import operators
 from simulator.workload.blocks import PassBuilder, Shard
@@ -19,6 +19,10 @@ class Core:
         key_dim: Size of a head of queries and keys.
         value_dim: Size of a head of values.
         causal: Whether a token sees only what stands before it.
+        window: Tokens that each token sees, 0 for all.
+        biased: Whether scores have a bias of positions, which is read.
+        source_length: Tokens of the keys' sequence where that is another one; 0 for the queries' own.
+        name: What the operators are called after.
     """
 
     heads: int
@@ -26,6 +30,10 @@ class Core:
     key_dim: int
     value_dim: int
     causal: bool
+    window: int = 0
+    biased: bool = False
+    source_length: int = 0
+    name: str = "attention"
 
     @property
     def output_width(self) -> int:
@@ -61,9 +69,8 @@ def add_core(into: PassBuilder, core: Core, shard: Shard) -> int:
     kept, role = core.kept_bytes(shard), "core_output"
     parts = shard.context_parallel
     if parts == 1:
-        return into.add(
-            _kernel(core, shard, shard.sequence_length, shard.sequence_length), kept=kept, role=role
-        )
+        keys = core.source_length or shard.sequence_length
+        return into.add(_kernel(core, shard, shard.sequence_length, keys), kept=kept, role=role)
     if shard.context_method == "all_to_all":
         into.add(_exchange("attention.heads", core.query_width + core.key_value_width, shard))
         into.add(_kernel(_fewer_heads(core, parts), shard, shard.sequence_length, shard.sequence_length))
@@ -78,8 +85,8 @@ def add_core_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: int
     """Fused attention, backward; keys, values and their gradients go round, or the exchanges in reverse."""
     parts = shard.context_parallel
     if parts == 1:
-        length = shard.sequence_length
-        return into.add(_kernel(core, shard, length, length, backward=True), freed=freed)
+        keys = core.source_length or shard.sequence_length
+        return into.add(_kernel(core, shard, shard.sequence_length, keys, backward=True), freed=freed)
     if shard.context_method == "all_to_all":
         length = shard.sequence_length
         into.add(_exchange("attention.sequence.gradient", core.output_width, shard))
@@ -130,7 +137,7 @@ def _kernel(
     causal: bool | None = None,
 ) -> Kernel:
     return operators.fused_attention(
-        "attention.core.gradient" if backward else "attention.core",
+        f"{core.name}.core.gradient" if backward else f"{core.name}.core",
         batch=shard.micro_batch_size,
         heads=core.heads,
         kv_heads=core.kv_heads,
@@ -140,20 +147,24 @@ def _kernel(
         causal=core.causal if causal is None else causal,
         precision=shard.precision,
         backward=backward,
+        window=core.window,
+        bias=core.biased,
     )
 
 
 def _gathered_kernel(core: Core, shard: Shard, *, backward: bool = False) -> Kernel:
-    """A GPU's two chunks against all keys: on average a query sees half of them."""
-    own = shard.sequence_length // shard.context_parallel
-    keys = shard.sequence_length // 2 if core.causal else shard.sequence_length
+    """A GPU's two chunks against all keys: on average a query sees half of them, or its window."""
+    length = shard.sequence_length
+    own, keys = length // shard.context_parallel, length
+    if core.causal and 0 < core.window < length:
+        keys = -(-operators.attended_pairs(length, length, causal=True, window=core.window) // length)
+    elif core.causal:
+        keys = length // 2
     return _kernel(core, shard, own, keys, backward=backward, causal=False)
 
 
 def _fewer_heads(core: Core, parts: int) -> Core:
-    return Core(
-        core.heads // parts, max(1, core.kv_heads // parts), core.key_dim, core.value_dim, core.causal
-    )
+    return replace(core, heads=core.heads // parts, kv_heads=max(1, core.kv_heads // parts))
 
 
 def _exchange(name: str, width: int, shard: Shard) -> Communication:

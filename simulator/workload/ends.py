@@ -8,8 +8,14 @@ from simulator.workload.blocks import Block, PassBuilder, Shard
 from simulator.workload.columns import beside_weight_gradient, gather, reduce, scatter, tensor
 
 
-def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
-    """Token (and position) look-up; the table is split by rows of the vocabulary."""
+def embedding_block(model: TransformerSpec, shard: Shard, *, shares_table: bool = False) -> Block:
+    """Token (and position) look-up; the table is split by rows of the vocabulary.
+
+    Args:
+        model: The transformer.
+        shard: One GPU's part of the micro-batch.
+        shares_table: Whether the table is already counted with another embedding on this GPU.
+    """
     tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
     rows = _vocab_shard(model, shard)
     forward, backward = PassBuilder(), PassBuilder()
@@ -59,14 +65,16 @@ def embedding_block(model: TransformerSpec, shard: Shard) -> Block:
         backward.add(zeroed, role="weight_gradient")
         accumulated = chains.accumulation("embedding.gradient.accumulate", table, shard)
         backward.add(accumulated, role="weight_gradient")
+    held = positions + (0 if shares_table else rows * width)
     return Block(
         name="embedding",
         forward=forward.done(),
         backward=backward.done(),
-        parameters=rows * width + positions,
+        parameters=held,
         input_bytes=tokens * 8,
         sequential_parameters=0 if shard.lora_rank else positions,
-        frozen_parameters=rows * width + positions if shard.lora_rank else 0,
+        frozen_parameters=held if shard.lora_rank else 0,
+        read_parameters=rows * width if shares_table else 0,
     )
 
 
@@ -87,9 +95,11 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         forward.add(
             operators.matmul("head.transform", residual, width, width, shard.precision), kept=normed * element
         )
-    forward.add(chains.norm("head.norm", normed, model, shard), kept=2 * normed * element)
+    if model.final_norm:
+        forward.add(chains.norm("head.norm", normed, model, shard), kept=2 * normed * element)
     forward.add(gather(shard, "head", tokens * width * element))
-    forward.add(operators.matmul("head", tokens, rows, width, shard.precision), kept=logits * element)
+    kept = logits * element + (0 if model.final_norm else normed * element)
+    forward.add(operators.matmul("head", tokens, rows, width, shard.precision), kept=kept)
     probabilities = chains.kept_per_logit(shard) * logits
     forward.add(chains.cross_entropy(logits, shard), kept=probabilities)
     forward.add(tensor(shard, "loss", "all_reduce", 3 * 4 * tokens))
@@ -104,13 +114,15 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         data,
         residual,
         precision=shard.precision,
-        freed=logits * element,
+        freed=kept,
+        overlaps=model.final_norm,
     )
-    norm_gradient = chains.norm_gradient("head.norm.gradient", normed, model, shard)
-    backward.add(norm_gradient, after=(reduced,), freed=2 * normed * element)
+    if model.final_norm:
+        norm_gradient = chains.norm_gradient("head.norm.gradient", normed, model, shard)
+        backward.add(norm_gradient, after=(reduced,), freed=2 * normed * element)
     if encoder:
         _dense_backward(backward, "head.transform", residual, width, shard, freed=normed * element)
-    norm = width * (2 if model.norm == "layernorm" else 1)
+    norm = chains.norm_parameters(model) * model.final_norm
     transform = (width * width + width) * encoder
     held = (0 if shares_embedding else rows * width) + norm + transform
     return Block(

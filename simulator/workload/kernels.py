@@ -49,7 +49,8 @@ class MatmulShape:
 class AttentionShape:
     """Fused attention of `batch` sequences: `heads` query heads on `kv_heads` key and value heads.
 
-    `query_length` and `key_length` are tokens; `causal` halves the work of a square problem.
+    `query_length` and `key_length` are tokens; `causal` halves the work of a square problem; a `window` above
+    0 leaves each query that many keys, itself the last.
     """
 
     batch: int
@@ -60,6 +61,7 @@ class AttentionShape:
     head_dim: int
     causal: bool
     direction: Literal["forward", "backward"] = "forward"
+    window: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from simulator.workload.matrices import add_input_gradient, add_product
 def _core(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> Core:
     heads = model.num_attention_heads // shard.tensor_parallel
     key = latent.qk_nope_head_dim + latent.qk_rope_head_dim
-    return Core(heads, heads, key, latent.v_head_dim, model.family == "decoder")
+    window = model.sliding_window or 0
+    return Core(heads, heads, key, latent.v_head_dim, model.family == "decoder", window)
 
 
 def _down(latent: LatentAttentionSpec) -> int:

@@ -8,10 +8,17 @@ from __future__ import annotations
 from simulator.workload import operators
 from simulator.workload.blocks import PassBuilder, Shard
 
+_CROSS = {
+    "cross_attention.query": "attention.qkv",
+    "cross_attention.key_value": "attention.qkv",
+    "cross_attention.output": "attention.output",
+}
+"""Matrices that are adapted with those of self-attention, for tools find both by the same names."""
+
 
 def adapts(name: str, shard: Shard) -> bool:
     """Whether a matrix has an adapter."""
-    return shard.lora_rank > 0 and name in shard.lora_targets
+    return shard.lora_rank > 0 and _CROSS.get(name, name) in shard.lora_targets
 
 
 def add_forward(into: PassBuilder, name: str, m: int, n: int, k: int, shard: Shard) -> int:
@@ -65,10 +72,6 @@ def add_backward(into: PassBuilder, name: str, m: int, n: int, k: int, shard: Sh
 
 def parameters(shapes: dict[str, tuple[int, int]], shard: Shard) -> int:
     """Trained parameters of the adapters of one GPU's matrices, given by name as [rows, columns]."""
-    if not shard.lora_rank:
-        return 0
     return sum(
-        shard.lora_rank * (rows + columns)
-        for name, (rows, columns) in shapes.items()
-        if name in shard.lora_targets
+        shard.lora_rank * (rows + columns) for name, (rows, columns) in shapes.items() if adapts(name, shard)
     )

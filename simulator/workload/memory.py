@@ -43,8 +43,8 @@ def transients(block: Block, shard: Shard) -> Transients:
 
     Valid: one pass at a time on a GPU; tensors are freed as soon as nothing needs them.
     """
-    stream = block.input_bytes if block.name == "layer" else 0
-    table = (block.parameters - block.sequential_parameters) * shard.element_bytes
+    stream = block.input_bytes + block.carried_bytes if block.name == "layer" else 0
+    table = (block.parameters - block.sequential_parameters + block.read_parameters) * shard.element_bytes
     forward = _live(block.forward, shard, stream=0)
     if any(isinstance(node.op, Kernel) and node.op.kind == "embedding" for node in block.backward):
         return Transients(forward, (table,) * len(block.backward))

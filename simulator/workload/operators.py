@@ -92,6 +92,20 @@ def pointwise(
     )
 
 
+def attended_pairs(query_length: int, key_length: int, *, causal: bool, window: int = 0) -> int:
+    """Pairs of a query and a key that it attends to.
+
+    All of them; if causal those with no later key: s (s + 1) / 2 of a square problem, and with a window w < s
+    no more than w a query: w (w + 1) / 2 + (s - w) w.
+    """
+    pairs = query_length * key_length
+    if not causal:
+        return pairs
+    if window and window < min(query_length, key_length):
+        return window * (window + 1) // 2 + (query_length - window) * window
+    return pairs - (query_length * (query_length - 1)) // 2 if key_length >= query_length else pairs // 2
+
+
 def fused_attention(
     name: str,
     *,
@@ -104,25 +118,27 @@ def fused_attention(
     causal: bool,
     precision: str,
     backward: bool = False,
+    window: int = 0,
+    bias: bool = False,
 ) -> Kernel:
     """FlashAttention: scores stay on the chip.
 
     Forward 4 b a s^2 d FLOP, half of it when causal; backward 2.5 times the forward (five products, one of
-    them the scores again, of which four count towards the model).
+    them the scores again, of which four count towards the model). A bias of positions is read for each head
+    and pair, and its gradient, summed over the batch, is written.
 
     Source: Dao et al., FlashAttention-2, arXiv:2307.08691.
     """
     element = BYTES_PER_ELEMENT[precision]
-    pairs = query_length * key_length
-    if causal:
-        pairs = pairs - (query_length * (query_length - 1)) // 2 if key_length >= query_length else pairs // 2
+    pairs = attended_pairs(query_length, key_length, causal=causal, window=window)
     products = 10 if backward else 4
     flops = products * batch * heads * pairs * head_dim
     query = batch * heads * query_length * head_dim * element
     key_value = 2 * batch * kv_heads * key_length * head_dim * element
     statistics = 4 * batch * heads * query_length
-    read = query + key_value + (2 * query + statistics if backward else 0)
-    written = (query + key_value) if backward else (query + statistics)
+    biases = heads * query_length * key_length * element * bias
+    read = query + key_value + biases + (2 * query + statistics if backward else 0)
+    written = (query + key_value + biases) if backward else (query + statistics)
     return Kernel(
         name=name,
         kind="attention",
@@ -139,6 +155,7 @@ def fused_attention(
             head_dim,
             causal,
             "backward" if backward else "forward",
+            window,
         ),
         model_flops=8 * batch * heads * pairs * head_dim if backward else flops,
     )

@@ -19,14 +19,15 @@ def count_parameters(model: ModelSpec) -> int:
     """All trainable parameters of a model, whole and on no particular GPU.
 
     A transformer has its embedding, its position table where positions are learned, its layers, a last
-    norm and, unless the embedding is shared, a head; an encoder also the dense layer before its head.
+    norm and, unless the embedding is shared, a head; an encoder also the dense layer before its head. The
+    stacks of an encoder-decoder share one embedding and have tables of positions of their own.
 
     Args:
         model: A transformer or a list of layers.
 
     Returns:
-        Number of parameters. Not counted: segment tables and poolers of encoders, relative-position
-        tables, extra heads for multi-token prediction, parameters that a framework adds by padding.
+        Number of parameters. Not counted: segment tables and poolers of encoders, positions that are not
+        trained, extra heads for multi-token prediction, parameters that a framework adds by padding.
 
     Source: shapes of the matrices; Vaswani et al., arXiv:1706.03762; Ainslie et al., arXiv:2305.13245
         (grouped-query attention); DeepSeek-V2, arXiv:2405.04434 (latent attention).
@@ -56,7 +57,10 @@ def _of_transformer(model: TransformerSpec, experts: int) -> int:
     width = model.hidden_size
     tables = model.vocab_size * (1 if model.tie_word_embeddings else 2)
     tables += model.max_position_embeddings * (model.position_embedding == "learned")
-    head = _norm(model.norm, width) + (width * width + width) * (model.family == "encoder")
+    head = _norm(model.norm, width) * model.final_norm + (width * width + width) * (model.family == "encoder")
+    head += model.relative_attention_num_buckets * model.num_attention_heads
+    if model.num_decoder_layers is not None:
+        head += _second_stack(model, model.num_decoder_layers)
     every = _attention(model) + model.norms_per_layer * _norm(model.norm, width)
     dense = _mlp(model, model.intermediate_size)
     mixture = model.mixture
@@ -67,6 +71,19 @@ def _of_transformer(model: TransformerSpec, experts: int) -> int:
     routed += (experts + mixture.num_shared_experts) * _mlp(model, mixture.moe_intermediate_size)
     layers = model.num_hidden_layers * every + leading * dense + (model.num_hidden_layers - leading) * routed
     return tables * width + head + layers
+
+
+def _second_stack(model: TransformerSpec, decoder_layers: int) -> int:
+    """What an encoder-decoder has beyond a decoder of as many layers, embedding and head."""
+    width, norm = model.hidden_size, _norm(model.norm, model.hidden_size)
+    cross = _attention(model) + max(1, model.norms_per_layer // 2) * norm
+    tables = model.relative_attention_num_buckets * model.num_attention_heads
+    bands = model.num_mel_bins
+    if bands:
+        tables += 3 * (bands + width) * width + 2 * width
+    elif model.position_embedding == "learned":
+        tables += model.max_position_embeddings * width
+    return decoder_layers * cross + tables + norm * model.final_norm
 
 
 def _attention(model: TransformerSpec) -> int:

@@ -4,84 +4,101 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simulator.workload.blocks import BYTES_PER_ELEMENT
+from simulator.workload.blocks import PassBuilder, Shard
+from simulator.workload.context import Core
 from simulator.workload.kernels import Kernel
-from simulator.workload.operators import SOFTMAX_FLOPS, matmul, pointwise
+from simulator.workload.operators import SOFTMAX_FLOPS, attended_pairs, matmul, pointwise
 
 
-def unfused_attention(
-    *,
-    batch: int,
-    heads: int,
-    length: int,
-    head_dim: int,
-    causal: bool,
-    precision: str,
-    dropout: bool,
-    fused_softmax: bool = True,
-) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
-    """Forward and backward kernels in order.
+def add_unfused(into: PassBuilder, core: Core, shard: Shard) -> None:
+    """The forward pass of the core.
 
-    Scores are computed in full even when causal; only the lower triangle counts towards the model. Scale,
-    mask and softmax are one kernel or three; dropout is another, and keeps a mask of one byte a score. The
-    heads' outputs are copied side by side before the projection, and the three gradients behind it.
+    Scores are computed in full even when causal or within a window; only those that are attended to count
+    towards the model. A bias of positions is added by a kernel of its own. Scale, mask and softmax are one
+    kernel or three; dropout is another, and keeps a mask of one byte a score. The heads' outputs are copied
+    side by side before the projection.
     """
-    element = BYTES_PER_ELEMENT[precision]
-    groups = batch * heads
-    scores = groups * length * length
-    context = groups * length * head_dim
-
-    def product(name: str, n: int, k: int) -> Kernel:
-        whole = matmul(name, length, n, k, precision, batch=groups)
-        useful = whole.flops * (length + 1) // (2 * length) if causal else whole.flops
-        return replace(whole, model_flops=useful)
-
-    forward = [
-        product("attention.scores", length, head_dim),
-        _softmax(scores, element, causal=causal, fused=fused_softmax),
-        product("attention.values", head_dim, length),
-        pointwise("attention.values.copy", "elementwise", context, reads=element, writes=element, flops=0),
-    ]
-    backward = [
-        product("attention.values.weights_gradient", length, head_dim),
-        product("attention.values.gradient", head_dim, length),
-        _softmax_gradient(scores, element, causal=causal, fused=fused_softmax),
-        product("attention.scores.query_gradient", head_dim, length),
-        product("attention.scores.key_gradient", head_dim, length),
-        pointwise("attention.qkv.copy", "elementwise", 3 * context, reads=element, writes=element, flops=0),
-    ]
-    if dropout:
-        drop = pointwise(
-            "attention.dropout", "elementwise", scores, reads=element, writes=element + 1, flops=2
-        )
-        undo = pointwise(
-            "attention.dropout.gradient", "elementwise", scores, reads=element + 1, writes=element, flops=2
-        )
-        forward.insert(2, drop)
-        backward.insert(2, undo)
-    return tuple(forward), tuple(backward)
+    element, name = shard.element_bytes, core.name
+    queries, keys, size = shard.sequence_length, _keys(core, shard), core.key_dim
+    scores, context = _scores(core, shard), shard.tokens * core.output_width
+    into.add(_product(f"{name}.scores", keys, size, core, shard), role="core")
+    if core.biased:
+        into.add(_pointwise(f"{name}.bias", scores, reads=element, writes=element, flops=1), role="core")
+    fused = shard.software.fused_softmax
+    softmax = _softmax(name, scores, element, causal=core.causal, fused=fused)
+    into.add(softmax, kept=scores * element, role="core")
+    if shard.dropout:
+        drop = _pointwise(f"{name}.dropout", scores, reads=element, writes=element + 1, flops=2)
+        into.add(drop, kept=(element + 1) * scores, role="core")
+    into.add(_product(f"{name}.values", size, keys, core, shard, rows=queries), role="core")
+    copied = _pointwise(f"{name}.values.copy", context, reads=element, writes=element, flops=0)
+    into.add(copied, kept=context * element, role="core_output")
 
 
-def _softmax(scores: int, element: int, *, causal: bool, fused: bool) -> Kernel:
-    """Fused and causal, the upper triangle is not read, only set to zero."""
-    if fused:
-        kernel = pointwise(
-            "attention.softmax", "softmax", scores, reads=element, writes=element, flops=SOFTMAX_FLOPS
-        )
-        return replace(kernel, read_bytes=kernel.read_bytes // 2) if causal else kernel
-    return pointwise(
-        "attention.softmax",
-        "softmax",
-        scores,
-        reads=3 * element + 1,
-        writes=3 * element,
-        flops=SOFTMAX_FLOPS + 2,
-        launches=3,
+def add_unfused_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: int) -> None:
+    """The backward pass of the core; the three gradients are copied behind it.
+
+    Args:
+        into: Takes the nodes.
+        core: The core.
+        shard: One GPU's part of the micro-batch.
+        freed: Queries, keys and values, which the end of it releases [B].
+    """
+    element, name = shard.element_bytes, core.name
+    queries, keys, size = shard.sequence_length, _keys(core, shard), core.key_dim
+    scores, context = _scores(core, shard), shard.tokens * core.output_width
+    into.add(_product(f"{name}.values.weights_gradient", keys, size, core, shard))
+    into.add(
+        _product(f"{name}.values.gradient", size, queries, core, shard, rows=keys), freed=context * element
     )
+    if shard.dropout:
+        undo = _pointwise(f"{name}.dropout.gradient", scores, reads=element + 1, writes=element, flops=2)
+        into.add(undo, freed=(element + 1) * scores)
+    fused = shard.software.fused_softmax
+    softmax = _softmax_gradient(name, scores, element, causal=core.causal, fused=fused)
+    into.add(softmax, freed=scores * element)
+    if core.biased:
+        into.add(_pointwise(f"{name}.bias.gradient", scores, reads=element, writes=0, flops=1))
+    into.add(_product(f"{name}.scores.query_gradient", size, keys, core, shard))
+    into.add(_product(f"{name}.scores.key_gradient", size, queries, core, shard, rows=keys))
+    gradients = shard.tokens * core.query_width + 2 * shard.micro_batch_size * core.heads * keys * size
+    copied = _pointwise(f"{name}.qkv.copy", gradients, reads=element, writes=element, flops=0)
+    into.add(copied, freed=freed)
 
 
-def _softmax_gradient(scores: int, element: int, *, causal: bool, fused: bool) -> Kernel:
-    name = "attention.softmax.gradient"
+def _keys(core: Core, shard: Shard) -> int:
+    return core.source_length or shard.sequence_length
+
+
+def _scores(core: Core, shard: Shard) -> int:
+    return shard.micro_batch_size * core.heads * shard.sequence_length * _keys(core, shard)
+
+
+def _product(name: str, n: int, k: int, core: Core, shard: Shard, *, rows: int = 0) -> Kernel:
+    """A product of each head and sequence, [queries or `rows`, k] x [k, n]."""
+    queries, keys = shard.sequence_length, _keys(core, shard)
+    batch = shard.micro_batch_size * core.heads
+    whole = matmul(name, rows or queries, n, k, shard.precision, batch=batch)
+    pairs = attended_pairs(queries, keys, causal=core.causal, window=core.window)
+    return replace(whole, model_flops=whole.flops * pairs // (queries * keys))
+
+
+def _pointwise(name: str, elements: int, *, reads: int, writes: int, flops: int) -> Kernel:
+    return pointwise(name, "elementwise", elements, reads=reads, writes=writes, flops=flops)
+
+
+def _softmax(name: str, scores: int, element: int, *, causal: bool, fused: bool) -> Kernel:
+    """Fused and causal, the upper triangle is not read, only set to zero."""
+    name = f"{name}.softmax"
+    if fused:
+        kernel = pointwise(name, "softmax", scores, reads=element, writes=element, flops=SOFTMAX_FLOPS)
+        return replace(kernel, read_bytes=kernel.read_bytes // 2) if causal else kernel
+    flops, reads, writes = SOFTMAX_FLOPS + 2, 3 * element + 1, 3 * element
+    return pointwise(name, "softmax", scores, reads=reads, writes=writes, flops=flops, launches=3)
+
+
+def _softmax_gradient(name: str, scores: int, element: int, *, causal: bool, fused: bool) -> Kernel:
+    name = f"{name}.softmax.gradient"
     if fused:
         kernel = pointwise(name, "softmax", scores, reads=2 * element, writes=element, flops=4)
         return replace(kernel, read_bytes=kernel.read_bytes // 2) if causal else kernel

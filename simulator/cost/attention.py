@@ -58,7 +58,7 @@ def attention_seconds(shape: AttentionShape, device: MatrixUnit, constants: Kern
 def _mean_keys(shape: AttentionShape, blocks: int) -> float:
     """Keys that a block of queries meets on average; the blocks on the diagonal are computed whole.
 
-    With a window that spans n blocks of keys, the first n blocks of queries meet 1 to n of them, all others n.
+    With a window that spans n blocks of keys, the first n blocks of queries meet 1 to n, all others n.
     """
     if not shape.causal:
         return float(shape.key_length)

@@ -19,11 +19,11 @@ What an empty cell means (`—` where the cell may not be empty):
 | data_parallel_sharding | none; in recipes that always share out the optimizer's state, that |
 | sequence_parallel | off |
 | pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
-| recompute | none; whole layers where the run would otherwise need 1.5 times the memory |
+| recompute | as the framework does by default; more where the memory is obviously short (`_recompute.py`) |
 | optimizer | adam |
 | rank of adapters (no column) | 8, on queries, keys and values |
 | latent attention (no columns) | that of the catalogue's model of the same name |
-| flash_attention | as the framework's profile has it |
+| flash_attention | as the framework's profile has it; Megatron-LM: unfused |
 
 The framework is a profile of the catalogue's software (`_software.py`): what it fuses, overlaps and defaults
 to. MPT models are trained without dropout, as their configurations say.
@@ -42,7 +42,8 @@ from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, interconnect, words
-from simulator.validation._software import precisions, sharding, software
+from simulator.validation._recompute import usual_recompute
+from simulator.validation._software import attention, precisions, sharding, software
 
 Mapped = dict[str, Any]
 
@@ -193,15 +194,14 @@ def _mixture(cells: Mapping[str, str]) -> Mapped:
 
 
 def _training(cells: Mapping[str, str], card: str) -> Mapped:
-    fused = _flag(cells, "flash_attention")
     return {
         "sequence_length": _count(cells, "sequence_length", 1),
         "micro_batch_size": _count(cells, "micro_batch_size", 1),
         "global_batch_size": _global_batch(cells),
         "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
-        "recompute": _allowed("training", "recompute", cells.get("recompute", "none")),
-        **({} if fused is None else {"attention": "fused" if fused else "unfused"}),
+        "recompute": _allowed("training", "recompute", usual_recompute(cells, software(cells))),
+        **attention(cells),
         **precisions(cells),
         **_LORA[cells.get("workload") == "lora"],
         **({"dropout": False} if words(cells.get("model", ""))[:1] == ("mpt",) else {}),

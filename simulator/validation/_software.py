@@ -6,8 +6,9 @@ The first line whose words all stand in the cell `framework` decides:
 |---|---|
 | DeepSpeed with Megatron | megatron-deepspeed |
 | Megatron-LM of 2019 to 2021, or at a commit of those years | megatron-lm-2021 |
-| NeMo Megatron (2022), Megatron-LM without fused attention | megatron-lm-2022 |
-| NeMo with a release, Megatron-Bridge, Megatron-Core, Megatron-LM with fused attention | megatron-core |
+| NeMo Megatron (2022), Megatron-LM of 2022, or of no known year without fused attention | megatron-lm-2022 |
+| Megatron-LM of later years, or of no known year with fused attention | megatron-core |
+| NeMo with a release, Megatron-Bridge, Megatron-Core | megatron-core |
 | MaxText, Paxml, JAX | xla |
 | OneFlow, LiBai, TensorFlow, MXNet | oneflow (static graphs) |
 | llm.c | llm-c |
@@ -15,6 +16,8 @@ The first line whose words all stand in the cell `framework` decides:
 | any other, sharded parameters | pytorch-fsdp |
 | any other, tensor or pipeline parallel | megatron-core |
 | any other | pytorch-ddp |
+
+The year of Megatron-LM stands in `framework`, or is that of the paper on arXiv that `source` names.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ from typing import Final
 
 _OLD_COMMITS: Final = ("6985e589",)
 """Commits of Megatron-LM from before 2022 that published runs name: that of April 2021 (arXiv:2104.04473)."""
+
+_LAST_OF_2021: Final = 2021
+_LAST_OF_2022: Final = 2022
+"""Last years of the profiles of these names."""
 
 _TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("megatron", "deepspeed"), "megatron-deepspeed"),
@@ -47,8 +54,8 @@ _TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
 def software(cells: Mapping[str, str]) -> str:
     """The profile of a row, by its cells `framework`, `flash_attention` and plan."""
     name = cells.get("framework", "").casefold()
-    if "megatron-lm" in name and "deepspeed" not in name:
-        return _megatron(name, cells.get("flash_attention", ""))
+    if _is_megatron_lm(name):
+        return _megatron(name, cells)
     for needed, profile in _TABLE:
         if all(word in name for word in needed):
             return profile
@@ -82,8 +89,38 @@ def precisions(cells: Mapping[str, str]) -> dict[str, object]:
     return {"gradient_precision": "bf16"}
 
 
-def _megatron(name: str, flash_attention: str) -> str:
-    early = re.search(r"\b(2019|2020|2021)\b", name) is not None
-    if early or any(commit in name for commit in _OLD_COMMITS):
+def attention(cells: Mapping[str, str]) -> dict[str, str]:
+    """The key `attention` of `training`; empty where the profile decides.
+
+    Source: Megatron-LM's ``--use-flash-attn`` is off by default (megatron/arguments.py).
+    """
+    said = cells.get("flash_attention", "")
+    if said:
+        return {"attention": "fused" if said.casefold() == "true" else "unfused"}
+    return {"attention": "unfused"} if _is_megatron_lm(cells.get("framework", "").casefold()) else {}
+
+
+def _is_megatron_lm(name: str) -> bool:
+    return "megatron-lm" in name and "deepspeed" not in name
+
+
+def _megatron(name: str, cells: Mapping[str, str]) -> str:
+    if any(commit in name for commit in _OLD_COMMITS):
         return "megatron-lm-2021"
-    return "megatron-core" if flash_attention.casefold() == "true" else "megatron-lm-2022"
+    year = _year(name, cells.get("source", ""))
+    if year is None:
+        return (
+            "megatron-core" if cells.get("flash_attention", "").casefold() == "true" else "megatron-lm-2022"
+        )
+    if year <= _LAST_OF_2021:
+        return "megatron-lm-2021"
+    return "megatron-lm-2022" if year <= _LAST_OF_2022 else "megatron-core"
+
+
+def _year(name: str, source: str) -> int | None:
+    """Year of a framework by its name, else that of the paper that tells of it."""
+    named = re.search(r"\b(20[12]\d)\b", name)
+    if named is not None:
+        return int(named[1])
+    paper = re.search(r"arxiv[: ]*(\d\d)\d\d\.\d{4,5}", source.casefold())
+    return None if paper is None else 2000 + int(paper[1])

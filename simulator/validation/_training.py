@@ -19,13 +19,10 @@ from simulator.measurements import (
 from simulator.specs import Calibration
 from simulator.validation._kind import MeasurementKind, measurement_kind
 from simulator.validation._memory import peak_bytes
+from simulator.validation._recompute import OBVIOUS_LACK, heavier
 from simulator.validation._scenario import scenario_mapping, tokens_per_gpu_and_step
 
 GIB: Final = 2**30
-
-OBVIOUS_LACK: Final = 1.5
-"""A run that would need this much more memory than there is must have recomputed, if it does not say: no
-error of the memory model is so large."""
 
 STEP_TIME: Final = Metric("step time", "s", "predicted_step_time_s", "group")
 PEAK_MEMORY: Final = Metric("peak memory", "GiB", "predicted_peak_memory_gib", "memory_kind")
@@ -105,8 +102,9 @@ class TrainingRuns(MeasurementKind):
         return None
 
     def left_out(self, cells: Mapping[str, str]) -> tuple[str | None, str | None]:
-        """The accelerator's family; no constant is fitted to a source of training runs."""
-        return f"accelerator {family(accelerator(cells['gpu'], cells.get('scale_up', '')))}", None
+        """The accelerator's family and the source, to both of which constants of whole steps are fitted."""
+        card = f"accelerator {family(accelerator(cells['gpu'], cells.get('scale_up', '')))}"
+        return card, f"runs {self.group(cells)}"
 
     def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
         """Simulate the run; one that does not fit in memory still gets its time."""
@@ -117,10 +115,13 @@ class TrainingRuns(MeasurementKind):
         scenario = scenario_from_mapping(mapping)
         result = simulate(scenario, calibration=calibration)
         capacity = scenario.cluster.node_groups[0].accelerator.memory_capacity
-        if "recompute" not in cells and result.peak_memory_bytes > OBVIOUS_LACK * capacity:
-            mapping["training"]["recompute"] = "full"
-            scenario = scenario_from_mapping(mapping)
-            result = simulate(scenario, calibration=calibration)
+        if result.peak_memory_bytes > OBVIOUS_LACK * capacity:
+            for recompute in heavier(mapping["training"]["recompute"]):
+                mapping["training"]["recompute"] = recompute
+                scenario = scenario_from_mapping(mapping)
+                result = simulate(scenario, calibration=calibration)
+                if result.fits:
+                    break
         seen = peak_bytes(result, cells, scenario.cluster.node_groups[0].gpus_per_node)
         return {
             "predicted_step_time_s": result.step_time_s,

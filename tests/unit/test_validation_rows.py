@@ -8,7 +8,8 @@ import pytest
 
 from simulator.errors import UnsupportedError
 from simulator.scenario import Scenario, scenario_from_mapping
-from simulator.validation import scenario_mapping
+from simulator.specs import Calibration
+from simulator.validation import TrainingRuns, scenario_mapping
 
 LLAMA = {
     "id": "llama-70b",
@@ -134,6 +135,60 @@ def test_experts_become_a_mixture() -> None:
     assert model.family == "decoder"
     assert model.intermediate_size == model.mixture.moe_intermediate_size == 32768
     assert (model.mixture.num_experts, model.mixture.num_experts_per_tok) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("framework", "source", "profile"),
+    [
+        ("Megatron-LM (Sep 2020)", "arXiv:2401.10241", "megatron-lm-2021"),
+        ("Megatron-LM (commit 6985e589)", "", "megatron-lm-2021"),
+        ("Megatron-LM", "Narayanan et al., arXiv:2104.04473", "megatron-lm-2021"),
+        ("Megatron-LM", "Korthikanti et al., Table 5, arXiv:2205.05198", "megatron-lm-2022"),
+        ("Megatron-LM fork", "Qi et al., Tables 3-4, arXiv:2401.10241", "megatron-core"),
+        ("Megatron-LM", "", "megatron-lm-2022"),
+        ("Megatron-DeepSpeed", "arXiv:2104.04473", "megatron-deepspeed"),
+    ],
+)
+def test_megatron_lm_is_that_of_its_year(framework: str, source: str, profile: str) -> None:
+    cells = {key: text for key, text in LLAMA.items() if key != "flash_attention"}
+    made = scenario(cells | {"framework": framework, "source": source})
+    assert made.software.name == profile
+    # Fused attention has always been an option there that is off by default.
+    assert (made.training.attention or made.software.attention) == "unfused"
+
+
+def test_jax_recomputes_layers_unless_told_otherwise() -> None:
+    assert scenario(BARE | {"framework": "MaxText (JAX)"}).training.recompute == "full"
+    assert scenario(BARE | {"framework": "Paxml", "recompute": "none"}).training.recompute == "none"
+
+
+GPT_5B = {
+    "id": "5b",
+    "num_hidden_layers": "24",
+    "hidden_size": "4096",
+    "num_attention_heads": "32",
+    "vocab_size": "51200",
+    "sequence_length": "2048",
+    "micro_batch_size": "4",
+    "global_batch_size": "128",
+    "gpu": "A100-SXM-80GB",
+    "num_gpus": "8",
+    "framework": "NeMo Megatron",
+    "data_parallel_sharding": "optimizer",
+}
+
+
+@pytest.mark.parametrize(
+    ("micro_batch_size", "said", "meant"),
+    [("4", "none", "selective"), ("16", "none", "full"), ("1", "none", "none"), ("16", "full", "full")],
+)
+def test_what_cannot_have_fitted_was_recomputed(micro_batch_size: str, said: str, meant: str) -> None:
+    cells = GPT_5B | {"micro_batch_size": micro_batch_size}
+    seconds = [
+        TrainingRuns().predict(cells | {"recompute": recompute}, Calibration.load())["predicted_step_time_s"]
+        for recompute in (said, meant)
+    ]
+    assert seconds[0] == seconds[1]
 
 
 def test_a_rack_is_one_scale_up_domain() -> None:

@@ -1,0 +1,33 @@
+"""What a measured run computed again in the backward pass, where its row does not say or cannot be right.
+
+An empty cell is the framework's own default: MaxText and Paxml keep nothing but the layers' inputs, all
+others keep everything. A run that would need 1.5 times the memory that there is cannot have been run so,
+whatever its row says: no error of the memory model is so large. It must have recomputed, and the least that
+fits is taken: the core of attention, else whole layers.
+
+Source: ``remat_policy: 'full'`` in MaxText/configs/base.yml of AI-Hypercomputer/maxtext;
+``CHECKPOINT_POLICY = AutodiffCheckpointType.SAVE_NOTHING`` in paxml/tasks/lm/params/c4.py of google/paxml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+OBVIOUS_LACK: Final = 1.5
+"""Memory needed over memory there is, from which a run cannot have been as its row says."""
+
+_MORE: Final = {"none": ("selective", "full"), "selective": ("full",)}
+
+_SAVES_NOTHING: Final = "xla"
+"""The profile whose frameworks recompute whole layers unless told otherwise."""
+
+
+def usual_recompute(cells: Mapping[str, str], profile: str) -> str:
+    """What the row says, or the default of the framework with that profile."""
+    return cells.get("recompute", "full" if profile == _SAVES_NOTHING else "none")
+
+
+def heavier(recompute: str) -> tuple[str, ...]:
+    """What recomputes more, the least first."""
+    return _MORE.get(recompute, ())

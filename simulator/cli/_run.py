@@ -35,20 +35,25 @@ def run_scenario(
     Raises:
         ClustersimError: Whatever is wrong with the scenario, the plan or the folder.
     """
-    from simulator.report import check_destination, print_report, result_json, write_result_folder
     from simulator.scenario import load_scenario, resolved_yaml, slug
 
     scenario = load_scenario(path, overrides_of(changes))
     folder = out if out is not None else None if as_json else RESULTS / slug(scenario.name)
     if folder is not None:
+        from simulator.report import check_destination, write_result_folder
+
         check_destination(folder, force)
     with progress(quiet) as report:
         result = _simulate(scenario, report)
         if folder is not None:
             write_result_folder(result, resolved_yaml(scenario), folder, force=force, charts=True)
     if as_json:
+        from simulator.report import result_json
+
         write_json(result_json(result))
     elif not quiet:
+        from simulator.report import print_report
+
         print_report(result, folder, console())
     return EXIT_DONE
 

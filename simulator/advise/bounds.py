@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from simulator.program.admissible import check_precision
+from simulator.program.describe import Describer
 from simulator.program.loading import loader_cores
 from simulator.program.model import ModelParts, build_parts
-from simulator.program.plan import Plan, make_plan
-from simulator.program.pricing import Pricer
+from simulator.program.outline import Outline
+from simulator.program.plan import Plan, plan_of
+from simulator.program.pricing import Figures
 from simulator.program.recomputation import Mode, Recomputation, recomputation
 from simulator.program.topology import make_topology
+from simulator.program.works import Running
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.units import PICOSECONDS
@@ -64,10 +68,12 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     Raises:
         PlanError: The plan is not legal.
     """
-    plan = make_plan(scenario)
-    parts = build_parts(scenario, plan, calibration)
-    memory = _memory_bytes(scenario, plan, parts)
-    capacity = int(plan.group.accelerator.memory_capacity)
+    outline = Outline.of(scenario)
+    plan = plan_of(outline)
+    check_precision(scenario)
+    parts = build_parts(outline, plan, calibration)
+    memory = _memory_bytes(outline, plan, parts)
+    capacity = int(scenario.cluster.node_groups[0].accelerator.memory_capacity)
     if memory > capacity:
         return Bounds(plan, memory, capacity, 0.0)
     return Bounds(
@@ -78,10 +84,10 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     )
 
 
-def _memory_bytes(scenario: Scenario, plan: Plan, parts: ModelParts) -> int:
+def _memory_bytes(outline: Outline, plan: Plan, parts: ModelParts) -> int:
     """State, and what the forward passes that run ahead keep for their backward passes [B]."""
     known: dict[tuple[int, Mode], int] = {}
-    saving = recomputation(scenario)
+    saving = recomputation(outline)
 
     def kept(chunk: Sequence[Block]) -> int:
         pairs = list(zip(chunk, saving.modes(chunk), strict=True))
@@ -116,10 +122,14 @@ def _in_flight(plan: Plan, stage: int) -> int:
 def _step_seconds(
     scenario: Scenario, plan: Plan, parts: ModelParts, calibration: Calibration, prices: Prices
 ) -> float:
-    topology = make_topology(scenario.cluster, plan, loader_cores=loader_cores(scenario.data, plan))
-    pricer = Pricer(plan, calibration, topology.shared.get("core"), scenario.software)
-    rates = [int(rate) for rate in topology.capacities.rates]
-    alone = _Alone(pricer, rates, recomputation(scenario), prices)
+    cluster, outline = scenario.cluster, Outline.of(scenario)
+    group = cluster.node_groups[0]
+    topology = make_topology(plan.group, plan)
+    describe = Describer(plan, topology.shared.get("core", -1), scenario.software)
+    figures = Figures(group, cluster.storage, calibration, scenario.software)
+    cores = loader_cores(scenario.data, plan, group.host)
+    rates = topology.capacities(cluster, loader_cores=cores).rates.tolist()
+    alone = _Alone(describe, figures, rates, recomputation(outline), prices)
     passes = [[alone.both_passes(chunk) for chunk in chunks] for chunks in parts.blocks]
     busy = [sum(chunks) for chunks in passes]
     waits = [0] * len(busy)
@@ -137,8 +147,16 @@ class _Alone:
     passes, and counts for nothing.
     """
 
-    def __init__(self, pricer: Pricer, rates: list[int], recompute: Recomputation, prices: Prices) -> None:
-        self.pricer, self.rates, self.recompute, self.prices = pricer, rates, recompute, prices
+    def __init__(
+        self,
+        describe: Describer,
+        figures: Figures,
+        rates: list[int],
+        recompute: Recomputation,
+        prices: Prices,
+    ) -> None:
+        self.describe, self.figures, self.rates = describe, figures, rates
+        self.recompute, self.prices = recompute, prices
         self.known: dict[tuple[int, bool, Mode], tuple[int, int, int]] = {}
 
     def both_passes(self, blocks: Sequence[Block]) -> int:
@@ -191,17 +209,14 @@ class _Alone:
 
     def _alone(self, node: Node) -> int:
         """The engine rounds each duration up, so whole picoseconds rounded down stay below it."""
-        op, plan = node.op, self.pricer.plan
+        op, plan = node.op, self.describe.plan
         key: tuple[Any, ...] = (op,)
         if not isinstance(op, Kernel):
             key = op, plan.num_gpus, plan.degree(op.axis), plan.ranks_per_domain(op.axis)
         found = self.prices.get(key)
         if found is None:
-            row = (
-                self.pricer.kernel(op, "forward")
-                if isinstance(op, Kernel)
-                else self.pricer.communication(op, "forward")
-            )
-            drawn = (amount * PICOSECONDS // self.rates[slot] for slot, amount in row.demands)
-            found = self.prices[key] = row.delay + max(drawn, default=0)
+            work = Running(op, launched_ahead=True) if isinstance(op, Kernel) else self.describe.meeting(op)
+            price = work.price(self.figures)
+            drawn = (amount * PICOSECONDS // self.rates[slot] for slot, amount in price.demands)
+            found = self.prices[key] = price.delay + max(drawn, default=0)
         return found

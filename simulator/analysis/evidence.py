@@ -37,7 +37,7 @@ def evidence_of(scenario: Scenario, lowered: Lowered, calibration: Calibration) 
     outside = tuple(_outside(scenario, lowered, calibration))
     grade: Grade = "extrapolated from data sheet"
     if not outside:
-        own = calibration.machine == lowered.plan.group.accelerator.name
+        own = calibration.machine == lowered.group.accelerator.name
         grade = "calibrated on this machine" if own else "interpolated"
     return Evidence(grade, _error_band(grade, calibration), outside)
 
@@ -68,7 +68,7 @@ def _outside(scenario: Scenario, lowered: Lowered, calibration: Calibration) -> 
     if measured is None:
         yield f"everything: the calibration {calibration.name} does not say what it was measured on"
         return
-    group, plan = lowered.plan.group, lowered.plan
+    group, plan = lowered.group, lowered.plan
     yield from _accelerator(group.accelerator, scenario.training.precision, measured)
     sent = _largest_amounts(lowered)
     if plan.num_gpus > 1 and "scale_up" in sent:

@@ -48,7 +48,7 @@ def summarise(
     memory = memory_peak(lowered, record)
     fits = memory.peak <= memory.capacity
     plan, training = lowered.plan, scenario.training
-    accelerator = plan.group.accelerator
+    accelerator = lowered.group.accelerator
     model, hardware = _arithmetic(lowered)
     peak = accelerator.peak_flops.get(cast(Precision, matrix_precision(training.precision)))
     tokens = training.global_batch_size * training.sequence_length / step

@@ -4,9 +4,10 @@ from simulator.cost.collectives import RankGroup, collective_demand, link_rates,
 from simulator.cost.demand import Demand, capacity_rates, tensor_rate
 from simulator.cost.kernels import kernel_demand
 from simulator.cost.step import in_step
-from simulator.cost.storage import read_demand, storage_rates, write_demand
+from simulator.cost.storage import STORAGE_CAPACITIES, read_demand, storage_rates, write_demand
 
 __all__ = [
+    "STORAGE_CAPACITIES",
     "Demand",
     "RankGroup",
     "capacity_rates",

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from simulator.cost.demand import Demand
 from simulator.specs import StorageSpec
+
+STORAGE_CAPACITIES: Final = (
+    "storage_read",
+    "storage_read_operations",
+    "storage_write",
+    "storage_write_operations",
+)
+"""Names of the capacities of one server."""
 
 
 def read_demand(num_bytes: float, requests: float, storage: StorageSpec) -> Demand:
@@ -45,7 +55,7 @@ def write_demand(num_bytes: float, requests: float, storage: StorageSpec) -> Dem
 
 
 def storage_rates(storage: StorageSpec) -> dict[str, float]:
-    """Rates of the capacities of one server [B/s, op/s]."""
+    """Rate of each of `STORAGE_CAPACITIES`, in their order [B/s, op/s]."""
     return {
         "storage_read": storage.read_bandwidth,
         "storage_read_operations": storage.read_iops,

@@ -6,6 +6,7 @@ from typing import cast
 
 from simulator.errors import PlanError, UnsupportedError
 from simulator.program.divide import nearest
+from simulator.program.outline import Outline
 from simulator.scenario import Scenario
 from simulator.specs.hardware import Precision
 from simulator.specs.model import LayerListSpec, MixtureSpec, TransformerSpec
@@ -17,11 +18,11 @@ _CONTEXT = ("parallelism", "context_parallel")
 _EXPERT = ("parallelism", "expert_parallel")
 
 
-def check_split(scenario: Scenario, model: TransformerSpec, data: int) -> None:
+def check_split(scenario: Outline, model: TransformerSpec, data: int) -> None:
     """Refuses splits that do not divide what they split.
 
     Args:
-        scenario: The scenario.
+        scenario: The outline.
         model: Its transformer.
         data: Replicas.
 
@@ -39,7 +40,7 @@ def check_split(scenario: Scenario, model: TransformerSpec, data: int) -> None:
         _check_adapters(scenario, model)
 
 
-def check_idle(scenario: Scenario) -> None:
+def check_idle(scenario: Outline) -> None:
     """Refuses settings that would change nothing: what they are about is not there.
 
     Raises:
@@ -83,7 +84,7 @@ def check_idle(scenario: Scenario) -> None:
                 raise PlanError((where, key), f"does nothing without {what}")
 
 
-def check_frozen(scenario: Scenario) -> None:
+def check_frozen(scenario: Outline) -> None:
     """Refuses frozen layers that leave nothing to train, or that cannot be frozen apart.
 
     Raises:
@@ -134,7 +135,7 @@ def check_precision(scenario: Scenario) -> None:
         )
 
 
-def check_tensor(scenario: Scenario, model: TransformerSpec) -> None:
+def check_tensor(scenario: Outline, model: TransformerSpec) -> None:
     """Refuses a tensor-parallel degree that does not divide the matrices.
 
     Raises:
@@ -157,7 +158,7 @@ def check_tensor(scenario: Scenario, model: TransformerSpec) -> None:
         )
 
 
-def _check_context(scenario: Scenario, model: TransformerSpec) -> None:
+def _check_context(scenario: Outline, model: TransformerSpec) -> None:
     parallelism, training = scenario.parallelism, scenario.training
     context, length = parallelism.context_parallel, training.sequence_length
     if context == 1:
@@ -178,7 +179,7 @@ def _check_context(scenario: Scenario, model: TransformerSpec) -> None:
         )
 
 
-def _check_experts(scenario: Scenario, mixture: MixtureSpec, data: int) -> None:
+def _check_experts(scenario: Outline, mixture: MixtureSpec, data: int) -> None:
     parallelism = scenario.parallelism
     expert, tensor = parallelism.expert_parallel, parallelism.tensor_parallel
     split = parallelism.expert_tensor_parallel or tensor
@@ -212,7 +213,7 @@ def _check_experts(scenario: Scenario, mixture: MixtureSpec, data: int) -> None:
         )
 
 
-def _check_adapters(scenario: Scenario, model: TransformerSpec) -> None:
+def _check_adapters(scenario: Outline, model: TransformerSpec) -> None:
     if model.mixture is not None or model.latent_attention is not None:
         raise UnsupportedError(
             ("training", "lora_rank"), "adapters of experts and of latent attention are not modelled"

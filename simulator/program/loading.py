@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from simulator.cost import read_demand, write_demand
 from simulator.engine import Label
 from simulator.errors import PlanError
 from simulator.program.plan import Plan
-from simulator.program.rows import Row, picoseconds, whole
+from simulator.program.pricing import whole
+from simulator.program.rows import Row
 from simulator.program.templates import LANE, Template, TemplateBuilder
 from simulator.program.topology import NANOSECONDS, SLOT, Topology
-from simulator.specs.hardware import StorageSpec
+from simulator.program.works import Drawing, Reading, Writing
+from simulator.specs.hardware import HostSpec
 from simulator.specs.training import DataSpec
 
 READ_LANE, DECODE_LANE = 0, 1
@@ -32,21 +33,15 @@ class Loader:
     template: Template
 
 
-def loader_cores(data: DataSpec | None, plan: Plan) -> int:
+def loader_cores(data: DataSpec | None, plan: Plan, host: HostSpec) -> int:
     """Cores that the loaders of one node keep busy: workers of all its GPUs, no more than it has."""
     if data is None:
         return 1
-    return min(plan.group.host.cpu_cores, data.loader_workers * _readers_per_node(plan))
+    return min(host.cpu_cores, data.loader_workers * _readers_per_node(plan))
 
 
 def make_loader(
-    data: DataSpec,
-    storage: StorageSpec | None,
-    plan: Plan,
-    topology: Topology,
-    *,
-    micro_batch_size: int,
-    loader_lane: int,
+    data: DataSpec, plan: Plan, topology: Topology, *, micro_batch_size: int, loader_lane: int
 ) -> Loader:
     """How one micro-batch is loaded: all replicas at once, each GPU's workers sharing its samples.
 
@@ -57,32 +52,27 @@ def make_loader(
     Raises:
         PlanError: There is no storage.
     """
+    storage = plan.group.storage
     if storage is None:
         raise PlanError(("data",), "samples need storage: cluster.storage is not given")
     readers, local = plan.data_parallel, _readers_per_node(plan)
     own = micro_batch_size * data.sample_size
     requests = _requests(data) * micro_batch_size
-    spread = readers if storage.kind == "shared" else local
-    demand = read_demand(own * spread, requests * spread, storage)
-    demands = [(topology.shared[kind], whole(amount)) for kind, amount in demand.amounts.items()]
-    if storage.kind == "shared":
-        demands.append((SLOT["storage_network.read"], whole(own * local)))
-    workers = data.loader_workers
+    spread = readers if storage == "shared" else local
+    reading = Reading(
+        num_bytes=own * spread,
+        requests=requests * spread,
+        own_requests=requests,
+        workers=data.loader_workers,
+        ids=topology.storage(),
+        beside=((SLOT["storage_network.read"], whole(own * local)),) if storage == "shared" else (),
+    )
     decode = (data.decode_time or 0.0) * micro_batch_size
     decoding = ((SLOT["loader_cpu"], whole(decode * local * NANOSECONDS)),) if decode else ()
     rows = (
-        Row(
-            Label("data.read", "data.read", "data"),
-            delay=picoseconds(storage.latency * requests / workers),
-            demands=tuple(demands),
-            absolute=True,
-        ),
-        Row(Label("data.decode", "data.decode", "data"), demands=decoding, absolute=True),
-        Row(
-            Label("data.copy", "data.copy", "data"),
-            demands=((SLOT["pcie.to_gpu"], whole(own)),),
-            absolute=True,
-        ),
+        Row(Label("data.read", "data.read", "data"), reading),
+        Row(Label("data.decode", "data.decode", "data"), Drawing(decoding)),
+        Row(Label("data.copy", "data.copy", "data"), Drawing(((SLOT["pcie.to_gpu"], whole(own)),))),
     )
     into = TemplateBuilder()
     read = into.add(loader_lane + READ_LANE, 0)
@@ -91,43 +81,34 @@ def make_loader(
     return Loader(rows, into.build())
 
 
-def checkpoint_row(
-    topology: Topology, stage: int, storage: StorageSpec | None, state: int, largest: int, writers: int
-) -> tuple[Row, Row]:
+def checkpoint_row(topology: Topology, state: int, largest: int, writers: int) -> tuple[Row, Row]:
     """A stage's part of a synchronous checkpoint: off the device, then onto storage.
 
     Args:
         topology: Capacities.
-        stage: Which stage.
-        storage: Where to; all of it is written once.
-        state: Bytes of the whole stage, all its writers together.
+        state: Bytes of the whole stage, all its writers together; all of it is written once.
         largest: Bytes of the GPU that writes most.
         writers: GPUs of the stage that write.
 
     Raises:
         PlanError: There is no storage.
     """
+    plan = topology.plan
+    storage = plan.group.storage
     if storage is None:
         raise PlanError(("checkpoint",), "a checkpoint needs storage: cluster.storage is not given")
-    plan = topology.plan
     per_node = min(writers, plan.group.gpus_per_node)
-    spread = state if storage.kind == "shared" else largest * per_node
-    demand = write_demand(spread, max(1, writers), storage)
-    demands = [(topology.shared[kind], whole(amount)) for kind, amount in demand.amounts.items()]
-    if storage.kind == "shared":
-        demands.append((topology.slot(stage, "storage_network.write"), whole(largest * per_node)))
-    copy = Row(
-        Label("checkpoint.copy", "checkpoint", "checkpoint"),
-        demands=((topology.slot(stage, "pcie.to_host"), whole(largest)),),
-        absolute=True,
+    writing = Writing(
+        num_bytes=state if storage == "shared" else largest * per_node,
+        requests=max(1, writers),
+        ids=topology.storage(),
+        beside=((SLOT["storage_network.write"], whole(largest * per_node)),) if storage == "shared" else (),
     )
-    write = Row(
-        Label("checkpoint.write", "checkpoint", "checkpoint"),
-        delay=picoseconds(demand.delay),
-        demands=tuple(demands),
-        absolute=True,
+    copying = Drawing(((SLOT["pcie.to_host"], whole(largest)),))
+    return (
+        Row(Label("checkpoint.copy", "checkpoint", "checkpoint"), copying),
+        Row(Label("checkpoint.write", "checkpoint", "checkpoint"), writing),
     )
-    return copy, write
 
 
 def _readers_per_node(plan: Plan) -> int:

@@ -11,8 +11,8 @@ from simulator.program.memory import (
     outside_bytes,
     sharding_bytes,
 )
+from simulator.program.outline import Outline
 from simulator.program.plan import Plan
-from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
 from simulator.workload import (
@@ -85,7 +85,7 @@ class ModelParts:
     untrained_parts: int = 0
 
 
-def build_parts(scenario: Scenario, plan: Plan, calibration: Calibration) -> ModelParts:
+def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> ModelParts:
     """The model's blocks on the plan's stages.
 
     Raises:
@@ -155,7 +155,7 @@ def _ends_meet(plan: Plan) -> bool:
     return plan.pipeline_parallel == 1 or plan.placement.layout != "loop"
 
 
-def _gradient_precision(scenario: Scenario) -> str:
+def _gradient_precision(scenario: Outline) -> str:
     """As training says; else the software's: fp32, or that of the passes but for bf16."""
     training = scenario.training
     if training.gradient_precision is not None:
@@ -164,7 +164,7 @@ def _gradient_precision(scenario: Scenario) -> str:
     return "fp16" if own else "fp32"
 
 
-def _dropout(scenario: Scenario) -> bool:
+def _dropout(scenario: Outline) -> bool:
     """As training says; else the software's default, which is for models without a gated MLP."""
     if scenario.training.dropout is not None:
         return scenario.training.dropout

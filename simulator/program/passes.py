@@ -1,17 +1,17 @@
-"""What one pipeline stage does in a pass: blocks of the workload as templates over priced rows."""
+"""What one pipeline stage does in a pass: blocks of the workload as templates over rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from simulator.cost import RankGroup
 from simulator.engine import Label
-from simulator.program.pricing import Pricer
+from simulator.program.describe import Describer
 from simulator.program.recomputation import Mode, Recomputation, computed_again
 from simulator.program.rows import Row, RowTable
 from simulator.program.steps import Step, dropping, part_of
 from simulator.program.templates import LANE, Stretch, Template, TemplateBuilder
+from simulator.program.works import Ranks
 from simulator.workload import Block, Communication, Kernel, Node, Shard, Transients, transients
 
 AXIS_LANE = {
@@ -93,7 +93,7 @@ class _Gathers:
     def _issue(self, position: int, after: int) -> None:
         layer = self.blocks[position][0]
         for item in self._of(position):
-            row = self.compiler.pricer.communication(item, self.phase, take=item.message_bytes)
+            row = self.compiler.describe.communication(item, self.phase, take=item.message_bytes)
             node = self.into.add(LANE["data_parallel"], self.compiler.table.add(row), (after,), layer)
             self.nodes[position] = node
             if after < 0:
@@ -104,14 +104,14 @@ class _Gathers:
 class StageCompiler:
     """Compiles the passes of one kind of stage into templates over one table of rows."""
 
-    pricer: Pricer
+    describe: Describer
     recompute: Recomputation
     table: RowTable
     shard: Shard
     waits_to_launch: bool = False
     needs: dict[int, Transients] = field(default_factory=dict)
     stretches: dict[tuple[int, str, Mode, int, int], Stretch] = field(default_factory=dict)
-    """What blocks do, by block, pass and memory: equal layers are one object and are priced once."""
+    """What blocks do, by block, pass and memory: equal layers are one object and are compiled once."""
     steps: dict[tuple[int, str, Mode], list[Step]] = field(default_factory=dict)
     reductions: dict[tuple[Communication, int], int] = field(default_factory=dict)
 
@@ -198,20 +198,20 @@ class StageCompiler:
         return into.build()
 
     def update(
-        self, before: Sequence[tuple[Communication, RankGroup | None]], kernels: Iterable[Kernel]
+        self, before: Sequence[tuple[Communication, Ranks | None]], kernels: Iterable[Kernel]
     ) -> TemplateBuilder:
         """Reductions that are left, then kernels of the optimizer's phase, one after the other."""
         into = TemplateBuilder()
-        for item, group in before:
-            self.reduce(into, item, group)
+        for item, ranks in before:
+            self.reduce(into, item, ranks)
         for kernel in kernels:
-            row = self.table.add(self.pricer.kernel(kernel, "optimizer"))
+            row = self.table.add(self.describe.kernel(kernel, "optimizer"))
             into.add(LANE["compute"], row, after=(len(into.lanes) - 1,))
         return into
 
-    def reduce(self, into: TemplateBuilder, item: Communication, group: RankGroup | None = None) -> None:
+    def reduce(self, into: TemplateBuilder, item: Communication, ranks: Ranks | None = None) -> None:
         """Appends a collective of the step's end, after all that stands before it."""
-        row = self.table.add(self.pricer.communication(item, "optimizer", group=group))
+        row = self.table.add(self.describe.communication(item, "optimizer", ranks=ranks))
         into.add(LANE["data_parallel"], row, after=(len(into.lanes) - 1,))
 
     def _gathers(
@@ -234,7 +234,7 @@ class StageCompiler:
         for item in reduction.communications:
             key = (item, give)
             if key not in self.reductions:
-                row = self.pricer.communication(item, "gradient_reduction", give=give)
+                row = self.describe.communication(item, "gradient_reduction", give=give)
                 self.reductions[key] = self.table.add(row)
             after = into.add(LANE["data_parallel"], self.reductions[key], (after,), layer)
             give = 0
@@ -242,11 +242,11 @@ class StageCompiler:
     def _receive(self, into: TemplateBuilder, prefix: Sequence[Communication], phase: str) -> int:
         """What comes before the blocks; where transfers block, launching begins only when they are done."""
         previous = -1
-        if self.waits_to_launch and not self.pricer.software.cuda_graphs:
-            row = self.table.add(self.pricer.launching(1, phase))
+        if self.waits_to_launch and not self.describe.software.cuda_graphs:
+            row = self.table.add(self.describe.launching(1, phase))
             into.entry = previous = into.add(LANE["launch"], row)
         for item in prefix:
-            row = self.table.add(self.pricer.communication(item, phase))
+            row = self.table.add(self.describe.communication(item, phase))
             previous = into.add(AXIS_LANE[item.axis], row, (previous,))
             into.entry = previous if into.entry is None else into.entry
         return previous
@@ -308,11 +308,11 @@ class StageCompiler:
 
         It runs ahead of the device; a block cannot end before all of it is launched.
         """
-        if self.pricer.software.cuda_graphs:
+        if self.describe.software.cuda_graphs:
             return -1
         ops = (step.node.op for step in steps)
         operators = sum(op.launches if isinstance(op, Kernel) else 1 for op in ops)
-        return into.add(LANE["launch"], self.table.add(self.pricer.launching(operators, phase)))
+        return into.add(LANE["launch"], self.table.add(self.describe.launching(operators, phase)))
 
     def _add(
         self,
@@ -330,9 +330,9 @@ class StageCompiler:
     def _row(self, step: Step, phase: str, take: int, give: int) -> Row:
         node, need, keeper = step
         if isinstance(node.op, Kernel):
-            row = self.pricer.kernel(node.op, phase, counted=phase != "recompute")
+            row = self.describe.kernel(node.op, phase, counted=phase != "recompute")
         else:
-            row = self.pricer.communication(node.op, phase)
+            row = self.describe.communication(node.op, phase)
         if take or give or need:
             row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
         return row

@@ -9,10 +9,10 @@ from simulator.program.admissible import check_frozen, check_idle, check_precisi
 from simulator.program.axes import DEFAULT_ORDER, Axes
 from simulator.program.divide import layers_per_part, nearest, nearest_multiples
 from simulator.program.order import Visit, merged, own_order, visits
+from simulator.program.outline import ClusterShape, Outline
 from simulator.program.recomputation import check_recomputation
 from simulator.program.schedules import KEY, SCHEDULES, Order, Placement
 from simulator.scenario import Scenario
-from simulator.specs.hardware import NodeGroupSpec
 from simulator.specs.model import LayerListSpec, TransformerSpec
 
 
@@ -42,7 +42,7 @@ class Plan:
     """Who does what: degrees, batches and the place of every axis on the nodes.
 
     Attributes:
-        group: The nodes that the plan runs on.
+        group: Shape of the nodes that the plan runs on.
         axes: Degrees and numbering of the ranks.
         virtual_pipeline: Chunks of layers per stage.
         data_parallel: Replicas of the model that have samples of their own.
@@ -56,7 +56,7 @@ class Plan:
         warnings: What the user should know.
     """
 
-    group: NodeGroupSpec
+    group: ClusterShape
     axes: Axes
     virtual_pipeline: int
     data_parallel: int
@@ -126,6 +126,13 @@ def make_plan(scenario: Scenario) -> Plan:
         PlanError: Something does not divide or does not match; the message shows the arithmetic.
         UnsupportedError: Something legal that is not modelled yet.
     """
+    plan = plan_of(Outline.of(scenario))
+    check_precision(scenario)
+    return plan
+
+
+def plan_of(scenario: Outline) -> Plan:
+    """The plan of all scenarios of an outline; `make_plan` says what it raises."""
     _refuse_unsupported(scenario)
     parallelism = scenario.parallelism
     if isinstance(scenario.model, TransformerSpec):
@@ -133,7 +140,6 @@ def make_plan(scenario: Scenario) -> Plan:
     data = _data_parallel(scenario)
     if isinstance(scenario.model, TransformerSpec):
         check_split(scenario, scenario.model, data)
-    check_precision(scenario)
     check_idle(scenario)
     check_frozen(scenario)
     schedule = _schedule(scenario)
@@ -142,7 +148,7 @@ def make_plan(scenario: Scenario) -> Plan:
     layers = _layers_per_part(scenario, placement)
     check_recomputation(scenario, layers)
     return Plan(
-        group=scenario.cluster.node_groups[0],
+        group=scenario.cluster,
         axes=_axes(scenario, data, placement),
         virtual_pipeline=placement.chunks,
         data_parallel=data,
@@ -157,7 +163,7 @@ def make_plan(scenario: Scenario) -> Plan:
     )
 
 
-def _axes(scenario: Scenario, data: int, placement: Placement) -> Axes:
+def _axes(scenario: Outline, data: int, placement: Placement) -> Axes:
     parallelism = scenario.parallelism
     if sorted(parallelism.order) != sorted(DEFAULT_ORDER):
         raise PlanError(
@@ -193,7 +199,7 @@ def _axes(scenario: Scenario, data: int, placement: Placement) -> Axes:
     )
 
 
-def _sharding(scenario: Scenario) -> Sharding:
+def _sharding(scenario: Outline) -> Sharding:
     parallelism = scenario.parallelism
     level = ("none", "optimizer", "gradients", "parameters").index(parallelism.data_parallel_sharding)
     each = parallelism.reduce_each_micro_batch
@@ -213,7 +219,7 @@ def _sharding(scenario: Scenario) -> Sharding:
     )
 
 
-def _pairs(scenario: Scenario, schedule: str) -> bool:
+def _pairs(scenario: Outline, schedule: str) -> bool:
     parallelism, model = scenario.parallelism, scenario.model
     wanted = parallelism.overlap_expert_exchange
     exchanges = isinstance(model, TransformerSpec) and parallelism.expert_parallel > 1
@@ -228,8 +234,8 @@ def _pairs(scenario: Scenario, schedule: str) -> bool:
     return exchanges and (usual if wanted is None else wanted)
 
 
-def _warnings(scenario: Scenario) -> tuple[str, ...]:
-    group, tensor = scenario.cluster.node_groups[0], scenario.parallelism.tensor_parallel
+def _warnings(scenario: Outline) -> tuple[str, ...]:
+    group, tensor = scenario.cluster, scenario.parallelism.tensor_parallel
     if tensor > group.domain:
         return (
             f"tensor_parallel {tensor} is wider than the scale-up domain of {group.domain}: "
@@ -238,9 +244,9 @@ def _warnings(scenario: Scenario) -> tuple[str, ...]:
     return ()
 
 
-def _refuse_unsupported(scenario: Scenario) -> None:
+def _refuse_unsupported(scenario: Outline) -> None:
     parallelism = scenario.parallelism
-    if len(scenario.cluster.node_groups) > 1:
+    if scenario.cluster.groups > 1:
         raise UnsupportedError(
             ("cluster", "node_groups"), "plans over several node groups are not modelled yet"
         )
@@ -254,7 +260,7 @@ def _refuse_unsupported(scenario: Scenario) -> None:
                 )
 
 
-def _data_parallel(scenario: Scenario) -> int:
+def _data_parallel(scenario: Outline) -> int:
     parallelism, gpus = scenario.parallelism, scenario.cluster.num_gpus
     tensor, pipeline = parallelism.tensor_parallel, parallelism.pipeline_parallel
     context = parallelism.context_parallel
@@ -280,7 +286,7 @@ def _data_parallel(scenario: Scenario) -> int:
     return parallelism.data_parallel
 
 
-def _micro_batches(scenario: Scenario, data: int) -> int:
+def _micro_batches(scenario: Outline, data: int) -> int:
     training = scenario.training
     at_once = training.micro_batch_size * data
     if training.global_batch_size % at_once:
@@ -293,13 +299,13 @@ def _micro_batches(scenario: Scenario, data: int) -> int:
     return training.global_batch_size // at_once
 
 
-def _layers_per_part(scenario: Scenario, placement: Placement) -> tuple[int, ...]:
+def _layers_per_part(scenario: Outline, placement: Placement) -> tuple[int, ...]:
     if not isinstance(scenario.model, TransformerSpec):
         return (len(scenario.model.layers),)
     return layers_per_part(scenario.model.num_hidden_layers, placement, scenario.parallelism.pipeline_layers)
 
 
-def _schedule(scenario: Scenario) -> str:
+def _schedule(scenario: Outline) -> str:
     parallelism = scenario.parallelism
     pipeline, chunks = parallelism.pipeline_parallel, parallelism.virtual_pipeline
     name = parallelism.pipeline_schedule or ("interleaved_1f1b" if chunks > 1 else "1f1b")

@@ -1,130 +1,189 @@
-"""Kernels and communications priced: demands on the slots of one GPU."""
+"""Prices: what activities draw on capacities, and for how long they wait, with the figures of a cluster.
+
+A `Work` describes what a class of activities does and holds no figure of any hardware. A `PriceList` has the
+works of all classes of a Program; it prices each of them once and lays the prices out as columns of the
+classes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from simulator.cost import Demand, RankGroup, collective_demand, in_step, kernel_demand, tensor_rate
-from simulator.engine import Label
-from simulator.program.plan import Plan
-from simulator.program.rows import Row, picoseconds, whole
-from simulator.program.topology import NANOSECONDS, SLOT
+import numpy as np
+
+from simulator.engine.program import I32, I64
 from simulator.specs.calibration import Calibration
+from simulator.specs.hardware import NodeGroupSpec, StorageSpec
 from simulator.specs.software import SoftwareSpec
-from simulator.workload import STANDARD, Communication, Kernel
+from simulator.units import PICOSECONDS
 
-_DEMAND_SLOTS = {
-    "tensor": ((SLOT["tensor"], 1.0),),
-    "vector": ((SLOT["vector"], 1.0),),
-    "memory_bandwidth": ((SLOT["memory_bandwidth"], 1.0),),
-    "host": ((SLOT["launch"], float(NANOSECONDS)),),
-    "scale_up": ((SLOT["scale_up.send"], 1.0), (SLOT["scale_up.receive"], 1.0)),
-    "scale_out": ((SLOT["scale_out.send"], 1.0), (SLOT["scale_out.receive"], 1.0)),
-}
+Pairs = tuple[tuple[int, int], ...]
+"""Capacity and amount, or capacity and rate."""
+
+
+class Price(NamedTuple):
+    """What a work costs: delay [ps], what it draws on which capacities, and the rates that it holds."""
+
+    delay: int = 0
+    demands: Pairs = ()
+    holds: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Pricer:
-    """Turns kernels and communications into rows: the only caller of the cost models here.
+class Figures:
+    """All that prices depend on.
 
     Attributes:
-        plan: The plan.
+        group: The nodes: accelerator, links, host.
+        storage: The storage, if any.
         calibration: Constants of the cost models.
-        core: Id of the fabric's core, None where it is non-blocking.
         software: How kernels are launched.
-        groups: Ranks that meet, by axis; filled as they are asked for.
     """
 
-    plan: Plan
+    group: NodeGroupSpec
+    storage: StorageSpec | None
     calibration: Calibration
-    core: int | None = None
-    software: SoftwareSpec = STANDARD
-    groups: dict[tuple[str, bool], RankGroup] = field(default_factory=dict)
+    software: SoftwareSpec
 
-    def kernel(self, kernel: Kernel, phase: str, *, counted: bool = True) -> Row:
-        """The row of a kernel; recomputation does not count towards the model's arithmetic."""
-        alone = kernel_demand(kernel, self.plan.group.accelerator, self.calibration)
-        demand = in_step(
-            kernel,
-            alone,
-            self.plan.group.accelerator,
-            self.calibration,
-            attention=self.software.attention_generation,
-            launched_ahead=phase != "optimizer",
+
+class Work(Protocol):
+    """What a class of activities does, described so that it can be priced on any hardware; hashable.
+
+    Capacities in its price are slots of the stage's own GPU, and what stands behind the slots goes by its id;
+    `absolute` works name all capacities by their ids.
+    """
+
+    absolute: ClassVar[bool]
+
+    @staticmethod
+    def depends_on(figures: Figures) -> tuple[object, ...]:
+        """The figures that prices of this kind of work depend on; while they are equal, prices are kept."""
+
+    def price(self, figures: Figures) -> Price:
+        """The price with these figures."""
+
+
+def whole(amount: float) -> int:
+    """An amount as the engine wants it: a positive integer, rounded up."""
+    return max(1, ceil(amount))
+
+
+def picoseconds(seconds: float) -> int:
+    """Seconds as integer picoseconds, rounded up."""
+    return ceil(seconds * PICOSECONDS)
+
+
+class PricedColumns(NamedTuple):
+    """Columns of `Classes` that hold prices."""
+
+    delay: I64
+    demand_ptr: I32
+    demand_capacity: I32
+    demand_amount: I64
+    hold_ptr: I32
+    hold_capacity: I32
+    hold_amount: I64
+
+
+class _Pairs(NamedTuple):
+    """Capacities and amounts of several works, one behind the other."""
+
+    length: I64
+    capacity: I64
+    amount: I64
+
+    @staticmethod
+    def of(rows: Sequence[Pairs]) -> _Pairs:
+        flat = np.array([pair for row in rows for pair in row], dtype=np.int64).reshape(-1, 2)
+        return _Pairs(np.array([len(row) for row in rows], np.int64), flat[:, 0], flat[:, 1])
+
+    @staticmethod
+    def joined(parts: Sequence[_Pairs]) -> _Pairs:
+        return _Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+class _Spread:
+    """Pairs of works as compressed rows of classes; where they go is worked out anew only if that changes."""
+
+    def __init__(self, work: I32, offset: I64, relative: I64, slots: int) -> None:
+        self._work, self._offset, self._relative, self._slots = work, offset, relative, slots
+        self._form: tuple[bytes, bytes] | None = None
+        self._laid_out: tuple[I32, I32, I64]
+
+    def columns(self, pairs: _Pairs) -> tuple[I32, I32, I64]:
+        """Row pointers, capacities and amounts."""
+        form = pairs.length.tobytes(), pairs.capacity.tobytes()
+        if form != self._form:
+            self._laid_out = self._lay_out(pairs)
+            self._form = form
+        ptr, capacity, source = self._laid_out
+        return ptr, capacity, pairs.amount[source]
+
+    def _lay_out(self, pairs: _Pairs) -> tuple[I32, I32, I64]:
+        count = pairs.length[self._work]
+        ptr = np.zeros(len(count) + 1, np.int64)
+        np.cumsum(count, out=ptr[1:])
+        first = np.cumsum(pairs.length) - pairs.length
+        source = np.arange(ptr[-1]) + np.repeat(first[self._work] - ptr[:-1], count)
+        moves = (pairs.capacity < self._slots) * np.repeat(self._relative, pairs.length)
+        capacity = pairs.capacity[source] + moves[source] * np.repeat(self._offset, count)
+        laid_out = ptr.astype(np.int32), capacity.astype(np.int32), source
+        for array in laid_out:
+            array.flags.writeable = False
+        return laid_out
+
+
+class PriceList:
+    """The works of all classes of a Program, and the prices last worked out for each kind of work.
+
+    Args:
+        works: Work of each class, None for what takes no time.
+        stages: Stage of each class, -1 for none.
+        slots: Slots of one stage's GPU.
+    """
+
+    def __init__(self, works: Sequence[Work | None], stages: I32, slots: int) -> None:
+        kinds: dict[type[Any], dict[Work | None, int]] = {type(None): {None: 0}}
+        for work in works:
+            known = kinds.setdefault(type(work), {})
+            known.setdefault(work, len(known))
+        self._kinds = [list(known) for known in kinds.values()]
+        first, base = 0, {}
+        for kind, known in kinds.items():
+            base[kind] = first
+            first += len(known)
+        number = [base[type(work)] + kinds[type(work)][work] for work in works]
+        relative = [work is not None and not work.absolute for kind in self._kinds for work in kind]
+        self._work = np.array(number, np.int32)
+        offset = slots * np.maximum(stages, 0).astype(np.int64)
+        ways = np.array(relative, np.int64)
+        self._demands = _Spread(self._work, offset, ways, slots)
+        self._holds = _Spread(self._work, offset, ways, slots)
+        self._kept: list[tuple[tuple[object, ...], tuple[I64, _Pairs, _Pairs]] | None]
+        self._kept = [None] * len(self._kinds)
+
+    def columns(self, figures: Figures) -> PricedColumns:
+        """The prices of all classes."""
+        delays, demands, holds = zip(
+            *(self._priced(place, figures) for place in range(len(self._kinds))), strict=True
         )
-        return Row(
-            Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
-            delay=picoseconds(demand.delay),
-            demands=_slots(demand),
-            flops=kernel.flops,
-            model_flops=kernel.model_flops if counted else 0,
-            traffic=kernel.read_bytes + kernel.write_bytes,
-            precision=kernel.precision,
+        return PricedColumns(
+            np.concatenate(delays)[self._work],
+            *self._demands.columns(_Pairs.joined(demands)),
+            *self._holds.columns(_Pairs.joined(holds)),
         )
 
-    def communication(
-        self,
-        item: Communication,
-        phase: str,
-        *,
-        group: RankGroup | None = None,
-        take: int = 0,
-        give: int = 0,
-    ) -> Row:
-        """The row of a collective along an axis of the plan."""
-        group = group or self.rank_group(item.axis, neighbours=item.collective == "send")
-        demand = collective_demand(item.collective, item.message_bytes, group, self.calibration)
-        demands = _slots(demand)
-        if self.core is not None and "scale_out" in demand.amounts:
-            demands += ((self.core, whole(demand.amounts["scale_out"] * self.plan.num_gpus_per_stage)),)
-        return Row(
-            Label(item.name, f"communication.{item.collective}", phase),
-            delay=picoseconds(demand.delay),
-            demands=demands,
-            holds=self._holds(demand),
-            take=take,
-            give=give,
-            axis=item.axis,
-        )
-
-    def rank_group(self, axis: str, *, neighbours: bool = False) -> RankGroup:
-        """Who takes part in a collective along an axis, or in a send between neighbours of it.
-
-        A ring is as slow as its slowest link, so neighbours are in one domain only if all members are.
-        """
-        found = self.groups.get((axis, neighbours))
-        if found is None:
-            group = self.plan.group
-            ranks, near = self.plan.degree(axis), self.plan.ranks_per_domain(axis)
-            if neighbours:
-                ranks, near = 2, 2 if near == ranks else 1
-            found = RankGroup(ranks, near, group.accelerator, group.scale_up, group.scale_out, group.domain)
-            self.groups[axis, neighbours] = found
+    def _priced(self, place: int, figures: Figures) -> tuple[I64, _Pairs, _Pairs]:
+        """Prices of all works of one kind; as they were if all that they depend on is."""
+        works, kept = self._kinds[place], self._kept[place]
+        key = () if works[0] is None else works[0].depends_on(figures)
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        prices = [Price() if work is None else work.price(figures) for work in works]
+        delays = np.array([price.delay for price in prices], np.int64)
+        found = delays, _Pairs.of([p.demands for p in prices]), _Pairs.of([p.holds for p in prices])
+        self._kept[place] = key, found
         return found
-
-    def launching(self, operators: int, phase: str) -> Row:
-        """The row of the launching thread's work for some operators."""
-        constants = self.calibration.kernels
-        python = self.software.launcher == "python"
-        seconds = operators * (constants.python_operator_time if python else constants.host_launch_time)
-        return Row(
-            Label("launch", "host.launch", phase), demands=((SLOT["launch"], whole(seconds * NANOSECONDS)),)
-        )
-
-    def _holds(self, demand: Demand) -> tuple[tuple[int, int], ...]:
-        accelerator = self.plan.group.accelerator
-        if not demand.compute_units or not accelerator.num_compute_units:
-            return ()
-        part = min(0.5, demand.compute_units / accelerator.num_compute_units)
-        return (
-            (SLOT["tensor"], whole(tensor_rate(accelerator) * part)),
-            (SLOT["vector"], whole(accelerator.vector_flops * part)),
-        )
-
-
-def _slots(demand: Demand) -> tuple[tuple[int, int], ...]:
-    return tuple(
-        (slot, whole(amount * scale))
-        for kind, amount in demand.amounts.items()
-        for slot, scale in _DEMAND_SLOTS[kind]
-    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simulator.errors import PlanError, UnsupportedError
-from simulator.scenario import Scenario
+from simulator.program.outline import Outline
 from simulator.specs.model import TransformerSpec
 from simulator.workload import Block
 
@@ -79,7 +79,7 @@ def computed_again(modes: Sequence[Mode]) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
-def recomputation(scenario: Scenario) -> Recomputation:
+def recomputation(scenario: Outline) -> Recomputation:
     """The recomputation of a scenario, which `check_recomputation` has passed."""
     training = scenario.training
     return Recomputation(
@@ -87,7 +87,7 @@ def recomputation(scenario: Scenario) -> Recomputation:
     )
 
 
-def check_recomputation(scenario: Scenario, layers_per_part: Sequence[int]) -> None:
+def check_recomputation(scenario: Outline, layers_per_part: Sequence[int]) -> None:
     """Refuses numbers of layers that mean nothing, or more than there are.
 
     Args:

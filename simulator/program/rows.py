@@ -1,27 +1,26 @@
-"""Classes in the making: demands by slot of one GPU, stamped out for every stage."""
+"""Classes in the making: what activities do, with memory and facts but without prices, for every stage."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine import Classes, Label
-from simulator.units import PICOSECONDS
+from simulator.engine.program import I32, I64
+from simulator.program.pricing import PricedColumns, Work
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One class: what its activities do, draw, hold, take and give.
+    """One class without its price: what its activities do, take and give.
 
     Attributes:
         label: Name, cause and phase.
-        delay: Delay [ps].
-        demands: Capacity and amount, capacities relative to the stage unless `absolute`.
-        holds: Capacity and rate taken off it.
+        work: What it costs, once it is priced; None for what takes no time.
         take: Bytes of device memory taken at the start.
         give: Bytes given back at the end.
         transient: Of both, what is needed only while it runs.
@@ -30,14 +29,11 @@ class Row:
         model_flops: Of it, what the model needs [FLOP].
         traffic: Bytes of device memory read and written [B].
         precision: Precision of the arithmetic, empty for what is not a kernel.
-        absolute: Whether capacities are ids of the whole cluster.
         axis: Axis of the plan along which ranks must meet before it begins, empty for none.
     """
 
     label: Label
-    delay: int = 0
-    demands: tuple[tuple[int, int], ...] = ()
-    holds: tuple[tuple[int, int], ...] = ()
+    work: Work | None = None
     take: int = 0
     give: int = 0
     transient: int = 0
@@ -46,18 +42,7 @@ class Row:
     model_flops: int = 0
     traffic: int = 0
     precision: str = ""
-    absolute: bool = False
     axis: str = ""
-
-
-def whole(amount: float) -> int:
-    """An amount as the engine wants it: a positive integer, rounded up."""
-    return max(1, ceil(amount))
-
-
-def picoseconds(seconds: float) -> int:
-    """Seconds as integer picoseconds, rounded up."""
-    return ceil(seconds * PICOSECONDS)
 
 
 @dataclass(slots=True)
@@ -102,103 +87,86 @@ class ClassFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """One table's columns, capacities still relative."""
+class UnpricedClasses:
+    """Everything about classes but their prices; arrays are of shape [K] or as in `Classes`, and immutable.
 
-    rows: Sequence[Row]
-    demand_count: NDArray[np.int64]
-    demand_slot: NDArray[np.int64]
-    demand_amount: NDArray[np.int64]
-    demand_relative: NDArray[np.int64]
-    hold_count: NDArray[np.int64]
-    hold_slot: NDArray[np.int64]
-    hold_amount: NDArray[np.int64]
-    numbers: NDArray[np.int64]
-    arithmetic: NDArray[np.float64]
-
-
-def _block(rows: Sequence[Row], slots: int) -> _Block:
-    # What stands behind the slots of one stage is shared: a row relative to its stage names it by its id.
-    demands = [
-        (slot, amount, not row.absolute and slot < slots) for row in rows for slot, amount in row.demands
-    ]
-    holds = [pair for row in rows for pair in row.holds]
-    demand_array = np.array(demands, dtype=np.int64).reshape(-1, 3)
-    hold_array = np.array(holds, dtype=np.int64).reshape(-1, 2)
-    return _Block(
-        rows,
-        np.array([len(row.demands) for row in rows], dtype=np.int64),
-        demand_array[:, 0],
-        demand_array[:, 1],
-        demand_array[:, 2],
-        np.array([len(row.holds) for row in rows], dtype=np.int64),
-        hold_array[:, 0],
-        hold_array[:, 1],
-        np.array([(row.delay, row.take, row.give, row.transient) for row in rows], dtype=np.int64).reshape(
-            -1, 4
-        ),
-        np.array([(row.flops, row.model_flops, row.traffic) for row in rows], dtype=np.float64).reshape(
-            -1, 3
-        ),
-    )
-
-
-def stamp(tables: Iterable[tuple[int, Sequence[Row]]], slots: int) -> tuple[Classes, ClassFacts]:
-    """All tables one behind the other, each at its stage; a table met twice is laid out once.
-
-    Args:
-        tables: Stage (-1 for none) and rows; stages that share a list of rows share the work.
-        slots: Slots of one stage.
+    Attributes:
+        labels: Label of each class.
+        works: What is to be priced of each.
+        facts: What the analysis wants to know of each.
+        weight: As in `Classes`.
+        pool_ptr: As in `Classes`.
+        pool_id: As in `Classes`.
+        pool_take: As in `Classes`.
+        pool_give: As in `Classes`.
     """
+
+    labels: tuple[Label, ...]
+    works: tuple[Work | None, ...]
+    facts: ClassFacts
+    weight: I64
+    pool_ptr: I32
+    pool_id: I32
+    pool_take: I64
+    pool_give: I64
+
+    def priced(self, prices: PricedColumns) -> Classes:
+        """The classes with their prices."""
+        return Classes(
+            labels=self.labels,
+            weight=self.weight,
+            pool_ptr=self.pool_ptr,
+            pool_id=self.pool_id,
+            pool_take=self.pool_take,
+            pool_give=self.pool_give,
+            **prices._asdict(),
+        )
+
+
+def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
+    """All tables one behind the other, each at its stage (-1 for none)."""
     pairs = list(tables)
-    layouts = {id(rows): rows for _, rows in pairs}
-    laid_out = {key: _block(rows, slots) for key, rows in layouts.items()}
-    blocks = [(stage, laid_out[id(rows)]) for stage, rows in pairs]
-    labels: list[Label] = []
-    precision: list[str] = []
-    axis: list[str] = []
-    keeper: list[str] = []
-    for _, rows in pairs:
-        labels.extend(row.label for row in rows)
-        precision.extend(row.precision for row in rows)
-        axis.extend(row.axis for row in rows)
-        keeper.extend(row.keeper or row.label.name for row in rows)
-    numbers = np.concatenate([block.numbers for _, block in blocks])
-    stages = np.concatenate([np.full(len(block.rows), stage, np.int32) for stage, block in blocks])
-    base = [slots * max(stage, 0) for stage, _ in blocks]
-    moving = np.flatnonzero(numbers[:, 1:3].any(axis=1))
-    pool_ptr = np.zeros(len(labels) + 1, np.int32)
-    pool_ptr[moving + 1] = 1
-    classes = Classes(
-        labels=tuple(labels),
-        delay=numbers[:, 0].copy(),
-        weight=np.ones(len(labels), np.int64),
-        demand_ptr=_ptr([block.demand_count for _, block in blocks]),
-        demand_capacity=np.concatenate(
-            [
-                block.demand_slot + offset * block.demand_relative
-                for offset, (_, block) in zip(base, blocks, strict=True)
-            ]
-        ).astype(np.int32),
-        demand_amount=np.concatenate([block.demand_amount for _, block in blocks]),
-        hold_ptr=_ptr([block.hold_count for _, block in blocks]),
-        hold_capacity=np.concatenate(
-            [block.hold_slot + offset for offset, (_, block) in zip(base, blocks, strict=True)]
-        ).astype(np.int32),
-        hold_amount=np.concatenate([block.hold_amount for _, block in blocks]),
-        pool_ptr=np.cumsum(pool_ptr, dtype=np.int32),
-        pool_id=np.maximum(stages[moving], 0),
-        pool_take=numbers[moving, 1],
-        pool_give=numbers[moving, 2],
+    rows = [row for _, table in pairs for row in table]
+    stages = np.repeat(
+        np.array([stage for stage, _ in pairs], np.int32), np.array([len(table) for _, table in pairs])
     )
-    arithmetic = np.concatenate([block.arithmetic for _, block in blocks])
-    columns = arithmetic[:, 0], arithmetic[:, 1], arithmetic[:, 2]
-    facts = ClassFacts(*columns, tuple(precision), stages, tuple(axis), numbers[:, 3].copy(), tuple(keeper))
-    return classes, facts
+    take, give, transient = _columns([(row.take, row.give, row.transient) for row in rows], np.int64)
+    flops, model_flops, traffic = _columns(
+        [(row.flops, row.model_flops, row.traffic) for row in rows], np.float64
+    )
+    facts = ClassFacts(
+        flops=flops,
+        model_flops=model_flops,
+        traffic=traffic,
+        precision=tuple(row.precision for row in rows),
+        stage=stages,
+        axis=tuple(row.axis for row in rows),
+        transient=transient,
+        keeper=tuple(row.keeper or row.label.name for row in rows),
+    )
+    moves = (take != 0) | (give != 0)
+    pool_ptr = np.zeros(len(rows) + 1, np.int32)
+    np.cumsum(moves, out=pool_ptr[1:])
+    found = UnpricedClasses(
+        labels=tuple(row.label for row in rows),
+        works=tuple(row.work for row in rows),
+        facts=facts,
+        weight=np.ones(len(rows), np.int64),
+        pool_ptr=pool_ptr,
+        pool_id=np.maximum(stages[moves], 0),
+        pool_take=take[moves],
+        pool_give=give[moves],
+    )
+    freeze(found.weight, found.pool_ptr, found.pool_id, found.pool_take, found.pool_give)
+    freeze(facts.flops, facts.model_flops, facts.traffic, facts.stage, facts.transient)
+    return found
 
 
-def _ptr(counts: list[NDArray[np.int64]]) -> NDArray[np.int32]:
-    flat = np.concatenate(counts)
-    ptr = np.zeros(len(flat) + 1, np.int32)
-    np.cumsum(flat, out=ptr[1:])
-    return ptr
+def freeze(*arrays: NDArray[Any]) -> None:
+    """Makes arrays that several Programs share immutable."""
+    for array in arrays:
+        array.flags.writeable = False
+
+
+def _columns(rows: list[tuple[int, ...]], kind: type[Any]) -> list[NDArray[Any]]:
+    return [column.copy() for column in np.array(rows, dtype=kind).reshape(-1, 3).T]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -61,18 +62,29 @@ def check_memory(
         )
 
 
-def check_steps(scenario: Scenario, plan: Plan, parts: ModelParts, steps: int) -> None:
-    """Refuses a Program that would not fit in memory before a single pass of it is laid out.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a Program will consist of, before a single pass of it is laid out."""
 
-    Raises:
-        PlanError: As `check_memory`.
-    """
+    activities: int
+    passes: int
+
+    def check(self, scenario: Scenario) -> None:
+        """Refuses it if it would not fit in memory.
+
+        Raises:
+            PlanError: As `check_memory`.
+        """
+        check_memory(scenario, self.activities, self.activities, passes=self.passes)
+
+
+def expected(plan: Plan, parts: ModelParts, steps: int) -> Expected:
+    """What the Program of so many steps will consist of."""
     blocks = [block for stage in parts.blocks for chunk in stage for block in chunk]
     nodes = sum(len(block.forward) + len(block.backward) + 2 for block in blocks)
     repeats = steps * plan.num_micro_batches
     passes = repeats * 2 * plan.virtual_pipeline * plan.pipeline_parallel
-    activities = repeats * nodes + 2 * passes
-    check_memory(scenario, activities, activities, passes=passes)
+    return Expected(repeats * nodes + 2 * passes, passes)
 
 
 def estimate(activities: int, dependencies: int, classes: int, passes: int, *, player: str) -> float:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simulator.cost import RankGroup, send_demand
 from simulator.engine import Label
+from simulator.program.describe import Describer
 from simulator.program.model import ModelParts, StageState
 from simulator.program.order import Visit
+from simulator.program.outline import Outline
 from simulator.program.pairs import interleaved
 from simulator.program.passes import Reduction, StageCompiler
 from simulator.program.plan import Plan
-from simulator.program.pricing import Pricer
 from simulator.program.recomputation import recomputation
-from simulator.program.rows import Row, RowTable, picoseconds, whole
+from simulator.program.rows import Row, RowTable
 from simulator.program.sharding import gathering, gradient_collectives, parameter_collectives, reductions
 from simulator.program.templates import LANE, Assembly, TemplateBuilder
 from simulator.program.topology import Topology
-from simulator.scenario import Scenario
+from simulator.program.works import Ranks, Sending
 from simulator.specs.model import TransformerSpec
 from simulator.workload import BYTES_PER_ELEMENT, Block, Communication, Kernel, update_kernels
 from simulator.workload.matrices import cast
@@ -58,9 +58,9 @@ class CompiledStage:
 
 
 def compile_stages(
-    scenario: Scenario,
+    scenario: Outline,
     plan: Plan,
-    pricer: Pricer,
+    describe: Describer,
     parts: ModelParts,
     assembly: Assembly,
     kinds: frozenset[str],
@@ -68,9 +68,9 @@ def compile_stages(
     """One compiled stage for each stage; equal stages share one object.
 
     Args:
-        scenario: The scenario.
+        scenario: The outline.
         plan: Its plan.
-        pricer: Prices what the stages do.
+        describe: Describes what the stages do.
         parts: The model on the stages.
         assembly: Takes the templates.
         kinds: Kinds of passes that the schedule runs.
@@ -83,41 +83,31 @@ def compile_stages(
         ends = tuple((part > 0, part < plan.placement.depth - 1) for part in at)
         key = (tuple(tuple(id(block) for block in chunk) for chunk in chunks), ends, tied)
         if key not in known:
-            maker = _StageMaker(scenario, plan, pricer, parts, stage, assembly)
+            maker = _StageMaker(scenario, plan, describe, parts, stage, assembly)
             known[key] = maker.make(kinds, tied=tied)
         compiled.append(known[key])
     return compiled
 
 
-def blocking_sends(scenario: Scenario) -> bool:
+def blocking_sends(scenario: Outline) -> bool:
     """Whether a stage waits for what it sends."""
     said = scenario.parallelism.overlap_point_to_point
     return scenario.software.blocking_sends if said is None else not said
 
 
-def send_row(
-    scenario: Scenario, plan: Plan, topology: Topology, pricer: Pricer, stage: int, to: int, kind: str
-) -> Row:
+def send_row(scenario: Outline, plan: Plan, topology: Topology, stage: int, to: int, kind: str) -> Row:
     """What a stage sends to another: activations onwards, or gradients back."""
-    size = _message_bytes(scenario, plan) // plan.tensor_parallel
-    group = plan.group
-    near = topology.same_domain(stage, to)
-    demand = send_demand(size, near, group.scale_up, group.scale_out, pricer.calibration)
-    amount = demand.amounts.get("scale_up", 0.0) + demand.amounts.get("scale_out", 0.0)
-    path = topology.path(stage, to)
-    core = topology.shared.get("core")
-    demands = tuple(
-        (capacity, whole(amount * (plan.num_gpus_per_stage if capacity == core else 1))) for capacity in path
+    work = Sending(
+        message_bytes=_message_bytes(scenario, plan) // plan.tensor_parallel,
+        near=topology.same_domain(stage, to),
+        path=topology.path(stage, to),
+        core=topology.shared.get("core", -1),
+        gpus=plan.num_gpus_per_stage,
     )
-    return Row(
-        Label(f"send.{kind}", "communication.send", kind),
-        delay=picoseconds(demand.delay),
-        demands=demands if amount else (),
-        absolute=True,
-    )
+    return Row(Label(f"send.{kind}", "communication.send", kind), work)
 
 
-def _message_bytes(scenario: Scenario, plan: Plan) -> int:
+def _message_bytes(scenario: Outline, plan: Plan) -> int:
     """The residual stream of one micro-batch [B]; each tensor-parallel rank sends its slice."""
     training = scenario.training
     width = scenario.model.hidden_size if isinstance(scenario.model, TransformerSpec) else 1
@@ -129,9 +119,9 @@ def _message_bytes(scenario: Scenario, plan: Plan) -> int:
 class _StageMaker:
     """Compiles one stage."""
 
-    scenario: Scenario
+    scenario: Outline
     plan: Plan
-    pricer: Pricer
+    describe: Describer
     parts: ModelParts
     stage: int
     assembly: Assembly
@@ -140,7 +130,7 @@ class _StageMaker:
         plan, parts = self.plan, self.parts
         waits = blocking_sends(self.scenario) and plan.pipeline_parallel > 1
         compiler = StageCompiler(
-            self.pricer, recomputation(self.scenario), RowTable(), parts.shard, waits_to_launch=waits
+            self.describe, recomputation(self.scenario), RowTable(), parts.shard, waits_to_launch=waits
         )
         result = CompiledStage(compiler.table)
         known: dict[object, int] = {}
@@ -245,7 +235,7 @@ class _StageMaker:
             found += () if weights is None else (weights,)
         return found
 
-    def _whole_matrices(self, state: StageState) -> list[tuple[Communication, RankGroup | None]]:
+    def _whole_matrices(self, state: StageState) -> list[tuple[Communication, Ranks | None]]:
         """Matrices that are split over tensor-parallel GPUs are put together by turns and given out again."""
         if not OPTIMIZERS[self.scenario.training.optimizer].orthogonal or self.plan.tensor_parallel == 1:
             return []
@@ -255,11 +245,9 @@ class _StageMaker:
             for way in ("gather", "scatter")
         ]
 
-    def _left_to_reduce(
-        self, state: StageState, *, tied: bool
-    ) -> list[tuple[Communication, RankGroup | None]]:
+    def _left_to_reduce(self, state: StageState, *, tied: bool) -> list[tuple[Communication, Ranks | None]]:
         plan, per = self.plan, self.parts.state_bytes
-        left: list[tuple[Communication, RankGroup | None]] = []
+        left: list[tuple[Communication, Ranks | None]] = []
         if not self._overlaps and not plan.sharding.each:
             left += [(item, None) for item in gradient_collectives(plan, per, state.dense, state.expert)]
         if self.parts.shard.sequence_parallel and state.replicated:
@@ -275,16 +263,12 @@ class _StageMaker:
         return left
 
 
-def _everyone(plan: Plan) -> RankGroup:
+def _everyone(plan: Plan) -> Ranks:
     """All GPUs."""
-    group = plan.group
-    near = min(plan.num_gpus, group.domain)
-    return RankGroup(plan.num_gpus, near, group.accelerator, group.scale_up, group.scale_out, group.domain)
+    return Ranks(plan.num_gpus, min(plan.num_gpus, plan.group.domain), plan.group.domain)
 
 
-def _ends(plan: Plan) -> RankGroup:
+def _ends(plan: Plan) -> Ranks:
     """First and last stage."""
-    group = plan.group
     span = plan.axes.stride("pipeline") * plan.pipeline_parallel
-    near = 2 if span <= group.domain else 1
-    return RankGroup(2, near, group.accelerator, group.scale_up, group.scale_out, group.domain)
+    return Ranks(2, 2 if span <= plan.group.domain else 1, plan.group.domain)

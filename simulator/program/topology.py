@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.cost import capacity_rates, storage_rates
+from simulator.cost import STORAGE_CAPACITIES, capacity_rates, storage_rates
 from simulator.engine import Capacities
+from simulator.program.outline import ClusterShape
 from simulator.program.plan import Plan
 from simulator.specs.hardware import ClusterSpec
 
@@ -41,16 +42,22 @@ NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Where capacities are and how transfers reach one another.
+    """Where capacities are and how transfers reach one another; how fast they are is not known here.
 
     Attributes:
         plan: The plan on the cluster.
-        capacities: Everything that can be drawn on.
+        names: Name of each capacity.
+        kinds: Kind of each.
+        owners: What each belongs to.
+        units: Unit of an amount of each.
         shared: Id of each shared capacity by name: ``core``, ``storage_read``, ...
     """
 
     plan: Plan
-    capacities: Capacities
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    owners: tuple[str, ...]
+    units: tuple[str, ...]
     shared: dict[str, int]
 
     def slot(self, stage: int, name: str) -> int:
@@ -68,55 +75,66 @@ class Topology:
         core = (self.shared["core"],) if kind == "scale_out" and "core" in self.shared else ()
         return (self.slot(source, f"{kind}.send"), *core, self.slot(destination, f"{kind}.receive"))
 
+    def storage(self) -> tuple[tuple[str, int], ...]:
+        """Name and id of each of the storage's capacities."""
+        return tuple((name, id_) for name, id_ in self.shared.items() if name != "core")
 
-def make_topology(cluster: ClusterSpec, plan: Plan, *, loader_cores: int) -> Topology:
+    def capacities(self, cluster: ClusterSpec, *, loader_cores: int) -> Capacities:
+        """The capacities with the rates of a cluster of this shape.
+
+        Args:
+            cluster: The cluster.
+            loader_cores: Cores that the loaders of one node may use.
+        """
+        group = cluster.node_groups[0]
+        compute = capacity_rates(group.accelerator)
+        own = (
+            compute["tensor"],
+            compute["vector"],
+            compute["memory_bandwidth"],
+            NANOSECONDS * compute["host"],
+            group.scale_up.bandwidth,
+            group.scale_up.bandwidth,
+            group.scale_out.bandwidth,
+            group.scale_out.bandwidth,
+            group.host.pcie_bandwidth,
+            group.host.pcie_bandwidth,
+            group.host.storage_bandwidth,
+            group.host.storage_bandwidth,
+            float(NANOSECONDS * loader_cores),
+        )
+        rates = list(own) * self.plan.pipeline_parallel
+        if "core" in self.shared:
+            injection = group.scale_out.bandwidth * cluster.num_gpus
+            rates.append(injection / cluster.fabric.oversubscription)
+        if cluster.storage is not None:
+            rates += storage_rates(cluster.storage).values()
+        whole = np.maximum(1, np.rint(np.array(rates, dtype=np.float64))).astype(np.int64)
+        return Capacities(self.names, self.kinds, self.owners, whole, self.units)
+
+
+def make_topology(cluster: ClusterShape, plan: Plan) -> Topology:
     """The capacities of a plan's representatives and of what they share.
 
     The fabric's core is a capacity only where it is oversubscribed: a non-blocking one never limits.
-
-    Args:
-        cluster: The cluster.
-        plan: The plan on it.
-        loader_cores: Cores that the loaders of one node may use.
     """
-    group = plan.group
-    compute = capacity_rates(group.accelerator)
-    own = (
-        compute["tensor"],
-        compute["vector"],
-        compute["memory_bandwidth"],
-        NANOSECONDS * compute["host"],
-        group.scale_up.bandwidth,
-        group.scale_up.bandwidth,
-        group.scale_out.bandwidth,
-        group.scale_out.bandwidth,
-        group.host.pcie_bandwidth,
-        group.host.pcie_bandwidth,
-        group.host.storage_bandwidth,
-        group.host.storage_bandwidth,
-        float(NANOSECONDS * loader_cores),
-    )
     stages = plan.pipeline_parallel
     names = [f"stage{stage}.{name}" for stage in range(stages) for name, _, _ in SLOTS]
     kinds = [kind for _, kind, _ in SLOTS] * stages
     owners = [f"stage{stage}" for stage in range(stages) for _ in SLOTS]
     units = [unit for _, _, unit in SLOTS] * stages
-    rates = list(own) * stages
     shared: dict[str, int] = {}
 
-    def share(name: str, kind: str, owner: str, unit: str, rate: float) -> None:
+    def share(name: str, kind: str, owner: str, unit: str) -> None:
         shared[name] = len(names)
         names.append(f"{owner}.{name}")
         kinds.append(kind)
         owners.append(owner)
         units.append(unit)
-        rates.append(rate)
 
-    if cluster.fabric.oversubscription > 1:
-        injection = group.scale_out.bandwidth * cluster.num_gpus
-        share("core", "fabric_core", "fabric", "B", injection / cluster.fabric.oversubscription)
+    if cluster.oversubscribed:
+        share("core", "fabric_core", "fabric", "B")
     if cluster.storage is not None:
-        for name, rate in storage_rates(cluster.storage).items():
-            share(name, name, "storage", "op" if name.endswith("operations") else "B", rate)
-    whole = np.maximum(1, np.rint(np.array(rates, dtype=np.float64))).astype(np.int64)
-    return Topology(plan, Capacities(tuple(names), tuple(kinds), tuple(owners), whole, tuple(units)), shared)
+        for name in STORAGE_CAPACITIES:
+            share(name, name, "storage", "op" if name.endswith("operations") else "B")
+    return Topology(plan, tuple(names), tuple(kinds), tuple(owners), tuple(units), shared)

@@ -1,0 +1,386 @@
+"""Outline -> Draft: the steps of training as activities of one representative GPU a stage, without prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.engine import Capacities, Label, Lanes, Pools, Program
+from simulator.program.describe import Describer
+from simulator.program.draft import Draft
+from simulator.program.loading import READ_LANE, Loader, checkpoint_row, make_loader
+from simulator.program.model import ModelParts
+from simulator.program.order import Visit
+from simulator.program.outline import Outline
+from simulator.program.plan import Plan
+from simulator.program.pricing import PricedColumns, PriceList
+from simulator.program.rows import Row, UnpricedClasses, freeze, stamp
+from simulator.program.stages import blocking_sends, compile_stages, send_row
+from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
+from simulator.program.topology import SLOTS, make_topology
+
+
+def draft(outline: Outline, plan: Plan, parts: ModelParts) -> Draft:
+    """Lays out all steps.
+
+    Raises:
+        PlanError: Samples or checkpoints have no storage.
+    """
+    return _Drafter(outline, plan, parts).run()
+
+
+@dataclass(slots=True)
+class _Tables:
+    """Tables of rows in the order in which they are stamped, and where each begins."""
+
+    tables: list[tuple[int, list[Row]]]
+    size: int = 0
+
+    def add(self, stage: int, rows: list[Row]) -> int:
+        base = self.size
+        self.tables.append((stage, rows))
+        self.size += len(rows)
+        return base
+
+
+@dataclass(slots=True)
+class _StageSoFar:
+    """Where a stage stands in its step: activities that what follows must wait for.
+
+    Attributes:
+        tails: Those behind which gathered parameters are let go; the end of the step before at first.
+        compute: End of the last pass.
+        reduced: The last of what replicas communicated.
+        blocked: A send that the stage waits for.
+    """
+
+    tails: list[int]
+    compute: int = -1
+    reduced: int = -1
+    blocked: int = -1
+
+    def waits(self, *, on_communication: bool) -> list[int]:
+        """What the next pass waits for on this stage, beyond the order of its compute lane."""
+        if self.compute < 0:
+            return [*self.tails, self.blocked]
+        return [self.compute if on_communication else -1, self.blocked]
+
+    def ran(self, assembly: Assembly, shape: Template, base: int) -> None:
+        """Takes note of a pass; its first gathers follow the tails of the pass before."""
+        if shape.heads:
+            late = 1 + max(place for _, place in shape.heads) - len(self.tails)
+            for head, place in shape.heads:
+                tail = self.tails[min(max(place - late, 0), len(self.tails) - 1)]
+                if tail >= 0:
+                    assembly.wait(base + head, tail)
+        if shape.tails:
+            self.tails = [base + tail for tail in shape.tails]
+        self.compute = base + shape.exit
+        last = shape.last_on_data_parallel
+        if last >= 0:
+            self.reduced = base + last
+
+
+class _Drafter:
+    def __init__(self, scenario: Outline, plan: Plan, parts: ModelParts) -> None:
+        self.scenario, self.plan, self.parts = scenario, plan, parts
+        self.topology = make_topology(scenario.cluster, plan)
+        self.stages = plan.pipeline_parallel
+        self.loader_lane = self.stages * len(LANES)
+        self.assembly = Assembly()
+        self.tables = _Tables([])
+        self.order = plan.visits()
+        kinds = frozenset(visit.item.kind for visit in self.order)
+        describe = Describer(plan, self.topology.shared.get("core", -1), scenario.software)
+        self.compiled = compile_stages(scenario, plan, describe, parts, self.assembly, kinds)
+        self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
+        self.sends: dict[tuple[int, int, bool], tuple[int, int]] = {}
+        self.loader: Loader | None = None
+        if scenario.data is not None:
+            self.loader = make_loader(
+                scenario.data,
+                plan,
+                self.topology,
+                micro_batch_size=scenario.training.micro_batch_size,
+                loader_lane=self.loader_lane,
+            )
+            self.loader_class = self.tables.add(-1, list(self.loader.rows))
+            self.loader_template = self.assembly.register(self.loader.template)
+        self.join_class = self.tables.add(
+            -1, [Row(Label("step.join", "communication.all_reduce", "optimizer"))]
+        )
+        self.join_template = self.assembly.register(_single(self.loader_lane + READ_LANE + 2, 0))
+        self.launch_template = self.assembly.register(_single(LANE["launch"], 0))
+        row = describe.launching(1, "forward")
+        self.launch_class = [self.tables.add(stage, [row]) for stage in range(self.stages)]
+        self.copies: list[int] = []
+        self.step_ends: list[tuple[int, ...]] = []
+
+    def _send(self, stage: int, to: int, *, forward: bool) -> tuple[int, int]:
+        """Template and class base of a send from one stage to another."""
+        found = self.sends.get((stage, to, forward))
+        if found is None:
+            kind = "forward" if forward else "backward"
+            row = send_row(self.scenario, self.plan, self.topology, stage, to, kind)
+            lane = LANE[f"send_{kind}"]
+            found = self.assembly.register(_single(lane, 0)), self.tables.add(stage, [row])
+            self.sends[stage, to, forward] = found
+        return found
+
+    def run(self) -> Draft:
+        for step in range(self.scenario.steps):
+            self._step(step)
+        self._load_ahead(self.scenario.steps - 1)
+        checkpoint = self._checkpoint(self.scenario.steps - 1) if self.scenario.checkpoint else ()
+        classes = stamp(self.tables.tables)
+        return Draft(
+            plan=self.plan,
+            states=self.parts.states,
+            topology=self.topology,
+            blank=self._blank(classes),
+            classes=classes,
+            prices=PriceList(classes.works, classes.facts.stage, len(SLOTS)),
+            step_ends=tuple(self.step_ends),
+            checkpoint=checkpoint,
+        )
+
+    def _blank(self, classes: UnpricedClasses) -> Program:
+        arrays, topology = self.assembly.arrays(), self.topology
+        freeze(arrays.lane, arrays.cls, arrays.dep_ptr, arrays.dep, *arrays.tags.values())
+        i32, i64 = np.zeros(0, np.int32), np.zeros(0, np.int64)
+        rates = np.zeros(len(topology.names), np.int64)
+        return arrays.program(
+            capacities=Capacities(topology.names, topology.kinds, topology.owners, rates, topology.units),
+            lanes=self._lanes(),
+            pools=self._pools(),
+            classes=classes.priced(PricedColumns(i64, i32, i32, i64, i32, i32, i64)),
+            job="",
+        )
+
+    def _step(self, step: int) -> None:
+        plan, assembly = self.plan, self.assembly
+        started = self.step_ends[-1] if self.step_ends else (-1,) * self.stages
+        stages = [_StageSoFar([start]) for start in started]
+        if self.step_ends:
+            self._begin(step, started)
+        layers = {
+            (stage, chunk): plan.first_layer(stage, chunk)
+            for stage in range(self.stages)
+            for chunk in range(plan.virtual_pipeline)
+        }
+        output: list[int] = []
+        beside: Visit | None = None
+        for visit in self.order:
+            if visit.paired:
+                beside = visit
+                continue
+            if beside is not None:
+                self._pair(step, beside, visit, stages[visit.stage], output, layers)
+                beside = None
+                continue
+            stage, item = visit.stage, visit.item
+            compiled, so_far = self.compiled[stage], stages[stage]
+            template = compiled.passes[item.kind, item.chunk, visit.completes]
+            after = so_far.waits(on_communication=template in compiled.on_communication)
+            base = assembly.add(
+                template,
+                lane_base=stage * len(LANES),
+                class_base=self.class_base[stage],
+                stage=stage,
+                step=step,
+                micro_batch=item.micro_batch,
+                layer_base=layers[stage, item.chunk],
+                after=[*after, self._needed(step, visit, output)],
+            )
+            shape = assembly.templates[template]
+            so_far.ran(assembly, shape, base)
+            output.append(self._hand_over(step, visit, base + shape.exit, so_far))
+        self._update(step, [[each.compute, each.reduced] for each in stages])
+
+    def _needed(self, step: int, visit: Visit, output: list[int]) -> int:
+        """The activity from elsewhere that a pass waits for, -1 for none."""
+        backward = visit.item.kind != "forward"
+        if backward and self._part(visit) < self.parts.untrained_parts:
+            return -1
+        if visit.source >= 0:
+            return output[visit.source]
+        if not backward and self.loader is not None:
+            return self._load(step, visit.item.micro_batch)
+        return -1
+
+    def _part(self, visit: Visit) -> int:
+        """The part of the model that a pass runs through."""
+        return self.plan.placement.part(visit.stage, visit.item.chunk)
+
+    def _pair(
+        self,
+        step: int,
+        forward: Visit,
+        backward: Visit,
+        so_far: _StageSoFar,
+        output: list[int],
+        layers: dict[tuple[int, int], int],
+    ) -> None:
+        """Two passes side by side; each waits for its own input, and both for what the stage has done."""
+        stage, assembly = forward.stage, self.assembly
+        sources = [self._needed(step, visit, output) for visit in (forward, backward)]
+        template = self.compiled[stage].pair(assembly, forward, backward)
+        after = so_far.waits(on_communication=True)
+        base = assembly.add(
+            template,
+            lane_base=stage * len(LANES),
+            class_base=self.class_base[stage],
+            stage=stage,
+            step=step,
+            micro_batch=forward.item.micro_batch,
+            layer_base=layers[stage, forward.item.chunk],
+            after=[*after, sources[0]],
+        )
+        second = backward.item
+        assembly.add_second(second.micro_batch, layers[stage, second.chunk], [*after, sources[1]])
+        shape = assembly.templates[template]
+        so_far.ran(assembly, shape, base)
+        so_far.compute = base + max(shape.exit, shape.second_exit)
+        for visit, done in ((forward, shape.exit), (backward, shape.second_exit)):
+            output.append(self._hand_over(step, visit, base + done, so_far))
+
+    def _begin(self, step: int, started: tuple[int, ...]) -> None:
+        """The launching threads begin a step: they read the loss or the norm at the end of the one before."""
+        for stage, start in enumerate(started):
+            self.assembly.add(
+                self.launch_template,
+                lane_base=stage * len(LANES),
+                class_base=self.launch_class[stage],
+                stage=stage,
+                step=step,
+                after=(start,),
+            )
+
+    def _hand_over(self, step: int, visit: Visit, done: int, so_far: _StageSoFar) -> int:
+        """Sends a pass's output on; returns the activity that the receiver waits for."""
+        if visit.sends_to in (-1, visit.stage):
+            return done
+        if visit.item.kind != "forward" and self._part(visit) <= self.parts.untrained_parts:
+            return done  # nobody below wants the gradient
+        template, class_base = self._send(visit.stage, visit.sends_to, forward=visit.item.kind == "forward")
+        sent = self.assembly.add(
+            template,
+            lane_base=visit.stage * len(LANES),
+            class_base=class_base,
+            stage=visit.stage,
+            step=step,
+            micro_batch=visit.item.micro_batch,
+            after=(done,),
+        )
+        if blocking_sends(self.scenario):
+            so_far.blocked = sent
+        return sent
+
+    def _load_ahead(self, step: int) -> None:
+        """What the loader reads beside the last step for those that would follow."""
+        if self.scenario.data is not None:
+            for _ in range(self.scenario.data.prefetch):
+                for micro_batch in range(self.plan.num_micro_batches):
+                    self._load(step, micro_batch)
+
+    def _load(self, step: int, micro_batch: int) -> int:
+        """Loads one micro-batch, no further ahead than the prefetch allows; returns the copy's activity."""
+        assert self.loader is not None and self.scenario.data is not None
+        ahead = max(1, self.scenario.data.prefetch * self.plan.num_micro_batches)
+        freed = self.copies[len(self.copies) - ahead] if len(self.copies) >= ahead else -1
+        base = self.assembly.add(
+            self.loader_template,
+            lane_base=0,
+            class_base=self.loader_class,
+            stage=-1,
+            step=step,
+            micro_batch=micro_batch,
+            after=(freed,),
+        )
+        self.copies.append(base + self.loader.template.exit)
+        return self.copies[-1]
+
+    def _update(self, step: int, gradients: list[list[int]]) -> None:
+        """Reductions that are left and the norm on every stage, one join of them all, then the update.
+
+        Args:
+            step: Which step.
+            gradients: Activities by stage after which its gradients are complete.
+        """
+        norms = []
+        for stage, compiled in enumerate(self.compiled):
+            template = compiled.before_join
+            base = self._stamp(template, stage, step, after=tuple(gradients[stage]))
+            norms.append(base + self.assembly.templates[template].exit)
+        joined = -1
+        if self.stages > 1 and self.scenario.training.gradient_clipping:
+            joined = self.assembly.add(
+                self.join_template, lane_base=0, class_base=self.join_class, stage=-1, step=step, after=norms
+            )
+        ends = []
+        for stage, compiled in enumerate(self.compiled):
+            template = compiled.after_join
+            base = self._stamp(template, stage, step, after=(joined, norms[stage]))
+            ends.append(base + self.assembly.templates[template].exit)
+        self.step_ends.append(tuple(ends))
+
+    def _stamp(self, template: int, stage: int, step: int, after: tuple[int, ...] = ()) -> int:
+        return self.assembly.add(
+            template,
+            lane_base=stage * len(LANES),
+            class_base=self.class_base[stage],
+            stage=stage,
+            step=step,
+            after=after,
+        )
+
+    def _checkpoint(self, step: int) -> tuple[int, ...]:
+        written = []
+        for stage, state in enumerate(self.parts.states):
+            rows = checkpoint_row(
+                self.topology, state.checkpoint_bytes, state.checkpoint_largest, state.checkpoint_writers
+            )
+            class_base = self.tables.add(stage, list(rows))
+            into = TemplateBuilder()
+            copied = into.add(LANE["copy"], 0)
+            into.add(LANE["compute"], 1, after=(copied,))
+            base = self.assembly.add(
+                self.assembly.register(into.build()),
+                lane_base=stage * len(LANES),
+                class_base=class_base,
+                stage=stage,
+                step=step,
+                after=self.step_ends[-1],
+            )
+            written.append(base + 1)
+        return tuple(written)
+
+    def _lanes(self) -> Lanes:
+        names = [f"stage{stage}.{name}" for stage in range(self.stages) for name, _ in LANES]
+        kinds = [kind for _ in range(self.stages) for _, kind in LANES]
+        owners = [f"stage{stage}" for stage in range(self.stages) for _ in LANES]
+        return Lanes(
+            (*names, "loader.read", "loader.decode", "job.join"),
+            (*kinds, "storage", "host", "join"),
+            (*owners, "storage", "loader", "job"),
+        )
+
+    def _pools(self) -> Pools:
+        owners = tuple(f"stage{stage}" for stage in range(self.stages))
+        initial = np.array([state.resident_bytes for state in self.parts.states], np.int64)
+        blocking = np.zeros(self.stages, np.bool_)
+        freeze(initial, blocking)
+        return Pools(
+            names=tuple(f"{owner}.memory" for owner in owners),
+            owners=owners,
+            limits=np.zeros(self.stages, np.int64),
+            initial=initial,
+            blocking=blocking,
+        )
+
+
+def _single(lane: int, cls: int) -> Template:
+    into = TemplateBuilder()
+    into.add(lane, cls)
+    return into.build()

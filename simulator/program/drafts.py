@@ -1,0 +1,76 @@
+"""Drafts that are kept from one scenario to the next: what differs only in figures is laid out once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from simulator.program.admissible import check_precision
+from simulator.program.draft import Draft
+from simulator.program.drafting import draft
+from simulator.program.model import build_parts
+from simulator.program.outline import Outline
+from simulator.program.plan import plan_of
+from simulator.program.size import Expected, expected
+from simulator.scenario import Scenario
+from simulator.specs.calibration import Calibration
+
+KEPT_DRAFTS: Final = 64
+"""Drafts that are kept at most."""
+KEPT_ACTIVITIES: Final = 2_000_000
+"""Activities of all drafts that are kept, at most: 40 bytes each, and some 20 of what follows from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    calibration: Calibration
+    size: Expected
+    draft: Draft
+
+
+class Drafts:
+    """The drafts of the last outlines, each with one calibration; the longest unused goes first."""
+
+    def __init__(self, most_activities: int = KEPT_ACTIVITIES) -> None:
+        self.most_activities = most_activities
+        self._kept: OrderedDict[Outline, _Kept] = OrderedDict()
+
+    def get(self, outline: Outline, calibration: Calibration, scenario: Scenario) -> Draft:
+        """The draft of a scenario; checks what depends on figures, too."""
+        kept = self._kept.get(outline)
+        if kept is None or kept.calibration is not calibration:
+            kept = self._make(outline, calibration, scenario)
+            self._kept[outline] = kept
+        else:
+            check_precision(scenario)
+            kept.size.check(scenario)
+        self._kept.move_to_end(outline)
+        self._shrink()
+        return kept.draft
+
+    def clear(self) -> None:
+        """Forgets all; nothing but time depends on it."""
+        self._kept.clear()
+
+    def _make(self, outline: Outline, calibration: Calibration, scenario: Scenario) -> _Kept:
+        plan = plan_of(outline)
+        check_precision(scenario)
+        parts = build_parts(outline, plan, calibration)
+        size = expected(plan, parts, outline.steps)
+        size.check(scenario)
+        return _Kept(calibration, size, draft(outline, plan, parts))
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
+
+    def _shrink(self) -> None:
+        total = sum(kept.draft.blank.num_activities for kept in self._kept.values())
+        while self._kept and (total > self.most_activities or len(self._kept) > KEPT_DRAFTS):
+            _, gone = self._kept.popitem(last=False)
+            total -= gone.draft.blank.num_activities
+
+
+DRAFTS: Final = Drafts()
+"""The drafts of this process."""

@@ -1,0 +1,157 @@
+"""A Program does not depend on what was simulated before: kept drafts and drafts made anew are equal."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.engine import Program
+from simulator.errors import PlanError
+from simulator.program import Lowered, lower
+from simulator.program.drafts import DRAFTS
+from simulator.run import run
+from simulator.scenario import Scenario, load_scenario
+
+SCENARIOS = sorted(Path("scenarios").glob("*.yaml"))
+SMALL = "scenarios/quickstart.yaml"
+
+FIGURES: dict[str, tuple[Any, ...]] = {
+    "cluster.accelerator.memory_bandwidth": ("2 TB/s", "3.35 TB/s", "9 TB/s"),
+    "cluster.accelerator.memory_capacity": ("40 GB", "192 GB"),
+    "cluster.accelerator.vector_flops": ("20 TFLOP/s", "67 TFLOP/s"),
+    "cluster.scale_up.bandwidth": ("50 GB/s", "900 GB/s"),
+    "cluster.scale_up.latency": ("1 us", "9 us"),
+    "cluster.scale_out.bandwidth": ("5 GB/s", "100 GB/s"),
+    "cluster.fabric.oversubscription": (1.0, 2.0, 8.0),
+}
+PLANS: dict[str, tuple[Any, ...]] = {
+    "training.steps": (1, 2),
+    "training.recompute": ("none", "selective", "full"),
+    "training.gradient_clipping": (True, False),
+    "parallelism.tensor_parallel": (1, 2, 4),
+    "parallelism.sequence_parallel": (True, False),
+    "parallelism.pipeline_parallel": (1, 2),
+    "parallelism.data_parallel_sharding": ("none", "optimizer", "parameters"),
+    "software.cuda_graphs": (True, False),
+}
+
+
+def arrays(lowered: Lowered) -> dict[str, Any]:
+    """Everything that a player or the analysis can see of a Program."""
+    program, facts = lowered.program, lowered.facts
+    found: dict[str, Any] = {"step_ends": lowered.step_ends, "checkpoint": lowered.checkpoint}
+    parts = (program, program.capacities, program.lanes, program.pools, program.classes, facts)
+    for part in parts:
+        for name in part.__slots__:
+            if name not in ("capacities", "lanes", "pools", "classes", "structure"):
+                found[f"{type(part).__name__}.{name}"] = getattr(part, name)
+    found["states"] = [state.parts for state in lowered.states]
+    return found
+
+
+def assert_equal(one: Lowered, other: Lowered) -> None:
+    """Array for array."""
+    mine, theirs = arrays(one), arrays(other)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        if isinstance(value, np.ndarray):
+            assert value.dtype == theirs[name].dtype, name
+            assert np.array_equal(value, theirs[name]), name
+        elif name == "Program.tags":
+            assert value.keys() == theirs[name].keys()
+            assert all(np.array_equal(value[tag], theirs[name][tag]) for tag in value), name
+        else:
+            assert value == theirs[name], name
+
+
+def drawn(rng: random.Random, choices: dict[str, tuple[Any, ...]], count: int) -> dict[str, Any]:
+    """Some keys, each with one of its values."""
+    keys = rng.sample(sorted(choices), count)
+    return {key: rng.choice(choices[key]) for key in keys}
+
+
+def anew(scenario: Scenario) -> Lowered:
+    """Lowered as in a fresh process."""
+    DRAFTS.clear()
+    return lower(scenario)
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_changed_figures_give_what_a_fresh_process_gives(path: Path) -> None:
+    rng = random.Random(path.stem)
+    changes = {**drawn(rng, FIGURES, 2), "cluster.accelerator.memory_bandwidth": "4 TB/s"}
+    changed = load_scenario(path, changes)
+    fresh = anew(changed)
+    DRAFTS.clear()
+    first = lower(load_scenario(path))
+    assert_equal(lower(changed), fresh)
+    # And back again, with the prices of the changed one in memory.
+    assert_equal(lower(load_scenario(path)), first)
+
+
+def test_any_walk_through_plans_and_figures_gives_what_fresh_processes_give() -> None:
+    rng = random.Random(0)
+    seen: list[tuple[Scenario, Lowered]] = []
+    while len(seen) < 24:
+        changes = {**drawn(rng, PLANS, 3), **drawn(rng, FIGURES, 2)}
+        try:
+            scenario = load_scenario(SMALL, changes)
+            seen.append((scenario, anew(scenario)))
+        except PlanError:
+            continue
+    DRAFTS.clear()
+    for scenario, fresh in rng.sample(seen, len(seen)) + rng.sample(seen, len(seen)):
+        assert_equal(lower(scenario), fresh)
+
+
+def test_results_are_the_same_bytes_whatever_was_simulated_before() -> None:
+    paths = ("scenarios/quickstart.yaml", "scenarios/starved_vision.yaml", "scenarios/mlp_adam.yaml")
+    scenarios = [load_scenario(path, {"simulation.player": "reference"}) for path in paths]
+    scenarios.append(
+        load_scenario(SMALL, {"simulation.player": "reference", "cluster.scale_up.bandwidth": "100 GB/s"})
+    )
+
+    def said(scenario: Scenario) -> str:
+        result = run(scenario).result
+        return repr(
+            {name: getattr(result, name) for name in result.__slots__ if name not in ("_tables", "wall_s")}
+        )
+
+    fresh = []
+    for scenario in scenarios:
+        DRAFTS.clear()
+        fresh.append(said(scenario))
+    assert [said(scenario) for scenario in reversed(scenarios)] == fresh[::-1]
+    assert len(set(fresh)) == len(fresh)
+
+
+def test_programs_of_one_outline_share_their_activities_and_nobody_can_change_them() -> None:
+    programs: list[Program] = [
+        lower(load_scenario(SMALL, {"cluster.accelerator.memory_bandwidth": speed})).program
+        for speed in ("2 TB/s", "3 TB/s")
+    ]
+    one, other = programs
+    assert one.structure is other.structure
+    assert one.lane is other.lane
+    assert not np.array_equal(one.capacities.rates, other.capacities.rates)
+    for array in (one.lane, one.cls, one.dep_ptr, one.dep, *one.tags.values(), one.classes.pool_take):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:1] = 0
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = lower(load_scenario(SMALL)).program.num_activities
+    DRAFTS.clear()
+    monkeypatch.setattr(DRAFTS, "most_activities", 3 * size)
+    kept = []
+    for changes in ({}, {"training.steps": 2}, {"training.gradient_clipping": False}):
+        lower(load_scenario(SMALL, changes))
+        kept.append(len(DRAFTS))
+    assert kept == [1, 2, 2]
+    monkeypatch.setattr(DRAFTS, "most_activities", size - 1)
+    lower(load_scenario(SMALL))
+    assert len(DRAFTS) == 0

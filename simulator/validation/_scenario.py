@@ -15,7 +15,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | scale_up | that of the maker's reference system; refused without one, unless there is one GPU |
 | scale_out_gbps_per_gpu | as for scale_up; refused without a system, unless there is one node |
 | precision | bf16, or fp16 on a card without it |
-| degrees of parallelism | 1; data parallel: what is left of the GPUs |
+| degrees of parallelism | 1; data parallel: what is left of the GPUs; virtual pipeline: as recipes have it |
 | data_parallel_sharding | none; in recipes that always share out the optimizer's state, that |
 | sequence_parallel | off |
 | pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
@@ -43,7 +43,7 @@ from typing import Any, Final, get_args
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, interconnect, words
 from simulator.validation._recompute import usual_recompute
-from simulator.validation._software import attention, precisions, sharding, software
+from simulator.validation._software import attention, precisions, sharding, software, virtual_pipeline
 
 Mapped = dict[str, Any]
 
@@ -219,11 +219,11 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
     degrees = (
         "tensor_parallel",
         "pipeline_parallel",
-        "virtual_pipeline",
         "context_parallel",
         "expert_parallel",
     )
     mapped: Mapped = {name: _count(cells, name, 1) for name in degrees}
+    mapped["virtual_pipeline"] = _count(cells, "virtual_pipeline", virtual_pipeline(cells))
     mapped["data_parallel"] = _data_parallel(cells)
     mapped["sequence_parallel"] = bool(_flag(cells, "sequence_parallel")) and mapped["tensor_parallel"] > 1
     mapped["data_parallel_sharding"] = _allowed(

@@ -73,6 +73,40 @@ def sharding(cells: Mapping[str, str]) -> str:
     return "optimizer" if "megatron-bridge" in cells.get("framework", "").casefold() else "none"
 
 
+def virtual_pipeline(cells: Mapping[str, str]) -> int:
+    """Chunks of layers a stage where the row does not say: recipes of NeMo interleave, a layer a chunk.
+
+    One chunk where a stage's layers or its micro-batches do not come out even, and in other frameworks.
+
+    Source: ``virtual_pipeline_model_parallel_size`` in NVIDIA/NeMo (collections/llm/recipes: 20 for
+    Llama-2-70B on four stages, 12 for Nemotron-4-340B on eight) and NVIDIA-NeMo/Megatron-Bridge.
+    """
+    count = {name: int(float(cells.get(name, "1"))) for name in _SIZES}
+    stages, layers = count["pipeline_parallel"], count["num_hidden_layers"]
+    if not _is_recipe(cells) or stages == 1 or layers % stages:
+        return 1
+    replicas = count["num_gpus"] // (stages * count["tensor_parallel"] * count["context_parallel"])
+    batches = count["global_batch_size"] // (count["micro_batch_size"] * max(1, replicas))
+    return layers // stages if batches % stages == 0 else 1
+
+
+_SIZES: Final = (
+    "num_hidden_layers",
+    "num_gpus",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "context_parallel",
+    "micro_batch_size",
+    "global_batch_size",
+)
+
+
+def _is_recipe(cells: Mapping[str, str]) -> bool:
+    """Whether the run followed a recipe of NeMo or of its successor, as their performance suites do."""
+    name = cells.get("framework", "").casefold()
+    return ("nemo" in name and "nemo megatron" not in name) or "megatron-bridge" in name
+
+
 def precisions(cells: Mapping[str, str]) -> dict[str, object]:
     """Keys of `training` that a framework's recipes set otherwise than its profile.
 
@@ -84,9 +118,7 @@ def precisions(cells: Mapping[str, str]) -> dict[str, object]:
     name = cells.get("framework", "").casefold()
     if "torchtune" in name:
         return {"master_parameters": False, "gradient_precision": "bf16", "optimizer_precision": "bf16"}
-    if "nemo megatron" in name or not ("nemo" in name or "megatron-bridge" in name):
-        return {}
-    return {"gradient_precision": "bf16"}
+    return {"gradient_precision": "bf16"} if _is_recipe(cells) else {}
 
 
 def attention(cells: Mapping[str, str]) -> dict[str, str]:

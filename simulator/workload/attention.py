@@ -5,7 +5,7 @@ from __future__ import annotations
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains, operators
 from simulator.workload.blocks import PassBuilder, Shard
-from simulator.workload.columns import add_column_gradient, gather, reduce, tensor
+from simulator.workload.columns import add_column_gradient, add_gather, casts_to_gather, reduce
 from simulator.workload.context import Core, add_core, add_core_gradient
 from simulator.workload.matrices import add_input_gradient, add_product
 from simulator.workload.unfused import add_unfused, add_unfused_gradient
@@ -20,9 +20,10 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
         chains.norm("attention.norm", residual * width, model, shard),
         kept=residual * width * (element + shard.operand_bytes),
     )
-    into.add(gather(shard, "attention", tokens * width * element))
+    add_gather(into, shard, "attention", width)
     kept_heads = tokens * (query + key_value) * element
-    add_product(into, "attention.qkv", tokens, query + key_value, width, shard, kept=kept_heads)
+    ready = casts_to_gather(shard)
+    add_product(into, "attention.qkv", tokens, query + key_value, width, shard, kept=kept_heads, ready=ready)
     into.add(chains.linear_bias("attention.qkv", tokens * (query + key_value), model.attention_bias, shard))
     into.add(chains.rotary(model, shard, "attention.rotary", query + key_value // 2))
     add_scores(into, _core(model, shard), shard)
@@ -39,9 +40,8 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual = shard.tokens, shard.residual_tokens
     query, key_value = head_widths(model, tp)
-    if shard.sequence_parallel:
-        into.add(tensor(shard, "attention.gradient", "all_gather", tokens * width * element))
-    add_input_gradient(into, "attention.output", tokens, query, width, shard)
+    add_gather(into, shard, "attention.gradient", width)
+    add_input_gradient(into, "attention.output", tokens, query, width, shard, ready=casts_to_gather(shard))
     operand = tokens * query * shard.operand_bytes if shard.casts else 0
     chains.add_weight_gradient(
         into, "attention.output.weight_gradient", tokens, width, query, shard, freed=operand

@@ -11,7 +11,7 @@ from simulator.specs.model import TransformerSpec
 from simulator.workload import chains
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Collective, Communication
-from simulator.workload.matrices import add_input_gradient
+from simulator.workload.matrices import add_input_gradient, cast, transpose
 
 
 def tensor(shard: Shard, name: str, collective: Collective, message_bytes: int) -> Communication | None:
@@ -22,8 +22,32 @@ def tensor(shard: Shard, name: str, collective: Collective, message_bytes: int) 
 
 
 def gather(shard: Shard, name: str, message_bytes: int) -> Communication | None:
-    """What a column-split matrix needs before it: the whole sequence, if that is split."""
+    """The whole sequence, if that is split."""
     return tensor(shard, name, "all_gather", message_bytes) if shard.sequence_parallel else None
+
+
+def add_gather(into: PassBuilder, shard: Shard, name: str, width: int) -> None:
+    """The input, or the output's gradient, of a split matrix: the whole sequence, if that is split.
+
+    An operand of fewer bits is cast before it is sent, by each GPU its part.
+
+    Source: ``gather_along_first_dim`` behind the quantizers of inputs and of output gradients in
+        transformer_engine/pytorch/module (linear.py, layernorm_linear.py, base.py).
+    """
+    if casts_to_gather(shard):
+        into.add(cast(name, shard.residual_tokens * width, shard))
+    into.add(gather(shard, name, shard.tokens * width * gathered_bytes(shard)))
+
+
+def casts_to_gather(shard: Shard) -> bool:
+    """Whether operands are cast before they are gathered; adapters need them as they were."""
+    split = shard.sequence_parallel and shard.tensor_parallel > 1
+    return split and shard.casts and not shard.lora_rank
+
+
+def gathered_bytes(shard: Shard) -> int:
+    """Bytes of one number of an operand on its way to the other GPUs."""
+    return shard.operand_bytes if casts_to_gather(shard) else shard.element_bytes
 
 
 def reduce(shard: Shard, name: str, message_bytes: int) -> Communication | None:
@@ -45,10 +69,13 @@ def add_column_gradient(
     before = (len(into.nodes) - 1,)
     again: tuple[int, ...] = ()
     if shard.sequence_parallel:
-        gathered = tensor(shard, f"{part}.input", "all_gather", tokens * width * element)
+        gathered = tensor(shard, f"{part}.input", "all_gather", tokens * width * gathered_bytes(shard))
         again = (into.add(gathered, after=before, role="weight_gradient"),)
     ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
     data = add_input_gradient(into, name, tokens, width, columns, shard, after=ready)
+    if casts_to_gather(shard):
+        copied = transpose(f"{part}.input", tokens * width, shard)
+        again = (into.add(copied, after=again, role="weight_gradient"),)
     reduced = beside_weight_gradient(
         into,
         shard,

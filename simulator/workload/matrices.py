@@ -19,6 +19,7 @@ def add_product(
     batch: int = 1,
     kept: int = 0,
     kept_operand: bool = False,
+    ready: bool = False,
     after: tuple[int, ...] | None = None,
 ) -> int:
     """`batch` products [m, k] x [k, n] of a forward pass, the input cast before, an adapter added behind.
@@ -33,13 +34,14 @@ def add_product(
         batch: Independent products (experts).
         kept: Bytes of the output that are kept.
         kept_operand: Whether the cast input is kept besides the input itself, which something else needs too.
+        ready: Whether the input comes cast already.
         after: What it waits for; the node before it if not given.
 
     Returns:
         Index of the last node.
     """
     elements = batch * m * k
-    operand = cast(name, elements, shard)
+    operand = None if ready else cast(name, elements, shard)
     if operand is not None:
         into.add(operand, after=after, kept=elements * shard.operand_bytes if kept_operand else 0)
         after = None
@@ -56,14 +58,18 @@ def add_input_gradient(
     shard: Shard,
     *,
     batch: int = 1,
+    ready: bool = False,
     after: tuple[int, ...] | None = None,
 ) -> int:
     """The gradient [m, n] of a product's input from that of its output [m, k], which is cast before.
 
+    Where it comes cast already (`ready`), only its copy by columns for the weight's gradient is left to make.
+
     Returns:
         Index of the last node.
     """
-    operand = cast(f"{name}.gradient", batch * m * k, shard)
+    make = transpose if ready else cast
+    operand = make(f"{name}.gradient", batch * m * k, shard)
     if operand is not None:
         into.add(operand, after=after)
         after = None
@@ -84,6 +90,12 @@ def cast(name: str, elements: int, shard: Shard) -> Kernel | None:
         flops=2 * recipe.reads,
         launches=recipe.reads,
     )
+
+
+def transpose(name: str, elements: int, shard: Shard) -> Kernel:
+    """The copy by columns of an operand that came cast by rows."""
+    size = shard.operand_bytes
+    return operators.pointwise(f"{name}.transpose", "elementwise", elements, reads=size, writes=size, flops=0)
 
 
 def _product(name: str, m: int, n: int, k: int, batch: int, shard: Shard) -> Kernel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains
 from simulator.workload.blocks import PassBuilder, Shard
-from simulator.workload.columns import add_column_gradient, gather, reduce, tensor
+from simulator.workload.columns import add_column_gradient, add_gather, casts_to_gather, reduce
 from simulator.workload.matrices import add_input_gradient, add_product
 
 
@@ -18,8 +18,9 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
         chains.norm("mlp.norm", residual * width, model, shard),
         kept=residual * width * (element + shard.operand_bytes),
     )
-    into.add(gather(shard, "mlp", tokens * width * element))
-    add_product(into, "mlp.up", tokens, up, width, shard, kept=tokens * up * element)
+    add_gather(into, shard, "mlp", width)
+    ready = casts_to_gather(shard)
+    add_product(into, "mlp.up", tokens, up, width, shard, kept=tokens * up * element, ready=ready)
     kept = chains.kept_by_activation(tokens * inner, model, shard)
     into.add(chains.activation(model, tokens * inner, shard), kept=kept)
     add_product(into, "mlp.down", tokens, width, inner, shard)
@@ -35,9 +36,8 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
-    if shard.sequence_parallel:
-        into.add(tensor(shard, "mlp.gradient", "all_gather", tokens * width * element))
-    add_input_gradient(into, "mlp.down", tokens, inner, width, shard)
+    add_gather(into, shard, "mlp.gradient", width)
+    add_input_gradient(into, "mlp.down", tokens, inner, width, shard, ready=casts_to_gather(shard))
     operand = tokens * inner * shard.operand_bytes
     chains.add_weight_gradient(into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=operand)
     apart = chains.kept_by_activation(tokens * inner, model, shard) - operand

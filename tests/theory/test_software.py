@@ -137,3 +137,34 @@ def test_attention_of_the_second_generation_is_slow_only_where_newer_instruction
     ratio = attention_slowdown("first", card, calibration) / attention_slowdown("second", card, calibration)
     assert 1.7 <= ratio <= 2.1  # "around 2x", Dao, FlashAttention-2
     assert attention_slowdown("native", card, calibration) == 1.0
+
+
+def moved(precision: str, name: str, **changes: Any) -> int:
+    """What one activity of a name asks of the slot that it asks most of: bytes, at rates that both share."""
+    parallel = {"tensor_parallel": 4, "sequence_parallel": True, "data_parallel": 2}
+    mapping = {f"parallelism__{key}": value for key, value in parallel.items()}
+    made = scenario(training__precision=precision, **mapping, **changes)
+    classes = run(made).lowered.program.classes
+    place = next(place for place, label in enumerate(classes.labels) if label.name == name)
+    return int(max(classes.demand_amount[classes.demand_ptr[place] : classes.demand_ptr[place + 1]]))
+
+
+@pytest.mark.parametrize(
+    "name", ["mlp.all_gather", "attention.all_gather", "mlp.input.all_gather", "mlp.gradient.all_gather"]
+)
+def test_operands_of_fewer_bits_are_gathered_as_such(name: str) -> None:
+    """In fp8 a byte a number instead of two: the slices are cast before they are sent."""
+    sizes: dict[str, Any] = {"training__micro_batch_size": 8}
+    half = moved("bf16", name, **sizes) / 2
+    assert moved("fp8", name, **sizes) == pytest.approx(half, rel=1e-6)
+    # The sum of partial results is taken in full precision.
+    reduced = f"{name.partition('.')[0]}.reduce_scatter"
+    assert moved("fp8", reduced, **sizes) == moved("bf16", reduced, **sizes)
+
+
+def test_each_gpu_casts_its_slice() -> None:
+    """A quarter of the numbers on four GPUs: two bytes read and two of one written."""
+    tokens = 8 * 1024
+    constants = Calibration.load().kernels
+    traffic = tokens // 4 * HIDDEN * (2 + 2) / constants.memory_fraction
+    assert moved("fp8", "mlp.cast", training__micro_batch_size=8) == pytest.approx(traffic, rel=1e-6)

@@ -162,6 +162,26 @@ def test_jax_recomputes_layers_unless_told_otherwise() -> None:
     assert scenario(BARE | {"framework": "Paxml", "recompute": "none"}).training.recompute == "none"
 
 
+@pytest.mark.parametrize(
+    ("framework", "changes", "chunks"),
+    [
+        ("NeMo 24.07", {}, 20),
+        ("Megatron-Bridge", {"pipeline_parallel": "8"}, 10),
+        ("NeMo 24.07", {"virtual_pipeline": "5"}, 5),
+        ("NeMo 24.07", {"pipeline_parallel": "1"}, 1),
+        ("NeMo 24.07", {"num_hidden_layers": "82"}, 1),
+        ("NeMo 24.07", {"global_batch_size": "96"}, 1),
+        ("NeMo Megatron", {}, 1),
+        ("Megatron-LM", {}, 1),
+    ],
+)
+def test_recipes_interleave_layer_by_layer(framework: str, changes: dict[str, str], chunks: int) -> None:
+    unknown = ("virtual_pipeline", "pipeline_schedule", "data_parallel")
+    cells = {key: text for key, text in LLAMA.items() if key not in unknown}
+    made = scenario_mapping(cells | {"framework": framework, **changes})
+    assert made["parallelism"]["virtual_pipeline"] == chunks
+
+
 GPT_5B = {
     "id": "5b",
     "num_hidden_layers": "24",

@@ -45,10 +45,18 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, calibration: Calibration) 
     }
 
 
-def sharding_bytes(plan: Plan, software: SoftwareSpec) -> int:
-    """Buffers through which sharded state is reduced and gathered [B]; none where nothing is shared out."""
-    shares = plan.sharding.optimizer and plan.degree("shard") > 1
-    return int(software.sharding_buckets or 0) if shares else 0
+def sharding_bytes(plan: Plan, software: SoftwareSpec, gradients: int) -> int:
+    """Buffers through which sharded state is reduced and gathered [B]; none where nothing is shared out.
+
+    Args:
+        plan: The plan; a framework that shards does so for a single replica, too.
+        software: Its bucket, and whether it lays gradients side by side first.
+        gradients: All gradients of the GPU as they are reduced [B].
+    """
+    if not plan.sharding.optimizer:
+        return 0
+    bucket = min(int(software.sharding_buckets or 0), gradients)
+    return bucket + (gradients if software.flat_gradients and not plan.sharding.gradients else 0)
 
 
 def fragmentation_bytes(largest: int, software: SoftwareSpec, calibration: Calibration) -> int:

@@ -218,6 +218,21 @@ def _gradient_copies(per: StateBytes, shard: Shard) -> int:
     return 4 if apart else 0
 
 
+def _accumulated(
+    blocks: tuple[Block, ...], trained: tuple[int, int], plan: Plan, shard: Shard
+) -> tuple[int, int]:
+    """Dense and routed parameters that have gradients: where a layer's are one flat tensor, frozen ones have.
+
+    Source: torch.distributed.fsdp.FullyShardedDataParallel, on ``use_orig_params``: gradient memory up to the
+    amount of not freezing parameters.
+    """
+    if not (plan.sharding.parameters and shard.software.flat_parameters):
+        return trained
+    taking_part = [block for block in blocks if block.parameters > block.frozen_parameters]
+    experts = sum(block.expert_parameters for block in taking_part)
+    return sum(block.parameters for block in taking_part) - experts, experts
+
+
 def _state(
     chunks: tuple[tuple[Block, ...], ...],
     plan: Plan,
@@ -241,7 +256,8 @@ def _state(
         )
 
     trained = dense, trained_experts
-    held = shares(trained, sharded=sharding.gradients and sharding.each)
+    accumulated = _accumulated(blocks, trained, plan, shard)
+    held = shares(accumulated, sharded=sharding.gradients and sharding.each)
     updated = shares(trained, sharded=sharding.optimizer)
     outside = sum(block.parameters - block.frozen_parameters for block in blocks if block.name != "layer")
     elsewhere = shares((outside, 0), sharded=sharding.optimizer)
@@ -256,7 +272,7 @@ def _state(
             "optimizer": updated * per.optimizer + elsewhere * per.elsewhere,
             "gradient_copies": _gradient_copies(per, shard) * updated,
             "gradient_placeholders": placeholder_bytes(blocks, shard),
-            BUCKETS: sharding_bytes(plan, shard.software),
+            BUCKETS: sharding_bytes(plan, shard.software, (dense + trained_experts) * per.communication),
             FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, calibration),
             **outside_bytes(plan, shard.software, calibration),
         },

@@ -55,6 +55,10 @@ class SoftwareSpec(Spec):
     gradients: Literal["fp32", "passes"] = "fp32"
     """Precision of accumulated gradients where training does not say: `fp32`, or that of the passes, which
     bf16 is too coarse for (fp32 then)."""
+    flat_parameters: bool = False
+    """Sharded parameters of a layer are one flat tensor, whose gradient takes in frozen ones."""
+    flat_gradients: bool = False
+    """Where the optimizer's state alone is sharded, gradients are copied side by side to be reduced."""
     gradient_placeholders: bool = False
     """Where the product itself accumulates, autograd is handed an empty tensor of the weight's shape."""
     overlap_gradient_reduction: bool = True
@@ -71,7 +75,8 @@ class SoftwareSpec(Spec):
     allocator: Allocator = "caching"
     """Who places tensors in device memory."""
     sharding_buckets: Bytes | None = None
-    """Buffers through which sharded gradients and parameters are reduced and gathered; none if not given."""
+    """Buffer through which sharded gradients and parameters are reduced and gathered, as far as there are so
+    many; none if not given."""
     cuda_graphs: bool = False
     """Passes are recorded once and launched as a whole."""
     figures: dict[str, Figure] = Field(default_factory=dict)

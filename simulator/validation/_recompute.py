@@ -1,12 +1,13 @@
 """What a measured run computed again in the backward pass, where its row does not say or cannot be right.
 
-An empty cell is the framework's own default: MaxText and Paxml keep nothing but the layers' inputs, all
-others keep everything. A run that would need 1.5 times the memory that there is cannot have been run so,
-whatever its row says: no error of the memory model is so large. It must have recomputed, and the least that
-fits is taken: the core of attention, else whole layers.
+An empty cell is the framework's own default: MaxText, Paxml and LitGPT on several GPUs keep nothing but the
+layers' inputs, all others keep everything. A run that would need 1.5 times the memory that there is cannot
+have been run so, whatever its row says: no error of the memory model is so large. It must have recomputed,
+and the least that fits is taken: the core of attention, else whole layers.
 
 Source: ``remat_policy: 'full'`` in MaxText/configs/base.yml of AI-Hypercomputer/maxtext;
-``CHECKPOINT_POLICY = AutodiffCheckpointType.SAVE_NOTHING`` in paxml/tasks/lm/params/c4.py of google/paxml.
+``CHECKPOINT_POLICY = AutodiffCheckpointType.SAVE_NOTHING`` in paxml/tasks/lm/params/c4.py of google/paxml;
+``activation_checkpointing_policy={Block}`` in finetune/lora.py of Lightning-AI/litgpt.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ _SAVES_NOTHING: Final = "xla"
 
 def usual_recompute(cells: Mapping[str, str], profile: str) -> str:
     """What the row says, or the default of the framework with that profile."""
-    return cells.get("recompute", "full" if profile == _SAVES_NOTHING else "none")
+    whole = profile == _SAVES_NOTHING or shards_with_litgpt(cells)
+    return cells.get("recompute", "full" if whole else "none")
+
+
+def shards_with_litgpt(cells: Mapping[str, str]) -> bool:
+    """Whether this is LitGPT on several GPUs, which takes PyTorch's FSDP in one way."""
+    name = cells.get("framework", "").casefold().replace("-", "")
+    return "litgpt" in name and cells.get("data_parallel_sharding") == "parameters"
 
 
 def heavier(recompute: str) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, interconnect, words
-from simulator.validation._recompute import usual_recompute
+from simulator.validation._recompute import shards_with_litgpt, usual_recompute
 from simulator.validation._software import attention, precisions, sharding, software, virtual_pipeline
 
 Mapped = dict[str, Any]
@@ -229,6 +229,9 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
     mapped["data_parallel_sharding"] = _allowed(
         "parallelism", "data_parallel_sharding", cells.get("data_parallel_sharding", sharding(cells))
     )
+    if shards_with_litgpt(cells):
+        # ``fabric.no_backward_sync(model, enabled=is_accumulating)`` in its finetune/lora.py.
+        mapped["reduce_each_micro_batch"] = False
     schedule = cells.get("pipeline_schedule", "none")
     if schedule != "none":
         mapped["pipeline_schedule"] = _allowed("parallelism", "pipeline_schedule", schedule)

@@ -110,13 +110,14 @@ def _is_recipe(cells: Mapping[str, str]) -> bool:
 def precisions(cells: Mapping[str, str]) -> dict[str, object]:
     """Keys of `training` that a framework's recipes set otherwise than its profile.
 
-    NeMo and Megatron-Bridge accumulate gradients in bf16; torchtune trains in bf16 and nothing else.
+    NeMo and Megatron-Bridge accumulate gradients in bf16; torchtune and LitGPT do everything in bf16.
 
     Source: ``grad_reduce_in_fp32=False`` in NVIDIA/NeMo (collections/llm/recipes/precision) and in the
-    performance recipes of NVIDIA-NeMo/Megatron-Bridge; ``dtype: bf16`` in those of pytorch/torchtune.
+    performance recipes of NVIDIA-NeMo/Megatron-Bridge; ``dtype: bf16`` in those of pytorch/torchtune;
+    ``precision: bf16-true`` in config_hub/finetune of Lightning-AI/litgpt.
     """
     name = cells.get("framework", "").casefold()
-    if "torchtune" in name:
+    if "torchtune" in name or "litgpt" in name.replace("-", ""):
         return {"master_parameters": False, "gradient_precision": "bf16", "optimizer_precision": "bf16"}
     return {"gradient_precision": "bf16"} if _is_recipe(cells) else {}
 

@@ -107,11 +107,53 @@ def test_state_follows_the_table_of_zero(sharding: str, expected: tuple[float, f
             training__gradient_precision="bf16",
         )
     )
-    layer = 12 * HIDDEN**2 + 13 * HIDDEN
-    parameters = LAYERS * layer + 2 * VOCABULARY * HIDDEN + SEQUENCE * HIDDEN + 2 * HIDDEN
+    parameters = LAYERS * LAYER + OUTSIDE_LAYERS
     parts = outcome.lowered.states[0].parts
     held = tuple(parts[name] / parameters for name in ("parameters", "gradients", "optimizer"))
     assert held == pytest.approx(expected, rel=1e-5)
+
+
+LAYER = 12 * HIDDEN**2 + 13 * HIDDEN
+"""Parameters of a layer."""
+OUTSIDE_LAYERS = 2 * VOCABULARY * HIDDEN + SEQUENCE * HIDDEN + 2 * HIDDEN
+"""Parameters of embedding, positions, last norm and head."""
+
+
+def test_frozen_parameters_of_a_flat_tensor_have_gradients() -> None:
+    """Of layers with an adapter all parameters do, bf16, over 8 GPUs; of embedding and head, frozen, none."""
+    rank = 4
+    sizes = {}
+    for flat in (False, True):
+        outcome = run(
+            scenario(
+                software={"base": "pytorch-fsdp", "flat_parameters": flat},
+                parallelism__data_parallel_sharding="parameters",
+                training__lora_rank=rank,
+                training__lora_targets=["mlp.up"],
+                training__gradient_precision="bf16",
+            )
+        )
+        sizes[flat] = outcome.lowered.states[0].parts["gradients"]
+    adapter = rank * 5 * HIDDEN
+    assert sizes[False] == 2 * LAYERS * adapter // 8
+    assert sizes[True] == 2 * LAYERS * (LAYER + adapter) // 8
+
+
+@pytest.mark.parametrize(("bucket", "expected"), [("100 MB", 100 * 10**6), ("100 GB", None)])
+def test_gradients_are_laid_side_by_side_and_reduced_through_a_bucket(
+    bucket: str, expected: int | None
+) -> None:
+    """A copy of all gradients, and as much of a bucket as there are of them; no copy once they are shared."""
+    software = {"base": "megatron-deepspeed", "sharding_buckets": bucket, "flat_gradients": True}
+    gradients = 4 * (LAYERS * LAYER + OUTSIDE_LAYERS)
+    through = gradients if expected is None else expected
+    sizes = [
+        run(scenario(software=software, parallelism__data_parallel_sharding=sharding))
+        .lowered.states[0]
+        .parts["sharding_buckets"]
+        for sharding in ("none", "optimizer", "gradients")
+    ]
+    assert sizes == [0, gradients + through, through]
 
 
 @pytest.mark.parametrize(

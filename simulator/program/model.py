@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from simulator.program.memory import (
@@ -13,6 +14,8 @@ from simulator.program.memory import (
 )
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
+from simulator.program.recomputation import recomputation
+from simulator.program.slots import SLOTS, slot_bytes
 from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
 from simulator.workload import (
@@ -128,9 +131,14 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
         blocks = _transformer(model, plan, shard, training.frozen_layers)
     else:
         blocks = ((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),)
+    rounds, recomputed = scenario.software.pipeline_slots, recomputation(scenario)
+    room = [slot_bytes(plan, stage, chunks, recomputed, rounds) for stage, chunks in enumerate(blocks)]
     return ModelParts(
         blocks=blocks,
-        states=tuple(_state(chunks, plan, states, shard, calibration) for chunks in blocks),
+        states=tuple(
+            _state(chunks, plan, states, shard, calibration, {SLOTS: more})
+            for chunks, more in zip(blocks, room, strict=True)
+        ),
         state_bytes=states,
         shard=shard,
         tied_across=tied and not _ends_meet(plan) and not training.lora_rank,
@@ -239,6 +247,7 @@ def _state(
     per: StateBytes,
     shard: Shard,
     calibration: Calibration,
+    more: Mapping[str, int],
 ) -> StageState:
     blocks = tuple(block for chunk in chunks for block in chunk)
     parameters = sum(block.parameters for block in blocks)
@@ -274,6 +283,7 @@ def _state(
             "gradient_placeholders": placeholder_bytes(blocks, shard),
             BUCKETS: sharding_bytes(plan, shard.software, (dense + trained_experts) * per.communication),
             FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, calibration),
+            **more,
             **outside_bytes(plan, shard.software, calibration),
         },
         dense=dense,

@@ -74,6 +74,9 @@ class SoftwareSpec(Spec):
     """Who launches kernels."""
     allocator: Allocator = "caching"
     """Who places tensors in device memory."""
+    pipeline_slots: Count | None = None
+    """Micro-batches for whose activations a stage has room from the start, over the number of stages; as many
+    as it holds at a time if not given."""
     sharding_buckets: Bytes | None = None
     """Buffer through which sharded gradients and parameters are reduced and gathered, as far as there are so
     many; none if not given."""

@@ -204,6 +204,24 @@ def test_operators_at_the_peak_keep_what_korthikanti_counts() -> None:
     assert kept["head.norm"] == 4 * STREAM
 
 
+@pytest.mark.parametrize("schedule", ["1f1b", "gpipe"])
+def test_a_static_graph_has_room_for_twice_as_many_micro_batches_as_stages(schedule: str) -> None:
+    """Nine slots of 4 stages, less those in use at most: P - p under 1F1B, all eight under GPipe."""
+    outcome = run(
+        scenario(
+            software={"base": "oneflow", "pipeline_slots": 2},
+            parallelism__pipeline_parallel=4,
+            parallelism__pipeline_schedule=schedule,
+            training__recompute="full",
+        )
+    )
+    inputs, mask = LAYERS // 4 * 2 * STREAM, STREAM
+    in_use = (4, 3, 2) if schedule == "1f1b" else (8, 8, 8)
+    expected = [(9 - number) * inputs for number in in_use] + [0]
+    expected[0] += (9 - in_use[0]) * mask
+    assert [state.parts["pipeline_slots"] for state in outcome.lowered.states] == expected
+
+
 def test_full_recomputation_keeps_the_layers_inputs() -> None:
     result = run(scenario(training__recompute="full")).result
     assert result.memory_by_operator["layer.input"] == LAYERS * 2 * STREAM

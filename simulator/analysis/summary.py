@@ -51,7 +51,8 @@ def summarise(
     accelerator = lowered.group.accelerator
     model, hardware = _arithmetic(lowered)
     peak = accelerator.peak_flops.get(cast(Precision, matrix_precision(training.precision)))
-    tokens = training.global_batch_size * training.sequence_length / step
+    length = training.sequence_length + (training.decoder_sequence_length or 0)
+    tokens = training.global_batch_size * length / step
     return Result(
         name=scenario.name,
         model=scenario.model.name,

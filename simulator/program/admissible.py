@@ -105,6 +105,8 @@ def check_frozen(scenario: Outline) -> None:
         raise PlanError(key, f"{number} layers, but the model has {total}")
     if number == total and training.lora_rank:
         raise PlanError(key, f"{number} of {total} layers leave none with adapters, and nothing to train")
+    if model.family == "encoder-decoder" and not training.lora_rank:
+        raise UnsupportedError(key, "the stacks share one embedding, which cannot be frozen for one of them")
     if model.tie_word_embeddings and not training.lora_rank:
         raise UnsupportedError(
             key, "the embedding is the head's matrix, too, and cannot be frozen apart from it"
@@ -149,13 +151,14 @@ def check_tensor(scenario: Outline, model: TransformerSpec) -> None:
     heads = model.num_key_value_heads
     if heads % tensor and tensor % heads:
         raise PlanError(_TENSOR, f"{tensor} and num_key_value_heads: {heads} do not divide one another")
-    length = scenario.training.sequence_length
-    if parallelism.sequence_parallel and length % (tensor * parallelism.context_parallel):
-        raise PlanError(
-            ("parallelism", "sequence_parallel"),
-            f"tensor_parallel {tensor} x context_parallel {parallelism.context_parallel} "
-            f"does not divide sequence_length: {length}",
-        )
+    for key in ("sequence_length", "decoder_sequence_length"):
+        length = getattr(scenario.training, key) or 0
+        if parallelism.sequence_parallel and length % (tensor * parallelism.context_parallel):
+            raise PlanError(
+                ("parallelism", "sequence_parallel"),
+                f"tensor_parallel {tensor} x context_parallel {parallelism.context_parallel} "
+                f"does not divide {key}: {length}",
+            )
 
 
 def _check_context(scenario: Outline, model: TransformerSpec) -> None:
@@ -168,8 +171,17 @@ def _check_context(scenario: Outline, model: TransformerSpec) -> None:
             _CONTEXT,
             f"2 x {context} chunks do not divide sequence_length: {length} ({nearest(length // 2, context)})",
         )
+    if model.family == "encoder-decoder":
+        raise UnsupportedError(_CONTEXT, "split sequences of an encoder-decoder are not modelled")
     if (training.attention or scenario.software.attention) != "fused":
         raise UnsupportedError(_CONTEXT, "a split sequence needs attention: fused")
+    window = model.sliding_window or length
+    if window < length and parallelism.context_parallel_method == "ring":
+        raise UnsupportedError(
+            ("parallelism", "context_parallel_method"),
+            f"keys that go round a ring are not modelled with sliding_window: {window}; "
+            "all_to_all and all_gather are",
+        )
     heads = model.num_attention_heads // parallelism.tensor_parallel
     if parallelism.context_parallel_method == "all_to_all" and heads % context:
         raise PlanError(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from simulator.errors import PlanError
+from simulator.errors import PlanError, UnsupportedError
 from simulator.program.schedules import Placement
+from simulator.specs.model import TransformerSpec
+from simulator.specs.training import ParallelismSpec
 
 _LAYERS = ("parallelism", "pipeline_layers")
+_ENCODER = ("parallelism", "encoder_pipeline_parallel")
 _STAGES = ("parallelism", "pipeline_parallel")
 
 
@@ -44,6 +47,30 @@ def layers_per_part(
             f"num_hidden_layers: {layers}; at most two of them, first and last, can do without a layer",
         )
     return tuple(most - (part in lacking) for part in range(parts))
+
+
+def layers_by_stack(
+    model: TransformerSpec, placement: Placement, parallelism: ParallelismSpec
+) -> tuple[int, ...]:
+    """Layers of each stage where the first ones hold an encoder and the others its decoder.
+
+    Source: Megatron-Core, ``encoder_pipeline_model_parallel_size``; ``pipeline_model_parallel_split_rank``.
+
+    Raises:
+        PlanError: The model has one stack, a stack has no stage, or two keys say how layers are split.
+        UnsupportedError: Stages that hold several parts of the model.
+    """
+    first, stages = parallelism.encoder_pipeline_parallel or 0, placement.stages
+    if model.num_encoder_layers is None or model.num_decoder_layers is None:
+        raise PlanError(_ENCODER, f"does nothing for {model.name}, which has one stack of layers")
+    if placement.depth != stages:
+        raise UnsupportedError(_ENCODER, "stages that hold several parts: give pipeline_layers instead")
+    if parallelism.pipeline_layers is not None:
+        raise PlanError(_ENCODER, "pipeline_layers says already which stage holds what")
+    if first >= stages:
+        raise PlanError(_ENCODER, f"{first} of {stages} stages leave none for the decoder")
+    encoder = layers_per_part(model.num_encoder_layers, Placement(first))
+    return encoder + layers_per_part(model.num_decoder_layers, Placement(stages - first))
 
 
 def nearest(total: int, wanted: int) -> str:

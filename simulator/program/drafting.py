@@ -95,7 +95,7 @@ class _Drafter:
         describe = Describer(plan, self.topology.shared.get("core", -1), scenario.software)
         self.compiled = compile_stages(scenario, plan, describe, parts, self.assembly, kinds)
         self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
-        self.sends: dict[tuple[int, int, bool], tuple[int, int]] = {}
+        self.sends: dict[tuple[int, int, int, bool], tuple[int, int]] = {}
         self.loader: Loader | None = None
         if scenario.data is not None:
             self.loader = make_loader(
@@ -117,15 +117,15 @@ class _Drafter:
         self.copies: list[int] = []
         self.step_ends: list[tuple[int, ...]] = []
 
-    def _send(self, stage: int, to: int, *, forward: bool) -> tuple[int, int]:
-        """Template and class base of a send from one stage to another."""
-        found = self.sends.get((stage, to, forward))
+    def _send(self, stage: int, to: int, boundary: int, *, forward: bool) -> tuple[int, int]:
+        """Template and class base of a send from one stage to another, behind a part of the model."""
+        found = self.sends.get((stage, to, boundary, forward))
         if found is None:
             kind = "forward" if forward else "backward"
-            row = send_row(self.scenario, self.plan, self.topology, stage, to, kind)
+            row = send_row(self.scenario, self.plan, self.topology, stage, to, kind, boundary)
             lane = LANE[f"send_{kind}"]
             found = self.assembly.register(_single(lane, 0)), self.tables.add(stage, [row])
-            self.sends[stage, to, forward] = found
+            self.sends[stage, to, boundary, forward] = found
         return found
 
     def run(self) -> Draft:
@@ -261,9 +261,11 @@ class _Drafter:
         """Sends a pass's output on; returns the activity that the receiver waits for."""
         if visit.sends_to in (-1, visit.stage):
             return done
-        if visit.item.kind != "forward" and self._part(visit) <= self.parts.untrained_parts:
+        part, forward = self._part(visit), visit.item.kind == "forward"
+        if not forward and part <= self.parts.untrained_parts:
             return done  # nobody below wants the gradient
-        template, class_base = self._send(visit.stage, visit.sends_to, forward=visit.item.kind == "forward")
+        boundary = part if forward else part - 1
+        template, class_base = self._send(visit.stage, visit.sends_to, boundary, forward=forward)
         sent = self.assembly.add(
             template,
             lane_base=visit.stage * len(LANES),

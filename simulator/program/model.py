@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from simulator.program.layout import Blocks, Layout, Tie, lay_out
 from simulator.program.memory import (
     BUCKETS,
     FRAGMENTATION,
@@ -23,15 +24,11 @@ from simulator.workload import (
     Block,
     Shard,
     StateBytes,
-    embedding_block,
-    head_block,
     largest_transient,
-    layer_block,
     layer_list_blocks,
     placeholder_bytes,
     state_bytes,
 )
-from simulator.workload.frozen import frozen, frozen_layer_blocks
 from simulator.workload.precision import base_precision
 
 
@@ -76,15 +73,15 @@ class ModelParts:
         states: State of each stage.
         state_bytes: Bytes per parameter.
         shard: One GPU's part of a micro-batch.
-        tied_across: Whether first and last stage train copies of one embedding.
+        ties: Parameters that lie on several stages.
         untrained_parts: Parts of the model, from the first on, below everything that is trained.
     """
 
-    blocks: tuple[tuple[tuple[Block, ...], ...], ...]
+    blocks: Blocks
     states: tuple[StageState, ...]
     state_bytes: StateBytes
     shard: Shard
-    tied_across: bool
+    ties: tuple[Tie, ...]
     untrained_parts: int = 0
 
 
@@ -125,12 +122,11 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
         software=scenario.software,
     )
     model = scenario.model
-    tied = isinstance(model, TransformerSpec) and model.tie_word_embeddings
-    blocks: tuple[tuple[tuple[Block, ...], ...], ...]
     if isinstance(model, TransformerSpec):
-        blocks = _transformer(model, plan, shard, training.frozen_layers)
+        laid_out = lay_out(model, plan, training, shard)
     else:
-        blocks = ((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),)
+        laid_out = Layout(((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),), ())
+    blocks = laid_out.blocks
     rounds, recomputed = scenario.software.pipeline_slots, recomputation(scenario)
     room = [slot_bytes(plan, stage, chunks, recomputed, rounds) for stage, chunks in enumerate(blocks)]
     return ModelParts(
@@ -141,12 +137,12 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
         ),
         state_bytes=states,
         shard=shard,
-        tied_across=tied and not _ends_meet(plan) and not training.lora_rank,
+        ties=laid_out.ties,
         untrained_parts=_untrained_parts(blocks, plan),
     )
 
 
-def _untrained_parts(blocks: tuple[tuple[tuple[Block, ...], ...], ...], plan: Plan) -> int:
+def _untrained_parts(blocks: Blocks, plan: Plan) -> int:
     """Parts in front whose blocks have no backward pass."""
     placement = plan.placement
     trained = [
@@ -156,11 +152,6 @@ def _untrained_parts(blocks: tuple[tuple[tuple[Block, ...], ...], ...], plan: Pl
         if any(block.backward for block in part)
     ]
     return min(trained, default=0)
-
-
-def _ends_meet(plan: Plan) -> bool:
-    """Whether the model's first and last part are on one stage."""
-    return plan.pipeline_parallel == 1 or plan.placement.layout != "loop"
 
 
 def _gradient_precision(scenario: Outline) -> str:
@@ -178,43 +169,6 @@ def _dropout(scenario: Outline) -> bool:
         return scenario.training.dropout
     model = scenario.model
     return scenario.software.dropout and isinstance(model, TransformerSpec) and not model.gated_mlp
-
-
-def _transformer(
-    model: TransformerSpec, plan: Plan, shard: Shard, frozen_layers: int
-) -> tuple[tuple[tuple[Block, ...], ...], ...]:
-    stages, chunks = plan.pipeline_parallel, plan.virtual_pipeline
-    # Adapters, too, leave nothing to train below the first layer that has them.
-    below = replace(shard, lora_rank=0)
-    layers = _layers(model, shard)
-    if frozen_layers:
-        layers = frozen_layer_blocks(_layers(model, below)[:frozen_layers]) + layers[frozen_layers:]
-    embedding = embedding_block(model, shard)
-    if frozen_layers or shard.lora_rank:
-        embedding = frozen(embedding_block(model, below))
-    head = head_block(model, shard, shares_embedding=model.tie_word_embeddings and _ends_meet(plan))
-    whole: list[tuple[tuple[Block, ...], ...]] = []
-    for stage in range(stages):
-        held = []
-        for chunk in range(chunks):
-            part = plan.placement.part(stage, chunk)
-            front = (embedding,) if part == 0 else ()
-            back = (head,) if part == plan.placement.depth - 1 else ()
-            first = plan.first_layer(stage, chunk)
-            own = layers[first : first + plan.layers_per_part[part]]
-            held.append((*front, *own, *back))
-        whole.append(tuple(held))
-    return tuple(whole)
-
-
-def _layers(model: TransformerSpec, shard: Shard) -> list[Block]:
-    """All layers in order; equal ones are one object."""
-    total = model.num_hidden_layers
-    if model.mixture is None:
-        return [layer_block(model, shard)] * total
-    dense = min(model.mixture.first_k_dense_replace, total)
-    leading = [layer_block(model, shard, dense=True)] * dense if dense else []
-    return leading + [layer_block(model, shard, dense=False)] * (total - dense)
 
 
 def _gradient_copies(per: StateBytes, shard: Shard) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from simulator.errors import PlanError, UnsupportedError
 from simulator.program.admissible import check_frozen, check_idle, check_precision, check_split, check_tensor
 from simulator.program.axes import DEFAULT_ORDER, Axes
-from simulator.program.divide import layers_per_part, nearest, nearest_multiples
+from simulator.program.divide import layers_by_stack, layers_per_part, nearest, nearest_multiples
 from simulator.program.order import Visit, merged, own_order, visits
 from simulator.program.outline import ClusterShape, Outline
 from simulator.program.recomputation import check_recomputation
@@ -250,6 +250,9 @@ def _refuse_unsupported(scenario: Outline) -> None:
         raise UnsupportedError(
             ("cluster", "node_groups"), "plans over several node groups are not modelled yet"
         )
+    two_way = SCHEDULES[_schedule(scenario)].layout == "two_way"
+    if isinstance(scenario.model, TransformerSpec) and scenario.model.num_encoder_layers and two_way:
+        raise UnsupportedError(KEY, "an encoder-decoder whose micro-batches enter at both ends")
     if isinstance(scenario.model, LayerListSpec):
         if SCHEDULES[_schedule(scenario)].layout != "loop":
             raise UnsupportedError(KEY, "a model given layer by layer has one stage")
@@ -300,9 +303,12 @@ def _micro_batches(scenario: Outline, data: int) -> int:
 
 
 def _layers_per_part(scenario: Outline, placement: Placement) -> tuple[int, ...]:
-    if not isinstance(scenario.model, TransformerSpec):
-        return (len(scenario.model.layers),)
-    return layers_per_part(scenario.model.num_hidden_layers, placement, scenario.parallelism.pipeline_layers)
+    model, parallelism = scenario.model, scenario.parallelism
+    if not isinstance(model, TransformerSpec):
+        return (len(model.layers),)
+    if parallelism.encoder_pipeline_parallel is not None:
+        return layers_by_stack(model, placement, parallelism)
+    return layers_per_part(model.num_hidden_layers, placement, parallelism.pipeline_layers)
 
 
 def _schedule(scenario: Outline) -> str:

@@ -39,13 +39,15 @@ class Recomputation:
     def modes(self, blocks: Sequence[Block]) -> tuple[Mode, ...]:
         """What each block of a part of the model keeps, in the order of the forward pass.
 
-        Blocks that are no layer keep all; so does, of nothing, one that has no backward pass.
+        Blocks that are no layer keep all; so does, of nothing, one that has no backward pass. No group
+        reaches across one (from an encoder's last layers into the decoder).
         """
         found: list[Mode] = []
         place = 0
         for block in blocks:
             if block.name != "layer" or not block.backward:
                 found.append("all")
+                place = 0 if self.method == "uniform" else place
                 continue
             found.append(self._mode(place))
             place += 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
+from simulator.program.layout import Tie, tokens_between
 from simulator.program.model import ModelParts, StageState
 from simulator.program.order import Visit
 from simulator.program.outline import Outline
@@ -78,13 +79,14 @@ def compile_stages(
     known: dict[object, CompiledStage] = {}
     compiled = []
     for stage, chunks in enumerate(parts.blocks):
-        tied = parts.tied_across and stage in (0, plan.pipeline_parallel - 1)
+        tied = tuple(tie for tie in parts.ties if stage in tie.stages)
         at = [plan.placement.part(stage, chunk) for chunk in range(len(chunks))]
         ends = tuple((part > 0, part < plan.placement.depth - 1) for part in at)
-        key = (tuple(tuple(id(block) for block in chunk) for chunk in chunks), ends, tied)
+        held = tuple(tuple(id(block) for block in chunk) for chunk in chunks)
+        key = (held, ends, tuple(tie.name for tie in tied))
         if key not in known:
             maker = _StageMaker(scenario, plan, describe, parts, stage, assembly)
-            known[key] = maker.make(kinds, tied=tied)
+            known[key] = maker.make(kinds, tied)
         compiled.append(known[key])
     return compiled
 
@@ -95,10 +97,22 @@ def blocking_sends(scenario: Outline) -> bool:
     return scenario.software.blocking_sends if said is None else not said
 
 
-def send_row(scenario: Outline, plan: Plan, topology: Topology, stage: int, to: int, kind: str) -> Row:
-    """What a stage sends to another: activations onwards, or gradients back."""
+def send_row(
+    scenario: Outline, plan: Plan, topology: Topology, stage: int, to: int, kind: str, boundary: int
+) -> Row:
+    """What a stage sends to another: activations onwards, or gradients back.
+
+    Args:
+        scenario: The outline.
+        plan: Its plan.
+        topology: Ways between GPUs.
+        stage: Who sends.
+        to: Who receives.
+        kind: ``forward`` or ``backward``.
+        boundary: The part of the model behind which the streams cross.
+    """
     work = Sending(
-        message_bytes=_message_bytes(scenario, plan) // plan.tensor_parallel,
+        message_bytes=_message_bytes(scenario, plan, boundary) // plan.tensor_parallel,
         near=topology.same_domain(stage, to),
         path=topology.path(stage, to),
         core=topology.shared.get("core", -1),
@@ -107,12 +121,17 @@ def send_row(scenario: Outline, plan: Plan, topology: Topology, stage: int, to: 
     return Row(Label(f"send.{kind}", "communication.send", kind), work)
 
 
-def _message_bytes(scenario: Outline, plan: Plan) -> int:
-    """The residual stream of one micro-batch [B]; each tensor-parallel rank sends its slice."""
-    training = scenario.training
-    width = scenario.model.hidden_size if isinstance(scenario.model, TransformerSpec) else 1
-    tokens = training.micro_batch_size * training.sequence_length // plan.context_parallel
-    return tokens * width * BYTES_PER_ELEMENT[base_precision(training.precision)]
+def _message_bytes(scenario: Outline, plan: Plan, boundary: int) -> int:
+    """What crosses behind a part of the model in one micro-batch [B].
+
+    Each tensor-parallel rank sends its slice.
+    """
+    training, model = scenario.training, scenario.model
+    if not isinstance(model, TransformerSpec):
+        return 0
+    layers = sum(plan.layers_per_part[: boundary + 1])
+    tokens = training.micro_batch_size * tokens_between(model, training, layers) // plan.context_parallel
+    return tokens * model.hidden_size * BYTES_PER_ELEMENT[base_precision(training.precision)]
 
 
 @dataclass(slots=True)
@@ -126,7 +145,7 @@ class _StageMaker:
     stage: int
     assembly: Assembly
 
-    def make(self, kinds: frozenset[str], *, tied: bool) -> CompiledStage:
+    def make(self, kinds: frozenset[str], tied: tuple[Tie, ...]) -> CompiledStage:
         plan, parts = self.plan, self.parts
         waits = blocking_sends(self.scenario) and plan.pipeline_parallel > 1
         compiler = StageCompiler(
@@ -141,9 +160,11 @@ class _StageMaker:
                 inner = part > 0
                 if kind != "forward":
                     inner = parts.untrained_parts <= part < plan.placement.depth - 1
-                received = inner and kind != "weight_gradient"
+                # Part of the model behind which what this pass receives has crossed.
+                received = (part - 1 if kind == "forward" else part) if inner else None
+                received = None if kind == "weight_gradient" else received
                 for completes in (False,) if kind in ("forward", "input_gradient") else (False, True):
-                    key = (kind, blocks_key, received, completes)
+                    key = (kind, blocks_key, received is not None, completes)
                     if key not in known:
                         known[key] = self._pass(
                             compiler, kind, blocks, received=received, completes=completes
@@ -152,7 +173,7 @@ class _StageMaker:
                     shape = self.assembly.templates[template]
                     if shape.lane[shape.entry] != LANE["compute"]:
                         result.on_communication.add(template)
-        before, after = self._update(compiler, parts.states[self.stage], tied=tied)
+        before, after = self._update(compiler, parts.states[self.stage], tied)
         result.before_join = self.assembly.register(before.build())
         result.after_join = self.assembly.register(after.build())
         return result
@@ -163,11 +184,11 @@ class _StageMaker:
         kind: str,
         blocks: tuple[Block, ...],
         *,
-        received: bool,
+        received: int | None,
         completes: bool,
     ) -> int:
         plan, per = self.plan, self.parts.state_bytes
-        prefix = self._gather_received() if received else ()
+        prefix = () if received is None else self._gather_received(received)
         gathered = gathering(plan, per)
         if kind == "forward":
             return self.assembly.register(compiler.forward(blocks, prefix, gathered))
@@ -184,18 +205,18 @@ class _StageMaker:
         said = self.scenario.parallelism.overlap_gradient_reduction
         return self.scenario.software.overlap_gradient_reduction if said is None else said
 
-    def _gather_received(self) -> tuple[Communication, ...]:
+    def _gather_received(self, boundary: int) -> tuple[Communication, ...]:
         """Slices of the residual stream are sent between nodes and joined inside the receiving one.
 
         Source: Narayanan et al., arXiv:2104.04473, section 4.1.
         """
         if self.plan.tensor_parallel == 1 or self.parts.shard.sequence_parallel:
             return ()
-        size = _message_bytes(self.scenario, self.plan)
+        size = _message_bytes(self.scenario, self.plan, boundary)
         return (Communication("receive.all_gather", "all_gather", "tensor", size),)
 
     def _update(
-        self, compiler: StageCompiler, state: StageState, *, tied: bool
+        self, compiler: StageCompiler, state: StageState, tied: tuple[Tie, ...]
     ) -> tuple[TemplateBuilder, TemplateBuilder]:
         """Before all stages meet: what is left to reduce, and the norm. After: update and gathering."""
         plan, training, per = self.plan, self.scenario.training, self.parts.state_bytes
@@ -208,7 +229,7 @@ class _StageMaker:
             fused=self.scenario.software.fused_optimizer,
         )
         norm = kernels[:-2]
-        first = compiler.update(self._left_to_reduce(state, tied=tied), norm)
+        first = compiler.update(self._left_to_reduce(state, tied), norm)
         if norm and plan.num_gpus > 1:
             item = Communication("gradient_norm.all_reduce", "all_reduce", "data", 4)
             compiler.reduce(first, item, _everyone(plan))
@@ -245,7 +266,9 @@ class _StageMaker:
             for way in ("gather", "scatter")
         ]
 
-    def _left_to_reduce(self, state: StageState, *, tied: bool) -> list[tuple[Communication, Ranks | None]]:
+    def _left_to_reduce(
+        self, state: StageState, tied: tuple[Tie, ...]
+    ) -> list[tuple[Communication, Ranks | None]]:
         plan, per = self.plan, self.parts.state_bytes
         left: list[tuple[Communication, Ranks | None]] = []
         if not self._overlaps and not plan.sharding.each:
@@ -253,13 +276,10 @@ class _StageMaker:
         if self.parts.shard.sequence_parallel and state.replicated:
             size = state.replicated * per.gradients
             left.append((Communication("norm_gradients.all_reduce", "all_reduce", "tensor", size), None))
-        if tied:
-            embedding = next(
-                b for chunks in self.parts.blocks for c in chunks for b in c if b.name == "embedding"
-            )
-            size = (embedding.parameters - embedding.sequential_parameters) * per.gradients
-            item = Communication("embedding_gradients.all_reduce", "all_reduce", "pipeline", size)
-            left.append((item, _ends(plan)))
+        for tie in tied:
+            name, size = f"{tie.name}_gradients.all_reduce", tie.parameters * per.gradients
+            item = Communication(name, "all_reduce", "pipeline", size)
+            left.append((item, _holders(plan, len(tie.stages))))
         return left
 
 
@@ -268,7 +288,7 @@ def _everyone(plan: Plan) -> Ranks:
     return Ranks(plan.num_gpus, min(plan.num_gpus, plan.group.domain), plan.group.domain)
 
 
-def _ends(plan: Plan) -> Ranks:
-    """First and last stage."""
+def _holders(plan: Plan, stages: int) -> Ranks:
+    """So many stages of a pipeline, in one domain if all of them are."""
     span = plan.axes.stride("pipeline") * plan.pipeline_parallel
-    return Ranks(2, 2 if span <= plan.group.domain else 1, plan.group.domain)
+    return Ranks(stages, stages if span <= plan.group.domain else 1, plan.group.domain)

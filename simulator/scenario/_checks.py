@@ -9,22 +9,33 @@ from simulator.workload.precision import base_precision, matrix_precision
 
 def check(scenario: Scenario, findings: Findings) -> None:
     """Note what cannot be true together."""
+    _lengths(scenario, findings)
     _positions(scenario, findings)
     _precisions(scenario, findings)
     _storage(scenario, findings)
 
 
 def _positions(scenario: Scenario, findings: Findings) -> None:
-    model, length = scenario.model, scenario.training.sequence_length
-    if model.kind == "transformer" and model.family == "encoder-decoder":
-        findings.add(("model", "family"), "models of two stacks are not laid out on stages yet")
+    model, training = scenario.model, scenario.training
     if model.kind != "transformer" or model.position_embedding != "learned":
         return
-    if length > model.max_position_embeddings:
-        rows = model.max_position_embeddings
-        limit = f"learned positions for {rows:,} (max_position_embeddings)"
-        message = f"{length:,} tokens, but {model.name} has {limit}"
-        findings.add(("training", "sequence_length"), message)
+    rows = model.max_position_embeddings
+    for key in ("sequence_length", "decoder_sequence_length"):
+        length = getattr(training, key)
+        heard = key == "sequence_length" and model.num_mel_bins > 0  # those positions are not learned
+        if length is not None and length > rows and not heard:
+            limit = f"learned positions for {rows:,} (max_position_embeddings)"
+            findings.add(("training", key), f"{length:,} tokens, but {model.name} has {limit}")
+
+
+def _lengths(scenario: Scenario, findings: Findings) -> None:
+    model, length = scenario.model, scenario.training.decoder_sequence_length
+    both = model.kind == "transformer" and model.family == "encoder-decoder"
+    key = ("training", "decoder_sequence_length")
+    if both and length is None:
+        findings.add(key, f"missing; {model.name} has a decoder beside its encoder")
+    if not both and length is not None:
+        findings.add(key, "only a model of family: encoder-decoder has a decoder beside an encoder")
 
 
 def _precisions(scenario: Scenario, findings: Findings) -> None:

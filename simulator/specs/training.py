@@ -37,7 +37,9 @@ class TrainingSpec(Spec):
     """Batches, precision, optimizer, steps."""
 
     sequence_length: Count = 1
-    """Tokens in one sample; 1 for a model without a sequence."""
+    """Tokens in one sample; 1 for a model without a sequence. Of an encoder-decoder, those of the encoder."""
+    decoder_sequence_length: Count | None = None
+    """Tokens of the decoder of an encoder-decoder in one sample."""
     micro_batch_size: Count
     """Sequences that one replica processes at once."""
     global_batch_size: Count
@@ -91,6 +93,9 @@ class ParallelismSpec(Spec):
     """Whether norms and dropout are split along the sequence in the tensor-parallel group."""
     pipeline_parallel: Count = 1
     """Stages that the layers are split into."""
+    encoder_pipeline_parallel: Count | None = None
+    """Of them, stages that hold the layers of an encoder-decoder's encoder, the others those of its decoder;
+    if not given, all layers are split as evenly as they go."""
     virtual_pipeline: Count = 1
     """Model chunks per stage (interleaved schedule)."""
     pipeline_schedule: PipelineSchedule | None = None

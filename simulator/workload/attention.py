@@ -70,7 +70,7 @@ def add_scores_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: i
         add_core_gradient(into, core, shard, freed=freed + core.kept_bytes(shard))
     else:
         add_unfused_gradient(into, core, shard, freed=freed)
-    if core.biased:
+    if core.biased and not shard.lora_rank:
         element, scores = shard.element_bytes, core.heads * shard.sequence_length**2
         name = f"{core.name}.bias.accumulate"
         into.add(operators.pointwise(name, "elementwise", scores, reads=2 * element, writes=element, flops=1))

@@ -19,8 +19,13 @@ _STRIDE = 2
 """Frames of the spectrogram to one position of the encoder."""
 
 
-def position_bias_block(model: TransformerSpec, shard: Shard) -> Block:
+def position_bias_block(model: TransformerSpec, shard: Shard, *, shares_table: bool = False) -> Block:
     """Biases by distance: a table of buckets and heads, looked up for every pair of positions of a stack.
+
+    Args:
+        model: The transformer.
+        shard: One GPU's part of the micro-batch, in the stack.
+        shares_table: Whether the table is already counted with another part of the stack on this GPU.
 
     Source: Raffel et al., T5, arXiv:1910.10683, section 2.1.
     """
@@ -32,12 +37,13 @@ def position_bias_block(model: TransformerSpec, shard: Shard) -> Block:
         "position_bias", "embedding", pairs, reads=element, writes=element, flops=1
     )
     forward.add(looked_up, kept=biases)
+    # Of a table that is not trained nothing is summed; the biases are let go all the same.
+    trained = 0 if shard.lora_rank else pairs
     summed = operators.pointwise(
-        "position_bias.gradient", "embedding", pairs, reads=element, writes=0, flops=1
+        "position_bias.gradient", "embedding", trained, reads=element, writes=0, flops=1
     )
-    role = "" if shard.lora_rank else "weight_gradient"
-    backward.add(summed, freed=biases, role=role, held=0 if shard.lora_rank else biases)
-    table = model.relative_attention_num_buckets * heads
+    backward.add(summed, freed=biases)
+    table = 0 if shares_table else model.relative_attention_num_buckets * heads
     return Block(
         name="position_bias",
         forward=forward.done(),

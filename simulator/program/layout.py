@@ -1,0 +1,197 @@
+"""A transformer's blocks in the order in which a sample visits them, on the stages of a plan.
+
+The layers of an encoder-decoder are those of the encoder, then those of the decoder. What the decoder reads
+of the encoder travels with its own stream from part to part, and so do the gradients of both on their way
+back: the parts stay one chain, whatever the schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from simulator.program.plan import Plan
+from simulator.specs.model import TransformerSpec
+from simulator.specs.training import TrainingSpec
+from simulator.workload import Block, Shard, embedding_block, head_block, layer_block
+from simulator.workload.frozen import frozen
+from simulator.workload.stacks import encoder_norm_block, front_end_block, position_bias_block
+
+Blocks = tuple[tuple[tuple[Block, ...], ...], ...]
+"""Blocks by stage and chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Parameters of which several stages hold copies, whose gradients they sum.
+
+    Attributes:
+        name: Whose they are.
+        parameters: How many one GPU holds.
+        stages: Stages that hold a copy.
+    """
+
+    name: str
+    parameters: int
+    stages: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A transformer on the stages.
+
+    Attributes:
+        blocks: Blocks by stage and chunk; equal ones are one object.
+        ties: Parameters that lie on several stages.
+    """
+
+    blocks: Blocks
+    ties: tuple[Tie, ...]
+
+
+def lay_out(model: TransformerSpec, plan: Plan, training: TrainingSpec, shard: Shard) -> Layout:
+    """The blocks of every chunk of every stage.
+
+    Args:
+        model: The transformer.
+        plan: The plan.
+        training: Lengths of the sequences, and the layers that are frozen.
+        shard: One GPU's part of a micro-batch, in the encoder if there is one.
+    """
+    own = shard
+    if model.num_encoder_layers is not None and training.decoder_sequence_length is not None:
+        length = training.decoder_sequence_length
+        own = replace(shard, sequence_length=length, source_length=shard.sequence_length)
+    return _Layouter(model, plan, training.frozen_layers, shard, own).run()
+
+
+def tokens_between(model: TransformerSpec, training: TrainingSpec, layers_before: int) -> int:
+    """Tokens of one sequence that one part hands to the next, behind so many layers of the model.
+
+    Within the encoder its stream, within the decoder its own and the encoder's output, behind all layers the
+    decoder's.
+    """
+    encoder = model.num_encoder_layers
+    if encoder is None or layers_before <= encoder:
+        return training.sequence_length
+    decoder = training.decoder_sequence_length or 0
+    return decoder + (training.sequence_length if layers_before < model.num_hidden_layers else 0)
+
+
+@dataclass(slots=True)
+class _Layouter:
+    """Lays a model out; each kind of block is made once."""
+
+    model: TransformerSpec
+    plan: Plan
+    frozen_layers: int
+    first: Shard
+    own: Shard
+    made: dict[tuple[object, ...], Block] = field(default_factory=dict)
+    holders: dict[str, set[int]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> Layout:
+        placement = self.plan.placement
+        whole: list[tuple[tuple[Block, ...], ...]] = []
+        for stage in range(placement.stages):
+            parts = [placement.part(stage, chunk) for chunk in range(placement.chunks)]
+            # A stage's copy of a table belongs to the block that a sample visits first.
+            held = {part: self._part(stage, part) for part in sorted(parts)}
+            whole.append(tuple(held[part] for part in parts))
+        return Layout(tuple(whole), self._ties())
+
+    def _part(self, stage: int, part: int) -> tuple[Block, ...]:
+        model, layers = self.model, self.plan.layers_per_part
+        begin = sum(layers[:part])
+        end, split = begin + layers[part], model.num_encoder_layers or 0
+        found: list[Block] = []
+        if part == 0:
+            found.append(self._entrance(stage))
+        if begin < split:
+            found += [*self._biases("encoder", stage, self.first), *self._layers(begin, min(end, split))]
+        if begin < split <= end and model.final_norm:
+            found.append(self._made(("norm",), lambda: encoder_norm_block(model, self.first)))
+        if split and begin <= split < end:
+            found.append(self._embedding(stage, self.own))
+        if end > max(begin, split):
+            found += [*self._biases("decoder", stage, self.own), *self._layers(max(begin, split), end)]
+        if part == self.plan.placement.depth - 1:
+            shares = model.tie_word_embeddings and self._holds("embedding", stage)
+            found.append(
+                self._made(("head", shares), lambda: head_block(model, self.own, shares_embedding=shares))
+            )
+        return tuple(found)
+
+    def _entrance(self, stage: int) -> Block:
+        if self.model.num_mel_bins:
+            return self._made(("front end",), lambda: front_end_block(self.model, self.first))
+        return self._embedding(stage, self.first)
+
+    def _embedding(self, stage: int, shard: Shard) -> Block:
+        """An embedding; nothing below it is trained, and it is not where layers are frozen or adapted."""
+        shares = self._holds("embedding", stage)
+        untrained = bool(self.frozen_layers or shard.lora_rank)
+        below = replace(shard, lora_rank=0)
+
+        def make() -> Block:
+            block = embedding_block(self.model, below, shares_table=shares)
+            self.sizes.setdefault("embedding", block.parameters - block.sequential_parameters)
+            return frozen(block) if untrained else block
+
+        return self._made(("embedding", shard is self.own, shares), make)
+
+    def _biases(self, stack: str, stage: int, shard: Shard) -> list[Block]:
+        """The stack's bias of relative positions, if it has one."""
+        if not self.model.relative_attention_num_buckets:
+            return []
+        name = f"{stack}_position_bias"
+        shares = self._holds(name, stage)
+
+        def make() -> Block:
+            block = position_bias_block(self.model, shard, shares_table=shares)
+            self.sizes.setdefault(name, block.parameters)
+            return block
+
+        return [self._made((name, shares), make)]
+
+    def _layers(self, begin: int, end: int) -> list[Block]:
+        """Layers of one stack in one part."""
+        return [self._layer(number, first=number == begin) for number in range(begin, end)]
+
+    def _layer(self, number: int, *, first: bool) -> Block:
+        model, mixture = self.model, self.model.mixture
+        shard = self.first if number < (model.num_encoder_layers or 0) else self.own
+        dense = mixture is None or number < mixture.first_k_dense_replace
+        first = first and shard.source_length > 0
+        untrained = number < self.frozen_layers
+
+        def make() -> Block:
+            # Adapters, too, leave nothing to train below the first layer that has them.
+            chosen = replace(shard, lora_rank=0) if untrained else shard
+            block = layer_block(model, chosen, dense=dense, first=first)
+            return frozen(block) if untrained else block
+
+        return self._made(("layer", shard.source_length, dense, first, untrained), make)
+
+    def _made(self, key: tuple[object, ...], make: Callable[[], Block]) -> Block:
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def _holds(self, table: str, stage: int) -> bool:
+        """Whether a stage holds a table already; it does from now on."""
+        stages = self.holders.setdefault(table, set())
+        held = stage in stages
+        stages.add(stage)
+        return held
+
+    def _ties(self) -> tuple[Tie, ...]:
+        """Tables with copies on several stages; where the model is there twice, replicas sum them anyway."""
+        if self.own.lora_rank or self.plan.placement.layout == "two_way":
+            return ()
+        return tuple(
+            Tie(name, self.sizes[name], frozenset(stages))
+            for name, stages in self.holders.items()
+            if len(stages) > 1
+        )

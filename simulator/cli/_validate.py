@@ -11,7 +11,7 @@ from simulator.cli._progress import progress
 from simulator.errors import EXIT_DONE, ClustersimError
 
 if TYPE_CHECKING:
-    from simulator.measurements import MetricScore, Score, Validation
+    from simulator.measurements import MetricScore, Ranking, Score, Validation
     from simulator.specs.evidence import CalibrationEvidence
     from simulator.validation import Constants
 
@@ -123,6 +123,7 @@ def _print(validation: Validation) -> None:
     say(f"{validation.file}: {validation.kind}, {predicted}")
     for score in validation.metrics:
         _print_metric(score)
+    _print_rankings(validation.rankings)
     _print_reasons(validation.reasons)
 
 
@@ -148,6 +149,31 @@ def _print_metric(score: MetricScore) -> None:
             worst,
             numeric=True,
         )
+
+
+def _print_rankings(rankings: Sequence[Ranking]) -> None:
+    """Jobs with several plans together, and where another plan should have been picked."""
+    from simulator.measurements import CLOSE, summarise_rankings
+
+    together = summarise_rankings(rankings)
+    if together is None:
+        return
+    say(f"\nplans of one job, ranked: {together.jobs} jobs, {together.plans} plans")
+    say(f"mean Spearman correlation {_number(together.spearman)}")
+    said = f"{together.regret:.1%} longer than the best, {together.worst_regret:.1%} at most"
+    say(f"the plan picked took {said}, no more than {CLOSE:.0%} in {together.within:.0%} of the jobs")
+    worst = sorted((each for each in rankings if each.regret > CLOSE), key=lambda each: -each.regret)
+    rows = [
+        (f"{each.regret:.1%}", _number(each.spearman), str(each.plans), each.job)
+        for each in worst[:_MOST_REASONS]
+    ]
+    if rows:
+        say("")
+        print_table(("regret", "Spearman", "plans", "job"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _cells(score: Score) -> tuple[str, ...]:

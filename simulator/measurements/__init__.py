@@ -9,6 +9,14 @@ from simulator.measurements._hardware import device, scale_out_link, scale_up_li
 from simulator.measurements._kinds import BENCHMARKS, benchmark_of
 from simulator.measurements._matmul import Matmuls
 from simulator.measurements._names import accelerator, interconnect, words
+from simulator.measurements._ranking import (
+    CLOSE,
+    Ranker,
+    Ranking,
+    RankingSummary,
+    spearman,
+    summarise_rankings,
+)
 from simulator.measurements._score import Metric, MetricScore, Point, Score, Scorer, WorstRow, quantile
 from simulator.measurements._table import Row, Table
 from simulator.measurements._validation import Validation
@@ -16,6 +24,7 @@ from simulator.measurements._work import CollectiveWork, KernelWork, Work
 
 __all__ = [
     "BENCHMARKS",
+    "CLOSE",
     "WARM_SHARE",
     "Benchmark",
     "Cells",
@@ -29,6 +38,9 @@ __all__ = [
     "NodeCollectives",
     "PaperAttention",
     "Point",
+    "Ranker",
+    "Ranking",
+    "RankingSummary",
     "Row",
     "Score",
     "Scorer",
@@ -51,5 +63,7 @@ __all__ = [
     "quantile",
     "scale_out_link",
     "scale_up_link",
+    "spearman",
+    "summarise_rankings",
     "words",
 ]

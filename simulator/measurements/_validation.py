@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from simulator.measurements._ranking import Ranking, summarise_rankings
 from simulator.measurements._score import MetricScore, Score
 
 
@@ -19,6 +20,7 @@ class Validation:
         predicted: Rows of them with a prediction.
         metrics: A score for each metric that any chosen row measured.
         reasons: Why rows are unsupported -> how many, the most frequent first.
+        rankings: Jobs that were measured with several plans, those with most first.
     """
 
     file: str
@@ -27,9 +29,11 @@ class Validation:
     predicted: int
     metrics: tuple[MetricScore, ...]
     reasons: dict[str, int]
+    rankings: tuple[Ranking, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain mappings; errors are fractions, None where nothing was predicted."""
+        together = summarise_rankings(self.rankings)
         return {
             "file": self.file,
             "kind": self.kind,
@@ -38,6 +42,8 @@ class Validation:
             "coverage": self.predicted / self.rows,
             "metrics": [_metric_json(score) for score in self.metrics],
             "reasons": self.reasons,
+            "rankings": [asdict(each) for each in self.rankings],
+            "ranking": None if together is None else asdict(together),
         }
 
 

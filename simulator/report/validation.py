@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from simulator.errors import ClustersimError
-from simulator.measurements import MetricScore, Score, Validation
+from simulator.measurements import CLOSE, MetricScore, Ranking, Score, Validation, summarise_rankings
 from simulator.report.charts.validation import draw_validation
 from simulator.specs import Calibration
 from simulator.specs.evidence import Band, Trial
 
 _CHART: Final = Path("images") / "validation.png"
 _MOST_REASONS: Final = 12
+_MOST_JOBS: Final = 12
 _TITLE: Final = "# Predictions against measurements"
 
 _HOW: Final = """\
@@ -137,6 +138,7 @@ def _file(validation: Validation) -> Iterator[str]:
     yield ""
     for score in validation.metrics:
         yield from _metric(score)
+    yield from _rankings(validation.rankings)
     if validation.reasons:
         yield "| rows | not predicted because |"
         yield "|---|---|"
@@ -164,6 +166,38 @@ def _metric(score: MetricScore) -> Iterator[str]:
             for row in score.worst[:5]
         )
         yield ""
+
+
+def _rankings(rankings: Sequence[Ranking]) -> Iterator[str]:
+    together = summarise_rankings(rankings)
+    if together is None:
+        return
+    yield "### plans of one job, ranked"
+    yield ""
+    yield f"{together.jobs} jobs were measured with several plans, {together.plans} in all. Mean Spearman"
+    yield f"correlation {_number(together.spearman)}. In the mean the plan predicted best took"
+    yield f"{together.regret:.1%} longer than the one measured best, at most {together.worst_regret:.1%};"
+    yield f"in {together.within:.0%} of the jobs no more than {CLOSE:.0%}. Those with most plans, and those"
+    yield "picked worst:"
+    yield ""
+    yield "| job | plans | Spearman | regret | picked | best |"
+    yield "|---|---|---|---|---|---|"
+    worst = sorted(rankings, key=lambda each: -each.regret)[:_MOST_JOBS]
+    for each in dict.fromkeys((*rankings[:_MOST_JOBS], *worst)):
+        cells = (
+            each.job,
+            str(each.plans),
+            _number(each.spearman),
+            f"{each.regret:.1%}",
+            each.picked,
+            each.best,
+        )
+        yield _row(cells)
+    yield ""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _score(score: Score) -> tuple[str, ...]:

@@ -59,6 +59,10 @@ class MeasurementKind(ABC):
         """What a fit must leave out not to have seen the row: accelerator and source; None if none can."""
         return None, None
 
+    def plan(self, cells: Mapping[str, str]) -> tuple[str, str] | None:  # noqa: ARG002
+        """The job that a row did and the plan that it did it by; None where plans are not compared."""
+        return None
+
     def metric_group(self, cells: Mapping[str, str], metric: Metric) -> str:
         """The group of the row in the table of one metric."""
         return cells.get(metric.group_column, "(not given)")

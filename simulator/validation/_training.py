@@ -51,6 +51,21 @@ _COUNTS: Final = (
     "data_parallel",
     "sharding_group_size",
 )
+_PLAN: Final = {
+    "tensor_parallel": "tensor",
+    "pipeline_parallel": "pipeline",
+    "virtual_pipeline": "virtual",
+    "context_parallel": "context",
+    "expert_parallel": "expert",
+    "data_parallel": "data",
+    "data_parallel_sharding": "sharding",
+    "sequence_parallel": "sequence",
+    "pipeline_schedule": "schedule",
+    "micro_batch_size": "micro-batch",
+    "recompute": "recompute",
+}
+"""What may differ between the runs of one job, and its word in a table."""
+
 _COUNTS_OR_ZERO: Final = ("num_shared_experts",)
 _RATES: Final = ("scale_out_gbps_per_gpu",)
 _FLAGS: Final = ("gated_mlp", "tie_word_embeddings", "sequence_parallel", "flash_attention")
@@ -105,6 +120,23 @@ class TrainingRuns(MeasurementKind):
         """The accelerator's family and the source, to both of which constants of whole steps are fitted."""
         card = f"accelerator {family(accelerator(cells['gpu'], cells.get('scale_up', '')))}"
         return card, f"runs {self.group(cells)}"
+
+    def plan(self, cells: Mapping[str, str]) -> tuple[str, str] | None:
+        """One model, batch and precision on the same GPUs, by one source with one framework, are a job."""
+        sequences = (
+            tokens_per_gpu_and_step(cells) * float(cells["num_gpus"]) / float(cells["sequence_length"])
+        )
+        told = (
+            self.group(cells),
+            cells.get("workload", "pretrain"),
+            f"{cells.get('model', '')} {cells['num_hidden_layers']} x {cells['hidden_size']}".strip(),
+            f"{cells['num_gpus']} {cells['gpu']}",
+            f"batch {sequences:.0f} x {cells['sequence_length']}",
+            cells.get("precision", ""),
+            cells.get("framework", ""),
+        )
+        plan = " ".join(f"{word}={cells[column]}" for column, word in _PLAN.items() if column in cells)
+        return ", ".join(word for word in told if word), plan
 
     def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
         """Simulate the run; one that does not fit in memory still gets its time."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator.errors import ClustersimError, Problem, ScenarioError
-from simulator.measurements import Row, Scorer, Table, Validation
+from simulator.measurements import Ranker, Row, Scorer, Table, Validation
 from simulator.validation._choose import pattern, sample
 from simulator.validation._ids import Ids
 from simulator.validation._kind import MeasurementKind, check_measured, recognise
@@ -61,6 +61,7 @@ def validate(
     tell = progress or _untold
     chosen, count = _choose(table, kind, regex, sample_rows, tell)
     scorers = {metric.name: Scorer(metric) for metric in kind.metrics}
+    ranker = Ranker()
     reasons: Counter[str] = Counter()
     rows = (row.cells for place, row in enumerate(table.rows()) if place in chosen)
     done = 0
@@ -71,6 +72,7 @@ def validate(
             if outcome.status != OK:
                 reasons[outcome.reason] += 1
             _score_row(kind, scorers, cells, outcome.values)
+            _rank_row(kind, ranker, cells, outcome.values)
             done += 1
             tell(done / count, f"predicting {done:,}/{count:,}")
     return Validation(
@@ -80,6 +82,7 @@ def validate(
         predicted=count - reasons.total(),
         metrics=tuple(score for score in (each.result() for each in scorers.values()) if score.total.rows),
         reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        rankings=ranker.result(),
     )
 
 
@@ -153,3 +156,11 @@ def _score_row(kind: MeasurementKind, scorers: dict[str, Scorer], cells: Cells, 
         if measured is not None:
             group = kind.metric_group(cells, metric)
             scorers[metric.name].add(cells["id"], group, measured, values.get(metric.predicted))
+
+
+def _rank_row(kind: MeasurementKind, ranker: Ranker, cells: Cells, values: Any) -> None:
+    """By the first metric of the kind, which is a time."""
+    job, metric = kind.plan(cells), kind.metrics[0]
+    measured, predicted = kind.measurement(cells, metric), values.get(metric.predicted)
+    if job is not None and measured is not None and predicted is not None:
+        ranker.add(*job, measured, predicted)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator.importers._architectures import ARCHITECTURES, Architecture
+from simulator.importers._encoder_decoders import ENCODER_DECODERS, encoder_decoder
 from simulator.importers._reading import ConfigError, ConfigProblem, Reader
 
 __all__ = ["ConfigError", "ConfigProblem", "transformer_from_config"]
@@ -56,6 +57,17 @@ def transformer_from_config(config: Mapping[str, object]) -> tuple[dict[str, obj
     if config.get("auto_map"):
         warnings.append("auto_map: the model's own code is never imported; the config is read as data")
     reader = Reader(config, prefix)
+    name = reader.get("model_type")
+    if isinstance(name, str) and name in ENCODER_DECODERS:
+        made = encoder_decoder(reader, name)
+    else:
+        made = _one_stack(reader)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return made, warnings + [f"{'.'.join((*prefix, key))}: {text}" for key, text in reader.warnings]
+
+
+def _one_stack(reader: Reader) -> dict[str, object]:
     architecture = _architecture(reader)
     if architecture is None:
         raise ConfigError(reader.problems)
@@ -65,14 +77,12 @@ def transformer_from_config(config: Mapping[str, object]) -> tuple[dict[str, obj
     _mixture(reader, architecture, made)
     _latent(reader, architecture, made)
     _not_simulated(reader, architecture, made)
-    if reader.problems:
-        raise ConfigError(reader.problems)
-    return made, warnings + [f"{'.'.join((*prefix, key))}: {text}" for key, text in reader.warnings]
+    return made
 
 
 def known_model_types() -> list[str]:
     """The values of ``model_type`` that can be read."""
-    return sorted(ARCHITECTURES)
+    return sorted((*ARCHITECTURES, *ENCODER_DECODERS))
 
 
 def _architecture(reader: Reader) -> Architecture | None:

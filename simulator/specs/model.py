@@ -127,9 +127,13 @@ class TransformerSpec(Spec):
     @classmethod
     def _layers_of_both_stacks(cls, data: Any) -> Any:
         """The number of all layers follows from those of the stacks."""
-        if not isinstance(data, dict) or data.get("num_hidden_layers") is not None:
+        if not isinstance(data, dict):
             return data
         stacks = [_whole(data.get(key)) for key in ("num_encoder_layers", "num_decoder_layers")]
+        if data.get("family") == "encoder-decoder" and None in stacks:
+            raise ValueError("an encoder-decoder needs num_encoder_layers and num_decoder_layers")
+        if data.get("num_hidden_layers") is not None:
+            return data
         if any(isinstance(each, bool) or not isinstance(each, int) for each in stacks):
             return data
         return {**data, "num_hidden_layers": sum(stacks)}
@@ -143,10 +147,7 @@ class TransformerSpec(Spec):
         if info.data["family"] != "encoder-decoder":
             if encoder is not None or decoder is not None:
                 raise ValueError("only a model of family: encoder-decoder has two stacks of layers")
-            return decoder
-        if encoder is None or decoder is None:
-            raise ValueError("an encoder-decoder needs num_encoder_layers and num_decoder_layers")
-        if encoder + decoder != total:
+        elif encoder + decoder != total:
             raise ValueError(
                 f"num_encoder_layers {encoder} + num_decoder_layers {decoder} = {encoder + decoder}, "
                 f"but num_hidden_layers is {total}; leave that out, it follows"

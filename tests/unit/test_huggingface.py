@@ -216,7 +216,7 @@ def test_a_nested_text_model_is_read_and_its_mistakes_are_placed() -> None:
         ({"hidden_act": "mystery"}, "hidden_act", "known are gelu"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings", "neither true nor false"),
         ({"num_experts": 8}, "num_experts", "experts in an architecture that has none"),
-        ({"model_type": "mamba"}, "model_type", "known are bert, bloom"),
+        ({"model_type": "mamba"}, "model_type", "known are bart, bert, bloom"),
         ({"model_type": None}, "model_type", "missing; known are"),
         ({"model_type": ["llama"]}, "model_type", "a list is not known"),
     ],

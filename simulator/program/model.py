@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from simulator.program.layout import Blocks, Layout, Tie, lay_out
 from simulator.program.memory import (
@@ -16,7 +17,8 @@ from simulator.program.memory import (
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
 from simulator.program.recomputation import recomputation
-from simulator.program.slots import SLOTS, slot_bytes
+from simulator.program.schedules import WHOLE
+from simulator.program.slots import SLOTS, put_off_share, slot_bytes
 from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
 from simulator.workload import (
@@ -75,6 +77,7 @@ class ModelParts:
         shard: One GPU's part of a micro-batch.
         ties: Parameters that lie on several stages.
         untrained_parts: Parts of the model, from the first on, below everything that is trained.
+        put_off_share: What weight gradients that are put off keep, over what a micro-batch keeps.
     """
 
     blocks: Blocks
@@ -83,6 +86,7 @@ class ModelParts:
     shard: Shard
     ties: tuple[Tie, ...]
     untrained_parts: int = 0
+    put_off_share: Fraction = WHOLE
 
 
 def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> ModelParts:
@@ -139,6 +143,7 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
         shard=shard,
         ties=laid_out.ties,
         untrained_parts=_untrained_parts(blocks, plan),
+        put_off_share=put_off_share((b for chunks in blocks for c in chunks for b in c), recomputed),
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 from simulator.errors import PlanError
-from simulator.program.schedules import KEY, SCHEDULES, Order, Pass, Placement
+from simulator.program.schedules import KEY, SCHEDULES, WHOLE, Order, Pass, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,18 @@ class Visit:
 
 @lru_cache(maxsize=64)
 def visits(
-    name: str, stages: int, micro_batches: int, chunks: int, *, pairs: bool = False
+    name: str,
+    stages: int,
+    micro_batches: int,
+    chunks: int,
+    *,
+    pairs: bool = False,
+    put_off: Fraction = WHOLE,
 ) -> tuple[Visit, ...]:
     """The merged order of a named schedule; kept, for it depends on nothing else."""
     known = SCHEDULES[name]
-    return merged(known(stages, micro_batches, chunks), known.placement(stages, chunks), pairs=pairs)
+    order = known(stages, micro_batches, chunks, put_off=put_off)
+    return merged(order, known.placement(stages, chunks), pairs=pairs)
 
 
 def merged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from simulator.errors import PlanError, UnsupportedError
 from simulator.program.admissible import check_frozen, check_idle, check_precision, check_split, check_tensor
@@ -11,7 +12,7 @@ from simulator.program.divide import layers_by_stack, layers_per_part, nearest, 
 from simulator.program.order import Visit, merged, own_order, visits
 from simulator.program.outline import ClusterShape, Outline
 from simulator.program.recomputation import check_recomputation
-from simulator.program.schedules import KEY, SCHEDULES, Order, Placement
+from simulator.program.schedules import KEY, SCHEDULES, WHOLE, Order, Placement
 from simulator.scenario import Scenario
 from simulator.specs.model import LayerListSpec, TransformerSpec
 
@@ -94,8 +95,12 @@ class Plan:
         """GPUs that hold the same stage, folded into one representative."""
         return self.num_gpus // self.pipeline_parallel
 
-    def visits(self) -> tuple[Visit, ...]:
-        """All passes of a step in an order in which nothing comes before what it depends on."""
+    def visits(self, put_off: Fraction = WHOLE) -> tuple[Visit, ...]:
+        """All passes of a step in an order in which nothing comes before what it depends on.
+
+        Args:
+            put_off: What a weight gradient that is put off keeps, over what a micro-batch keeps.
+        """
         if self.own_order is not None:
             return merged(self.own_order, self.placement, pairs=self.pairs)
         return visits(
@@ -104,6 +109,7 @@ class Plan:
             self.num_micro_batches,
             self.placement.chunks,
             pairs=self.pairs,
+            put_off=put_off,
         )
 
     def first_layer(self, stage: int, chunk: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from simulator.errors import PlanError
@@ -23,6 +24,9 @@ class Pass(NamedTuple):
     micro_batch: int
     chunk: int = 0
 
+
+WHOLE = Fraction(1)
+"""Weight gradients that keep as much as a whole micro-batch."""
 
 Order = list[list[Pass]]
 Layout = Literal["loop", "v", "two_way"]
@@ -82,15 +86,28 @@ class Schedule:
         order: (stages, micro-batches) -> passes by stage; takes the number of chunks too where any goes.
         layout: How chunks lie on the stages.
         chunks: Chunks of a stage, None where any number above 1 goes.
+        fills: Whether weight gradients are put off as long as there is memory for what they keep.
     """
 
     name: str
     order: Callable[..., Order]
     layout: Layout
     chunks: int | None
+    fills: bool = False
 
-    def __call__(self, stages: int, micro_batches: int, chunks: int = 1) -> Order:
-        """The order of every stage."""
+    def __call__(
+        self, stages: int, micro_batches: int, chunks: int = 1, *, put_off: Fraction = WHOLE
+    ) -> Order:
+        """The order of every stage.
+
+        Args:
+            stages: Stages P.
+            micro_batches: Micro-batches.
+            chunks: Chunks of a stage, where any number goes.
+            put_off: What a weight gradient that is put off keeps, over what a forward pass keeps for both.
+        """
+        if self.fills:
+            return self.order(stages, micro_batches, put_off)
         if self.chunks is None:
             return self.order(stages, micro_batches, chunks)
         return self.order(stages, micro_batches)
@@ -105,12 +122,12 @@ SCHEDULES: dict[str, Schedule] = {}
 
 
 def schedule(
-    name: str, *, layout: Layout = "loop", chunks: int | None = 1
+    name: str, *, layout: Layout = "loop", chunks: int | None = 1, fills: bool = False
 ) -> Callable[[Callable[..., Order]], Callable[..., Order]]:
     """Registers a schedule under a name."""
 
     def register(function: Callable[..., Order]) -> Callable[..., Order]:
-        SCHEDULES[name] = Schedule(name, function, layout, chunks)
+        SCHEDULES[name] = Schedule(name, function, layout, chunks, fills)
         return function
 
     return register

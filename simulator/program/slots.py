@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from simulator.program.order import Visit
 from simulator.program.plan import Plan
 from simulator.program.recomputation import Mode, Recomputation
+from simulator.program.schedules import WHOLE
 from simulator.workload import Block
 
 SLOTS = "pipeline_slots"
@@ -42,6 +44,18 @@ def slot_bytes(
             kept = sum(_kept(*each) for each in zip(blocks, recomputation.modes(blocks), strict=True))
             total += max(0, room - most_in_flight(plan.visits(), stage, chunk)) * kept
     return total
+
+
+def put_off_share(blocks: Iterable[Block], recomputation: Recomputation) -> Fraction:
+    """What weight gradients that are put off keep, over what a forward pass keeps, of layers; at most 1.
+
+    Source: M_W and M_B of Qi et al., arXiv:2401.10241, section 2.
+    """
+    layers = [block for block in blocks if block.name == "layer" and block.backward]
+    modes = recomputation.modes(layers)
+    kept = sum(_kept(*each) for each in zip(layers, modes, strict=True))
+    held = sum(node.held_bytes for block in layers for node in block.backward)
+    return Fraction(held, kept) if 0 < held < kept else WHOLE
 
 
 def most_in_flight(visits: Sequence[Visit], stage: int, chunk: int) -> int:

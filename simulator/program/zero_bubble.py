@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import floor
+
 from simulator.program.schedules import Order, Pass, schedule
 
 
@@ -10,25 +13,28 @@ def zero_bubble_1p(stages: int, micro_batches: int) -> Order:
     """ZB-H1: as 1F1B, and stage p puts off its weight gradients by p micro-batches.
 
     No stage holds more than P micro-batches, as the first one does in 1F1B; the bubble is
-    (P - 1)(T_F + T_B - T_W) where 1F1B has (P - 1)(T_F + T_B + T_W).
+    (P - 1)(T_F + T_B - T_W) where 1F1B has (P - 1)(T_F + T_B + T_W). With memory for P micro-batches the
+    authors' search finds the same order.
 
     Source: Qi et al., arXiv:2401.10241, section 2.3.
     """
     return [_handcrafted(micro_batches, warm_up=stages - stage, put_off=stage) for stage in range(stages)]
 
 
-@schedule("zb-2p")
-def zero_bubble_2p(stages: int, micro_batches: int) -> Order:
-    """ZB-H2: twice the passes ahead, and weight gradients put off twice as long.
+@schedule("zb-2p", fills=True)
+def zero_bubble_2p(stages: int, micro_batches: int, put_off: Fraction) -> Order:
+    """ZB-2P: twice the passes ahead; weights wait until memory for 2 P micro-batches is used up.
 
-    Every stage holds up to 2 P - 1 micro-batches; the bubble is (P - 1)(T_F + T_B - 2 T_W): none where the
-    three take equally long.
+    The bubble is (P - 1)(T_F + T_B - 2 T_W): none where the three take equally long. No bubble calls for a
+    weight gradient then, so that only memory does. (ZB-H2 puts off no longer than 2 P - 1 micro-batches need
+    where what is put off keeps as much as a micro-batch.)
 
-    Source: Qi et al., arXiv:2401.10241, section 2.3.
+    Source: Qi et al., arXiv:2401.10241, sections 2.3 and 3.1.
     """
+    ahead = [2 * (stages - stage) - 1 for stage in range(stages)]
     return [
-        _handcrafted(micro_batches, warm_up=2 * (stages - stage) - 1, put_off=2 * stage)
-        for stage in range(stages)
+        _handcrafted(micro_batches, warm_up=passes, put_off=floor((2 * stages - passes) / put_off))
+        for passes in ahead
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_bubble_of_dualpipe(stages: int, micro_batches: int) -> None:
 
 @pytest.mark.parametrize("stages", [2, 4, 8])
 def test_activations_in_flight(stages: int) -> None:
-    """By stage, as published: 1F1B P - p, ZB-H1 P, ZB-H2 2P - 1, ZB-V 2P halves, DualPipe P + 1."""
+    """By stage, as published: 1F1B P - p, ZB-H1 P, ZB-2P 2P, ZB-V 2P halves, DualPipe P + 1."""
     micro_batches = 4 * stages
     held = {
         name: [most_held(passes) for passes in SCHEDULES[name](stages, micro_batches)]
@@ -126,10 +127,26 @@ def test_activations_in_flight(stages: int) -> None:
         "gpipe": [micro_batches] * stages,
         "1f1b": [stages - stage for stage in range(stages)],
         "zb-1p": [stages] * stages,
-        "zb-2p": [2 * stages - 1] * stages,
+        "zb-2p": [2 * stages] * stages,
         "zb-v": [2 * stages] * stages,
         "dualpipe": [stages + 1] * stages,
     }
+
+
+@pytest.mark.parametrize("kept", [Fraction(32, 34), Fraction(32, 74), Fraction(32, 87), Fraction(1, 10)])
+@pytest.mark.parametrize("stages", [2, 4, 8])
+def test_zb_2p_uses_up_its_memory(stages: int, kept: Fraction) -> None:
+    """Micro-batches in flight, and what is put off of others: no more than 2 P, and no room for one more.
+
+    M_W / M_B is 32 / (34 + 5 a s / h) with unfused attention (Qi et al., arXiv:2401.10241, table 1).
+    """
+    for passes in SCHEDULES["zb-2p"](stages, 40 * stages, put_off=kept):
+        held = most = Fraction(0)
+        for item in passes:
+            held += {"forward": Fraction(1), "input_gradient": kept - 1}.get(item.kind, -kept)
+            most = max(most, held)
+        assert held == 0
+        assert 2 * stages - kept < most <= 2 * stages
 
 
 @pytest.mark.parametrize(("stages", "micro_batches", "chunks"), [(4, 8, 2), (4, 16, 3), (8, 16, 5)])

@@ -138,7 +138,7 @@ def _values(sweep: Sweep, key: str) -> str:
 
 
 def _tell(sweep: Sweep, summary: Summary) -> None:
-    from simulator.sweep import load_sweep
+    from simulator.sweep import code_version, load_sweep
 
     counts = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in summary.counts.items())
     say(f"{sweep.name}: {summary.total:,} points: {counts}")
@@ -148,7 +148,10 @@ def _tell(sweep: Sweep, summary: Summary) -> None:
     else:
         say("nothing to do: all points were in the ledger")
     if summary.others:
-        say(f"{summary.others:,} points of other versions of clustersim stay in the ledger, unused")
+        say(
+            f"{summary.others:,} points in the ledger were simulated by another clustersim than this one "
+            f"({code_version()}), with other code or another catalogue; they stay there, unused"
+        )
     say(f"ledger: {summary.folder / 'sweep.sqlite'}")
     frame = load_sweep(summary.folder)
     reasons = frame["reason"][frame["status"].isin(("illegal", "failed"))].value_counts()

@@ -5,6 +5,7 @@ from simulator.sweep.drive import Summary, default_workers, planned, run_sweep
 from simulator.sweep.enumeration import Point
 from simulator.sweep.file import load_sweep_file
 from simulator.sweep.table import SweepTable, export, load_sweep, load_table
+from simulator.sweep.version import code_version
 
 __all__ = [
     "Grid",
@@ -13,6 +14,7 @@ __all__ = [
     "Summary",
     "Sweep",
     "SweepTable",
+    "code_version",
     "default_workers",
     "export",
     "load_sweep",

@@ -11,7 +11,6 @@ from time import monotonic
 from typing import Any, Final
 
 from simulator.errors import EnvironmentFailure
-from simulator.run import clustersim_version
 from simulator.scenario import resolved_yaml
 from simulator.specs.calibration import Calibration
 from simulator.sweep.definition import Sweep
@@ -21,6 +20,7 @@ from simulator.sweep.ledger import FILE, Ledger
 from simulator.sweep.lock import locked
 from simulator.sweep.point import FAILED, ILLEGAL, STATUSES, Base, Evaluate, Outcome, evaluate
 from simulator.sweep.processes import Done, Task, in_processes, in_this_process
+from simulator.sweep.version import code_version
 
 TIMEOUT_S: Final = 600.0
 """How long a point may take, unless told otherwise [s]."""
@@ -44,7 +44,7 @@ class Summary:
         counts: Points by status, all of them.
         start_s: Time until the workers had started [s].
         wall_s: Time from then until the last point was written [s].
-        others: Points of other versions that the ledger keeps, unused.
+        others: Points that the ledger keeps, unused, as another version or other code simulated them.
     """
 
     folder: Path
@@ -72,7 +72,7 @@ def identity(sweep: Sweep) -> str:
         update={"simulation": sweep.scenario.simulation.model_copy(update={"player": "auto"})}
     )
     calibration = repr(sorted(Calibration.load(base.simulation.calibration).constants.items()))
-    text = "\0".join((resolved_yaml(base), clustersim_version(), calibration))
+    text = "\0".join((resolved_yaml(base), code_version(), calibration))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -128,10 +128,13 @@ def run_sweep(
         raise EnvironmentFailure(f"{folder}: {error.strerror or error}") from None
     with locked(folder), Ledger(folder / FILE, write=True) as ledger:
         done = ledger.begin(listed, _about(sweep, name))
+        others = ledger.others(code_version())
+        if others and progress is not None:
+            progress(len(done) / len(listed), f"{others:,} points of another clustersim are left unused")
         tasks = [(number, point) for number, point in enumerate(listed) if point.key not in done]
         known = [(n, p, Outcome(ILLEGAL, p.wrong, "", 0.0, "")) for n, p in tasks if p.wrong is not None]
         tasks = [(number, point) for number, point in tasks if point.wrong is None]
-        ledger.add(known, clustersim_version())
+        ledger.add(known, code_version())
         finished = backend(base, tasks) if tasks else _nothing()
         start_s, wall_s = _play(ledger, finished, len(listed), len(tasks), progress)
         found = ledger.counts()
@@ -142,7 +145,7 @@ def run_sweep(
             counts={status: found[status] for status in STATUSES if status in found},
             start_s=start_s,
             wall_s=wall_s,
-            others=ledger.others(clustersim_version()),
+            others=others,
         )
 
 
@@ -156,7 +159,7 @@ def _play(
     """Writes what finishes, several points a transaction; what has finished is written whatever happens."""
     begun = last = monotonic()
     started = begun
-    version, waiting, written, first = clustersim_version(), list[Done](), 0, True
+    version, waiting, written, first = code_version(), list[Done](), 0, True
     try:
         for some in finished:
             if first:
@@ -196,7 +199,7 @@ def _about(sweep: Sweep, name: str) -> dict[str, Any]:
     return {
         "name": sweep.name,
         "identity": name,
-        "version": clustersim_version(),
+        "version": code_version(),
         "axes": [
             {"key": key, "dimension": key_facts(key).dimension, "derived": key in sweep.derive}
             for key in sweep.keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 from collections import deque
@@ -205,6 +206,8 @@ def _work(pipe: Connection, base: Base, evaluate: Evaluate) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _follow_parent()
     warm_up()
+    # What is loaded by now stays: no search for cycles need look at it again.
+    gc.freeze()
     try:
         pipe.send(None)
         while True:

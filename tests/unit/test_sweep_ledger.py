@@ -12,8 +12,10 @@ import pytest
 
 from simulator import load_sweep
 from simulator.errors import ClustersimError, EnvironmentFailure
-from simulator.sweep import export, load_sweep_file, run_sweep
+from simulator.run import clustersim_version
+from simulator.sweep import code_version, export, load_sweep_file, run_sweep
 from simulator.sweep.point import OK, Outcome
+from simulator.sweep.version import digest
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 MANY = f"scenario: {SCENARIOS / 'mlp_adam.yaml'}\naxes: {{training.steps: {{from: 1, to: 60, step: 1}}}}\n"
@@ -89,10 +91,29 @@ def test_points_of_another_base_or_version_are_not_mixed_in(tmp_path, file, monk
         load_sweep_file(file, {"training.micro_batch_size": 2}), tmp_path / "out", workers=0, evaluate=double
     )
     assert other.reused == 0
-    monkeypatch.setattr("simulator.sweep.drive.clustersim_version", lambda: "999")
+    monkeypatch.setattr("simulator.sweep.drive.code_version", lambda: "0.1.0+0123")
     newer = run_sweep(load_sweep_file(file), tmp_path / "out", workers=0, evaluate=double)
     assert (newer.reused, newer.others) == (0, 120)
     assert len(load_sweep(tmp_path / "out")) == 60
+
+
+def test_the_version_is_that_of_the_code_and_the_catalogue(tmp_path):
+    package = tmp_path / "simulator"
+    (package / "catalog" / "data").mkdir(parents=True)
+    for name, text in (("a.py", "1"), ("catalog/b.py", "2"), ("catalog/data/c.yaml", "3")):
+        (package / name).write_text(text)
+    before = digest(package)
+    for name in ("report/chart.py", "cli/words.py", "__pycache__/a.pyc", "catalog/README.md"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("makes no result")
+    assert digest(package) == before
+    found = {before}
+    for name, text in (("a.py", "4"), ("catalog/data/c.yaml", "5"), ("catalog/data/d.yaml", "3")):
+        (package / name).write_text(text)
+        found.add(digest(package))
+    (package / "catalog" / "b.py").rename(package / "catalog" / "e.py")
+    assert len(found | {digest(package)}) == 5
+    assert code_version().startswith(f"{clustersim_version()}+")
 
 
 def test_points_that_die_hang_or_exit_are_rows_and_the_rest_finishes(tmp_path, file):

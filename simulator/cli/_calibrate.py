@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -58,6 +59,7 @@ def _from_folder(
     folder: Path, base: Calibration, out: Path | None, leave_one_out: bool, report: Report
 ) -> tuple[Measurements, Calibrated]:
     from simulator.calibration import calibrate, read_measurements
+    from simulator.validation import fit_steps
 
     report(0.0, "reading measurements")
     read = read_measurements(folder)
@@ -67,7 +69,9 @@ def _from_folder(
     done = calibrate(
         read, base=base, name=name, command=command, leave_one_out=leave_one_out, progress=report
     )
-    return read, done
+    # Steps are predicted with the constants of kernels, so theirs come last.
+    whole = fit_steps(folder, done.calibration, command=command, leave_one_out=leave_one_out, progress=report)
+    return read, replace(done, calibration=whole)
 
 
 def _from_device(

@@ -41,8 +41,8 @@ _PROTOCOL: Final = """\
 - **Collectives**: nccl-tests, out of place; sizes are the full buffer. Networks without direct access to the
   accelerators' memory are predicted as if they had it.
 - **Training runs**: whole steps as their authors published them, from the columns of the file alone. None is
-  in the fits of kernels and collectives. A few constants of whole steps, listed below with the runs that they
-  were fitted to, are not fitted again when a source is left out; the errors there are kinder for it.
+  in the fits of kernels and collectives. Two constants of whole steps are fitted to them, and again without
+  the accelerator or source that is left out.
 """
 
 

@@ -10,7 +10,7 @@ The first line whose words all stand in the cell `framework` decides:
 | Megatron-LM of later years, or of no known year with fused attention | megatron-core |
 | NeMo with a release, Megatron-Bridge, Megatron-Core | megatron-core |
 | MaxText, Paxml, JAX | xla |
-| OneFlow, LiBai, TensorFlow, MXNet | oneflow (static graphs) |
+| OneFlow, LiBai, TensorFlow (TF2), MXNet | oneflow (static graphs) |
 | llm.c | llm-c |
 | torchtune | torchtune |
 | any other, sharded parameters | pytorch-fsdp |
@@ -29,6 +29,9 @@ from typing import Final
 _OLD_COMMITS: Final = ("6985e589",)
 """Commits of Megatron-LM from before 2022 that published runs name: that of April 2021 (arXiv:2104.04473)."""
 
+_FUSED_SINCE: Final = (23, 3)
+"""Year and month of the first container of NVIDIA with PyTorch 2.0."""
+
 _LAST_OF_2021: Final = 2021
 _LAST_OF_2022: Final = 2022
 """Last years of the profiles of these names."""
@@ -45,6 +48,7 @@ _TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("oneflow",), "oneflow"),
     (("libai",), "oneflow"),
     (("tensorflow",), "oneflow"),
+    (("tf2",), "oneflow"),
     (("mxnet",), "oneflow"),
     (("llm.c",), "llm-c"),
     (("torchtune",), "torchtune"),
@@ -125,12 +129,16 @@ def precisions(cells: Mapping[str, str]) -> dict[str, object]:
 def attention(cells: Mapping[str, str]) -> dict[str, str]:
     """The key `attention` of `training`; empty where the profile decides.
 
-    Source: Megatron-LM's ``--use-flash-attn`` is off by default (megatron/arguments.py).
+    Source: Megatron-LM's ``--use-flash-attn`` is off by default (megatron/arguments.py); PyTorch has had
+        ``scaled_dot_product_attention`` since 2.0, in NVIDIA's containers since 23.03.
     """
     said = cells.get("flash_attention", "")
     if said:
         return {"attention": "fused" if said.casefold() == "true" else "unfused"}
-    return {"attention": "unfused"} if _is_megatron_lm(cells.get("framework", "").casefold()) else {}
+    name = cells.get("framework", "").casefold()
+    release = re.search(r"pytorch (\d\d)\.(\d\d)", name)
+    early = release is not None and (int(release[1]), int(release[2])) < _FUSED_SINCE
+    return {"attention": "unfused"} if early or _is_megatron_lm(name) else {}
 
 
 def _is_megatron_lm(name: str) -> bool:

@@ -1,0 +1,96 @@
+"""Training runs whose model is named and not described: its figures come from the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from simulator.errors import Problem, UnsupportedError
+from simulator.measurements import Metric, Row, accelerator, family, fault_of_count
+from simulator.specs import Calibration
+from simulator.validation._kind import MeasurementKind, measurement_kind
+from simulator.validation._training import TrainingRuns
+
+_STEP_TIME: Final = Metric("step time of named models", "s", "predicted_step_time_s", "model")
+
+_COUNTS: Final = ("num_gpus", "gpus_per_node", "micro_batch_size", "global_batch_size", "sequence_length")
+
+_FIGURES: Final = (
+    "family",
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "gated_mlp",
+    "tie_word_embeddings",
+)
+"""What the columns of a described run say of a transformer."""
+
+
+@measurement_kind
+class NamedRuns(MeasurementKind):
+    """Samples a second of a model by its name: data parallel, one replica a GPU.
+
+    Transformers whose name the catalogue knows are predicted, where the row says how long a sequence is.
+    Images, speech and detection are not: the columns hold no size of a sample, and a pipeline on the host
+    (decoding, augmentation) is part of what was timed.
+    """
+
+    name = "training runs of named models"
+    required = ("id", "model", "gpu", "num_gpus", "micro_batch_size")
+    measured = ("measured_samples_per_s",)
+    foreign = ("num_hidden_layers",)
+    predicted_columns = ("predicted_step_time_s", "predicted_samples_per_s")
+    metrics = (_STEP_TIME,)
+
+    def check(self, row: Row) -> Iterable[Problem]:
+        """Cells that are not of their column's type, and required cells that are empty."""
+        for column in self.required:
+            if column not in row.cells and column != "id":
+                yield row.problem(column, "an empty cell; this column must be filled")
+        for column in _COUNTS:
+            fault = partial(fault_of_count, least=1)(row.cells[column]) if column in row.cells else None
+            if fault is not None:
+                yield row.problem(column, fault)
+
+    def measurement(self, cells: Mapping[str, str], metric: Metric) -> float | None:  # noqa: ARG002
+        """Step time [s]: the batch over the samples a second."""
+        return _batch(cells) / float(cells["measured_samples_per_s"])
+
+    def left_out(self, cells: Mapping[str, str]) -> tuple[str | None, str | None]:
+        """The accelerator's family; no constant is fitted to these runs."""
+        return f"accelerator {family(accelerator(cells['gpu'], ''))}", None
+
+    def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
+        """As a described run of the same figures."""
+        seconds = TrainingRuns().predict(described(cells), calibration)["predicted_step_time_s"]
+        return {"predicted_step_time_s": seconds, "predicted_samples_per_s": _batch(cells) / seconds}
+
+
+def described(cells: Mapping[str, str]) -> dict[str, str]:
+    """The row with its model's figures from the catalogue, as a training file has them.
+
+    Raises:
+        UnsupportedError: The catalogue has no such transformer, or the row no length of a sequence.
+    """
+    from simulator.catalog import entry, names
+
+    name = cells["model"].casefold()
+    if name not in names("models"):
+        raise UnsupportedError(("model",), f'"{cells["model"]}" is not a transformer of the catalogue')
+    if "sequence_length" not in cells:
+        raise UnsupportedError(("training", "sequence_length"), f"{cells['model']}: not given")
+    model: Any = entry("models", name)
+    figures = {key: str(model[key]) for key in _FIGURES if key in model}
+    rest = {key: text for key, text in cells.items() if key not in ("family", "measured_samples_per_s")}
+    return figures | rest | {"global_batch_size": str(_batch(cells))}
+
+
+def _batch(cells: Mapping[str, str]) -> int:
+    """Samples of a step; a micro-batch a GPU where the row does not say."""
+    alone = int(float(cells["micro_batch_size"])) * int(float(cells["num_gpus"]))
+    return int(float(cells.get("global_batch_size", alone)))

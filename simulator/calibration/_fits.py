@@ -13,7 +13,6 @@ from simulator.measurements import (
     KernelWork,
     NodeCollectives,
     PaperAttention,
-    TableCollectives,
 )
 from simulator.workload.kernels import AttentionShape
 
@@ -88,30 +87,17 @@ def _head(row: Observation) -> int:
     return shape.head_dim if isinstance(shape, AttentionShape) else 0
 
 
-def _collectives(rows: Sequence[Observation]) -> list[Observation]:
-    """Of clusters only large messages; none over networks that do not reach the accelerators' memory."""
-    kept = []
-    for row in rows:
-        cluster = row.benchmark.name == TableCollectives.name
-        if (cluster and row.size < _MIB) or (_nodes(row) > 1 and "Omni-Path" in _network(row)):
-            continue
-        kept.append(row)
-    return kept
-
-
 def _collective_weight(row: Observation) -> float:
     """Small messages scatter more, clusters repeat each other, and there are few rows of several nodes."""
     if row.benchmark.name == NodeCollectives.name:
         return 1.0 if row.size >= 4 * _MIB else 0.6
+    if row.size < _MIB:
+        return 0.5
     return 2.0 if _nodes(row) > 1 else 0.7
 
 
 def _nodes(row: Observation) -> int:
     return row.work.group.domains if isinstance(row.work, CollectiveWork) else 1
-
-
-def _network(row: Observation) -> str:
-    return row.work.group.scale_out.name if isinstance(row.work, CollectiveWork) else ""
 
 
 FITS: Final = (
@@ -154,7 +140,8 @@ FITS: Final = (
             Free("collective_latency", 5e-6, 0.7),
             Free("scale_up_fraction", 0.8, 0.2),
             Free("scale_out_fraction", 0.85, 0.2),
-            Free("local_copy", 0.3, 0.7),
+            Free("local_passes", 3.0, 0.5),
+            Free("early_launch", 30e-6, 0.7),
             Free("in_network_fraction", 0.7, 0.2),
             Free("ll_fraction", 0.3, 0.5),
             Free("ll128_fraction", 0.9, 0.2),
@@ -164,7 +151,7 @@ FITS: Final = (
             Free("in_network_latency", 30e-6, 0.7),
         ),
         scale=0.07,
-        choose=_collectives,
+        choose=list,
         weight=_collective_weight,
     ),
 )

@@ -1,7 +1,8 @@
 """Pure functions without a clock: what a kernel, a collective or a file access demands of which capacity."""
 
-from simulator.cost.collectives import RankGroup, collective_demand, link_rates, send_demand
+from simulator.cost.collectives import collective_demand, link_rates, send_demand
 from simulator.cost.demand import Demand, capacity_rates, tensor_rate
+from simulator.cost.groups import RankGroup
 from simulator.cost.kernels import kernel_demand
 from simulator.cost.step import in_step
 from simulator.cost.storage import STORAGE_CAPACITIES, read_demand, storage_rates, write_demand

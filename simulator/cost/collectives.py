@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, log2
-from typing import get_args
+from math import ceil, inf, log2
+from typing import Final, get_args
 
 from simulator.cost.demand import Demand
+from simulator.cost.groups import Ends, Members, RankGroup, ends
 from simulator.specs import AcceleratorSpec, LinkSpec
 from simulator.specs.calibration import Calibration, CollectiveConstants
 from simulator.workload.kernels import Collective
@@ -16,49 +17,16 @@ from simulator.workload.kernels import Collective
 BYTES_PER_CHANNEL = 2**19
 """Message that one channel (compute unit) is started for: NCCL's buffer of one step, 512 KiB [B]."""
 
-
-@dataclass(frozen=True, slots=True)
-class RankGroup:
-    """Who takes part in a collective.
-
-    Attributes:
-        num_ranks: Members p.
-        ranks_per_domain: Members inside one scale-up domain; `num_ranks` if all are.
-        accelerator: The members' accelerator.
-        scale_up: Interconnect inside the domain, per accelerator.
-        scale_out: Network between domains, per accelerator.
-        domain_size: Accelerators that the scale-up interconnect joins, members or not; it decides how many
-            links of a mesh lead to members. If not given, a mesh has one link a pair.
-    """
-
-    num_ranks: int
-    ranks_per_domain: int
-    accelerator: AcceleratorSpec
-    scale_up: LinkSpec
-    scale_out: LinkSpec
-    domain_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_ranks < 1 or not 1 <= self.ranks_per_domain <= self.num_ranks:
-            raise ValueError(
-                f"a group of {self.num_ranks} ranks cannot have {self.ranks_per_domain} of them in a domain"
-            )
-
-    @property
-    def domains(self) -> int:
-        """Scale-up domains that the group spans."""
-        return ceil(self.num_ranks / self.ranks_per_domain)
+REFERENCE_CLOCK: Final = 1.83e9
+"""Clock that the start-ups of the calibration hold at: that of H100 [Hz]."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ends:
-    """A link's figures, and only those that the model reads, so that results can be kept by value."""
+class _Device:
+    """What the model reads of an accelerator: start-ups relative to the reference, achievable bandwidth."""
 
-    bandwidth: float
-    latency: float
-    topology: str
-    num_links: int
-    in_network: bool
+    slowness: float
+    memory_bandwidth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +35,22 @@ class _Problem:
     size: int
     ranks: int
     local: int
-    up: _Ends
-    out: _Ends
+    up: Ends
+    out: Ends
+    device: _Device
     domain_size: int | None = None
+    places: tuple[int, ...] = ()
+    early: bool = False
+    pcie: float = inf
 
     @property
     def domains(self) -> int:
         return ceil(self.ranks / self.local)
+
+    @property
+    def members(self) -> Members:
+        """Those inside one domain."""
+        return Members(self.local, self.up, self.domain_size, self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +61,11 @@ class _Option:
     delay: float
     up: float
     out: float
+    staged: float = 0.0
 
     def seconds(self, problem: _Problem) -> float:
-        return self.delay + max(self.up / problem.up.bandwidth, self.out / problem.out.bandwidth)
+        links = max(self.up / problem.up.bandwidth, self.out / problem.out.bandwidth)
+        return self.delay + max(links, self.staged / problem.pcie)
 
 
 def collective_demand(
@@ -104,8 +83,9 @@ def collective_demand(
         calibration: Constants that all hardware shares.
 
     Returns:
-        Delay, effective ``scale_up``, ``scale_out`` and ``memory_bandwidth`` [B] of one member, and the
-        compute units that it holds; nothing for a single rank or an empty message.
+        Delay, effective ``scale_up``, ``scale_out``, ``pcie`` (what is staged in the host's memory) and
+        ``memory_bandwidth`` [B] of one member, and the compute units that it holds; nothing for a single rank
+        or an empty message.
 
     Raises:
         ValueError: A negative message, or a collective of another name.
@@ -121,9 +101,13 @@ def collective_demand(
         message_bytes,
         group.num_ranks,
         group.ranks_per_domain,
-        _ends(group.scale_up),
-        _ends(group.scale_out),
+        ends(group.scale_up),
+        ends(group.scale_out),
+        _device(group.accelerator, calibration),
         group.domain_size,
+        group.places,
+        group.early_library,
+        inf if group.scale_out.transport == "direct" else group.pcie_bandwidth or inf,
     )
     constants = calibration.collectives
     best = _quickest(problem, constants)
@@ -133,12 +117,20 @@ def collective_demand(
         amounts["scale_up"] = best.up
     if best.out:
         amounts["scale_out"] = best.out
+        if group.scale_out.transport != "direct":
+            amounts["pcie"] = best.staged
     units = min(constants.channels, max(1.0, message_bytes / BYTES_PER_CHANNEL))
     return Demand(delay=best.delay, amounts=amounts, compute_units=round(units), detail=best.name)
 
 
 def send_demand(
-    message_bytes: int, same_domain: bool, scale_up: LinkSpec, scale_out: LinkSpec, calibration: Calibration
+    message_bytes: int,
+    same_domain: bool,
+    scale_up: LinkSpec,
+    scale_out: LinkSpec,
+    calibration: Calibration,
+    *,
+    accelerator: AcceleratorSpec | None = None,
 ) -> Demand:
     """What a point-to-point send demands of the sender's link (and the same of the receiver's).
 
@@ -148,9 +140,11 @@ def send_demand(
         scale_up: Interconnect inside the domain, per accelerator.
         scale_out: Network between domains, per accelerator.
         calibration: Constants that all hardware shares.
+        accelerator: Sender and receiver, whose clock start-ups go with; the reference's if not given.
 
     Returns:
-        Delay, effective bytes on ``scale_up`` or ``scale_out`` and on ``memory_bandwidth`` [B].
+        Delay, effective bytes on ``scale_up`` or ``scale_out`` (and ``pcie`` where they are staged in the
+        host's memory) and on ``memory_bandwidth`` [B].
 
     Raises:
         ValueError: A negative message.
@@ -159,12 +153,14 @@ def send_demand(
         raise ValueError(f"a message of {message_bytes} B is negative")
     if message_bytes == 0:
         return Demand(delay=0.0)
-    up, out = _ends(scale_up), _ends(scale_out)
-    best = _quickest(
-        _Problem("send", message_bytes, 2, 2 if same_domain else 1, up, out), calibration.collectives
-    )
+    device = _Device(1.0, inf) if accelerator is None else _device(accelerator, calibration)
+    local = 2 if same_domain else 1
+    problem = _Problem("send", message_bytes, 2, local, ends(scale_up), ends(scale_out), device)
+    best = _quickest(problem, calibration.collectives)
     amounts = {"memory_bandwidth": message_bytes / calibration.kernels.memory_fraction}
     amounts["scale_up" if same_domain else "scale_out"] = best.up if same_domain else best.out
+    if not same_domain and scale_out.transport != "direct":
+        amounts["pcie"] = best.staged
     return Demand(delay=best.delay, amounts=amounts, compute_units=1, detail=best.name)
 
 
@@ -174,11 +170,14 @@ def link_rates(group: RankGroup) -> dict[str, float]:
         "scale_up": group.scale_up.bandwidth,
         "scale_out": group.scale_out.bandwidth,
         "memory_bandwidth": group.accelerator.memory_bandwidth,
+        "pcie": group.pcie_bandwidth or inf,
     }
 
 
-def _ends(link: LinkSpec) -> _Ends:
-    return _Ends(link.bandwidth, link.latency, link.topology, link.num_links or 0, link.in_network_reduction)
+def _device(accelerator: AcceleratorSpec, calibration: Calibration) -> _Device:
+    clock = accelerator.boost_clock or REFERENCE_CLOCK
+    bandwidth = accelerator.memory_bandwidth * calibration.kernels.memory_fraction
+    return _Device(REFERENCE_CLOCK / clock, bandwidth)
 
 
 @lru_cache(maxsize=65536)
@@ -194,29 +193,16 @@ def _volume(collective: Collective, ranks: int) -> float:
 
 
 def _rounds(problem: _Problem) -> tuple[float, int]:
-    """Hops of a ring in sequence, inside domains and between them; on a torus one ring a dimension."""
+    """Hops of a ring in sequence, inside domains and between them; on a torus one ring a dimension.
+
+    What an all-reduce passes on twice around crosses each way out twice, the first one included.
+    """
     twice = 2 if problem.collective == "all_reduce" else 1
     between = problem.domains - 1
-    inside: float = problem.ranks - 1 - between
-    if problem.up.topology == "torus" and problem.local > 1:
-        dimensions = _dimensions(problem)
-        inside = min(inside, dimensions * (problem.local ** (1.0 / dimensions) - 1.0))
+    if problem.collective == "all_reduce" and 1 < problem.domains < problem.ranks:
+        return 2.0 * (problem.ranks - 1 - problem.domains), 2 * problem.domains
+    inside = problem.members.hops if problem.domains == 1 else float(problem.ranks - 1 - between)
     return twice * inside, twice * between
-
-
-def _dimensions(problem: _Problem) -> float:
-    """Dimensions of a torus that a group of its members spans: all of them, unless it is too small."""
-    most = max(1.0, problem.up.num_links / 2.0)
-    return min(most, max(1.0, log2(problem.local)))
-
-
-def _detour(problem: _Problem) -> float:
-    """Links that a byte passes on its way to a random member; 1 but on a torus (a quarter of each side)."""
-    if problem.up.topology != "torus" or problem.local < 2:
-        return 1.0
-    dimensions = _dimensions(problem)
-    side = float(problem.local ** (1.0 / dimensions))
-    return max(1.0, dimensions * side / 4.0)
 
 
 def _fraction(problem: _Problem, constants: CollectiveConstants) -> float:
@@ -225,35 +211,44 @@ def _fraction(problem: _Problem, constants: CollectiveConstants) -> float:
     return constants.direct_link_fraction if without_switch else constants.scale_up_fraction
 
 
-CUBE_MESH_LINKS = (0, 1, 2, 4, 2, 2, 4, 6)
-"""Links of the least connected of the first 1 to 8 members of a hybrid cube mesh (6 links, 8 accelerators),
-rounded down to whole rings. Source: adjacency of NVIDIA DGX-1 with V100, WP-08437."""
+def _copying(problem: _Problem, constants: CollectiveConstants) -> float:
+    """Time to copy or reduce a rank's own share in its memory [s]."""
+    return constants.local_passes * problem.size / problem.ranks / problem.device.memory_bandwidth
 
 
-def _usable(problem: _Problem) -> float:
-    """Share of a scale-up link's bandwidth that this group can use, by topology."""
-    links, members = problem.up.num_links, problem.local
-    if members < 2:
-        return 1.0
-    if problem.up.topology == "mesh" and links:
-        domain = max(problem.domain_size or links + 1, members)
-        if (domain, links) == (8, 6):
-            return CUBE_MESH_LINKS[members - 1] / links
-        return (members - 1) / (domain - 1)
-    if problem.up.topology == "torus" and links > 2:
-        return _dimensions(problem) / (links / 2.0)
-    return 1.0
+def _network_bytes(sent: float, share: float, problem: _Problem, constants: CollectiveConstants) -> float:
+    """Effective bytes on a network adapter, by a protocol's share of what adapters reach, or by software.
+
+    A core that moves every byte sends and receives, for all accelerators that share the adapter.
+    """
+    effective = sent / (constants.scale_out_fraction * share)
+    if problem.out.transport != "software":
+        return effective
+    moved = constants.host_protocol_rate / (2.0 * problem.out.shared_by)
+    return max(effective, sent * problem.out.bandwidth / moved)
 
 
-def _protocols(peers: int, constants: CollectiveConstants) -> Iterator[tuple[str, float, float, float]]:
-    """Name, share of the bulk protocol's bandwidth, start-up, and time of a hop between domains."""
+def _hop_between(problem: _Problem, constants: CollectiveConstants, software: float) -> float:
+    """Time of a hop between domains: the flight, the library's part, and the host's memory on the way."""
+    staged = 0.0 if problem.out.transport == "direct" else constants.staging_hop
+    return problem.out.latency + software + staged
+
+
+def _protocols(
+    peers: int, problem: _Problem, constants: CollectiveConstants
+) -> Iterator[tuple[str, float, float, float]]:
+    """Name, share of the bulk protocol's bandwidth, start-up, and time of a hop between domains.
+
+    The 128-byte protocol needs links that keep 128 bytes together, which PCIe does not.
+    """
     c = constants
     if peers:
         yield "low latency", c.ll_fraction * min(1.0, peers / c.channels), 0.0, c.scale_out_hop
         yield "bulk", 1.0, c.ll128_latency, c.scale_out_hop
         return
     yield "low latency", c.ll_fraction, 0.0, c.scale_out_hop
-    yield "128 bytes", c.ll128_fraction, c.ll128_latency, c.scale_out_hop
+    if problem.up.topology != "bus":
+        yield "128 bytes", c.ll128_fraction, c.ll128_latency, c.scale_out_hop
     yield "bulk", 1.0, c.bulk_latency, c.scale_out_hop_bulk
 
 
@@ -266,16 +261,24 @@ def _options(
 ) -> Iterator[_Option]:
     """The algorithm in each protocol; `hops` and bytes `sent` inside domains and between them."""
     peers = problem.ranks - 1 if name == "direct" else 0
-    for protocol, share, start, hop in _protocols(peers, constants):
+    for protocol, share, start, hop in _protocols(peers, problem, constants):
         delay = (
-            constants.collective_latency
+            _start(problem, constants, start)
             + (constants.scale_out_latency if hops[1] and not peers else 0.0)
-            + start
             + hops[0] * problem.up.latency
-            + hops[1] * (hop + problem.out.latency)
+            + hops[1] * _hop_between(problem, constants, hop)
+            + (_copying(problem, constants) if problem.collective != "send" and name != "tree" else 0.0)
         )
-        up = sent[0] / (_fraction(problem, constants) * share * _usable(problem))
-        yield _Option(f"{name}, {protocol}", delay, up, sent[1] / (constants.scale_out_fraction * share))
+        usable = problem.members.exchange_share if peers else problem.members.ring_share
+        up = sent[0] / (_fraction(problem, constants) * share * usable)
+        out = _network_bytes(sent[1], share, problem, constants)
+        yield _Option(f"{name}, {protocol}", delay, up, out, staged=sent[1] / constants.pcie_fraction)
+
+
+def _start(problem: _Problem, constants: CollectiveConstants, protocol: float) -> float:
+    """Launch, synchronisation and the protocol's own start-up, which go with the accelerator's clock [s]."""
+    early = constants.early_launch if problem.early else 0.0
+    return (constants.collective_latency + protocol) * problem.device.slowness + early
 
 
 def _ring(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Option]:
@@ -283,7 +286,7 @@ def _ring(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Option
     if problem.collective in ("all_to_all", "send"):
         return
     sent = _volume(problem.collective, problem.ranks) * problem.size
-    up = sent + constants.local_copy * problem.size / problem.ranks if problem.local > 1 else 0.0
+    up = sent if problem.local > 1 else 0.0
     out = sent / problem.local if problem.domains > 1 else 0.0
     yield from _options(problem, constants, "ring", _rounds(problem), (up, out))
 
@@ -298,10 +301,12 @@ def _direct(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Opti
         )
     if problem.collective == "all_to_all":
         share = problem.size / problem.ranks
-        detoured = (problem.local - 1) * _detour(problem)
-        up = (detoured + constants.local_copy) * share if problem.local > 1 else 0.0
+        up = (problem.local - 1) * problem.members.detour * share
         out = (problem.ranks - problem.local) * share
-        yield from _options(problem, constants, "direct", (problem.local > 1, problem.domains > 1), (up, out))
+        hops = (float(problem.local > 1), float(problem.domains > 1))
+        posts = constants.network_post * (problem.ranks - problem.local)
+        for option in _options(problem, constants, "direct", hops, (up, out)):
+            yield replace(option, delay=option.delay + posts)
 
 
 def _tree_volume(problem: _Problem) -> float:
@@ -324,26 +329,23 @@ def _in_network(problem: _Problem, constants: CollectiveConstants) -> Iterator[_
     if problem.collective != "all_reduce":
         return
     c, local, domains = constants, problem.local, problem.domains
-    inside, between = local > 1 and problem.up.in_network, domains > 1 and problem.out.in_network
+    inside = local > 1 and problem.up.in_network and not problem.early
+    between = domains > 1 and problem.out.in_network
     if not (inside or (local == 1 and between)):
         return
     up = problem.size * (1.0 + 1.0 / local) / c.in_network_fraction if inside else 0.0
-    out = hops = 0.0
-    if between:
-        out, hops = problem.size / local / (c.scale_out_fraction * c.in_network_fraction), 2.0
-    elif domains > 1:
-        out, hops = (
-            _tree_volume(problem) * problem.size / local / c.scale_out_fraction,
-            2.0 * ceil(log2(domains)),
-        )
+    sent = problem.size / local if domains > 1 else 0.0
+    if not between:
+        sent *= _tree_volume(problem)
+    out = _network_bytes(sent, c.in_network_fraction if between else 1.0, problem, constants)
+    hops = 2.0 if between else 2.0 * ceil(log2(domains))
     delay = (
-        c.collective_latency
-        + c.in_network_latency
+        _start(problem, constants, c.in_network_latency)
         + (c.scale_out_latency if domains > 1 else 0.0)
         + 2.0 * problem.up.latency * inside
-        + hops * (c.scale_out_hop_bulk + problem.out.latency)
+        + hops * _hop_between(problem, constants, c.scale_out_hop_bulk)
     )
-    yield _Option("in-network", delay, up, out)
+    yield _Option("in-network", delay, up, out, staged=sent / c.pcie_fraction)
 
 
 _WAYS = (_ring, _direct, _tree, _in_network)

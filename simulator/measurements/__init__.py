@@ -5,10 +5,10 @@ from simulator.measurements._benchmark import WARM_SHARE, Benchmark, Cells, fami
 from simulator.measurements._cells import fault_of_count, fault_of_flag, fault_of_rate, number
 from simulator.measurements._collective import NodeCollectives, TableCollectives
 from simulator.measurements._copy import Copies
-from simulator.measurements._hardware import device, scale_out_link, scale_up_link
+from simulator.measurements._hardware import device, node_interconnect, scale_out_link, scale_up_link
 from simulator.measurements._kinds import BENCHMARKS, benchmark_of
 from simulator.measurements._matmul import Matmuls
-from simulator.measurements._names import accelerator, interconnect, words
+from simulator.measurements._names import accelerator, words
 from simulator.measurements._ranking import (
     CLOSE,
     Ranker,
@@ -57,8 +57,8 @@ __all__ = [
     "fault_of_count",
     "fault_of_flag",
     "fault_of_rate",
-    "interconnect",
     "misses",
+    "node_interconnect",
     "number",
     "quantile",
     "scale_out_link",

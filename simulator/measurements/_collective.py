@@ -9,7 +9,7 @@ from simulator.cost import RankGroup
 from simulator.errors import Problem, UnsupportedError
 from simulator.measurements._benchmark import Benchmark, Cells
 from simulator.measurements._cells import Fault, fault_of_count, fault_of_rate
-from simulator.measurements._hardware import device, scale_out_link, scale_up_link
+from simulator.measurements._hardware import device, has_early_library, scale_out_link, scale_up_link
 from simulator.measurements._table import Row
 from simulator.measurements._work import CollectiveWork
 from simulator.workload.kernels import Collective
@@ -28,6 +28,7 @@ class NodeCollectives(Benchmark):
     """
 
     name = "collectives of one node"
+    library_of_its_day: ClassVar[bool] = False
     required: ClassVar[tuple[str, ...]] = (
         "id",
         "gpu",
@@ -62,10 +63,11 @@ class NodeCollectives(Benchmark):
         """The collective."""
         ranks, nodes = int(float(cells["n_ranks"])), int(float(cells["n_nodes"]))
         per_node = int(float(cells["gpus_per_node"]))
+        gpu = device(cells["gpu"], cells["scale_up"])
         group = RankGroup(
             num_ranks=ranks,
             ranks_per_domain=ranks // nodes,
-            accelerator=device(cells["gpu"], cells["scale_up"]),
+            accelerator=gpu,
             scale_up=scale_up_link(cells["scale_up"], per_node),
             scale_out=scale_out_link(
                 cells.get("scale_out_gbps_per_gpu", ""),
@@ -73,6 +75,7 @@ class NodeCollectives(Benchmark):
                 cells.get("in_network") == "sharp",
             ),
             domain_size=per_node,
+            early_library=self.library_of_its_day and has_early_library(gpu),
         )
         return CollectiveWork(_collective(cells["collective"]), int(float(cells["bytes"])), group)
 
@@ -95,6 +98,7 @@ class TableCollectives(NodeCollectives):
     """
 
     name = "collectives of several clusters"
+    library_of_its_day = True
     required = (*NodeCollectives.required, "scale_out_gbps_per_gpu", "hardware")
     may_be_empty = ("scale_out_gbps_per_gpu", "hardware")
 

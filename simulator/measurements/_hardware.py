@@ -8,8 +8,11 @@ from typing import Final
 from simulator.measurements._names import accelerator, interconnect, words
 from simulator.specs import AcceleratorSpec, LinkSpec
 
-_LARGEST_MESH: Final = 8
-"""GPUs up to which a node with NVLink 2 joins them pairwise (DGX-1); sixteen of DGX-2 share a switch."""
+_SECOND_GENERATION: Final = {16: "NVLink2", 8: "NVLink2-Cube", 4: "NVLink-V100-4GPU"}
+"""How NVLink 2 joins the GPUs of a node of so many: a switch (DGX-2), a hybrid cube mesh (DGX-1), a mesh."""
+
+_EARLY: Final = frozenset({"V100", "A100"})
+"""Accelerators that public tables timed with the libraries of their day, 2020 to 2022."""
 
 _TECHNOLOGIES: Final = {
     "efa": "EFA-v1",
@@ -46,10 +49,22 @@ def scale_up_link(name: str, gpus_per_node: int) -> LinkSpec:
     """
     from simulator.catalog import entry
 
-    sheet = entry("interconnects", interconnect(name))
-    if sheet["name"] == "NVLink2" and gpus_per_node <= _LARGEST_MESH:
-        sheet["topology"] = "mesh"
-    return LinkSpec.model_validate(sheet)
+    return LinkSpec.model_validate(entry("interconnects", node_interconnect(name, gpus_per_node)))
+
+
+def node_interconnect(name: str, gpus_per_node: int) -> str:
+    """The catalogue's interconnect inside a node of that many GPUs.
+
+    Raises:
+        UnsupportedError: Not in the catalogue.
+    """
+    found = interconnect(name)
+    return _SECOND_GENERATION.get(gpus_per_node, found) if found == "NVLink2" else found
+
+
+def has_early_library(gpu: AcceleratorSpec) -> bool:
+    """Whether a table of this accelerator was taken with a library of 2020 to 2022."""
+    return not _EARLY.isdisjoint(gpu.name.split("-"))
 
 
 @cache
@@ -66,6 +81,11 @@ def scale_out_link(gigabits: str, hardware: str, in_network: bool) -> LinkSpec:
     named = next((_TECHNOLOGIES[word] for word in words(hardware) if word in _TECHNOLOGIES), _ANY_NETWORK)
     sheet = entry("interconnects", named)
     sheet["in_network_reduction"] = in_network
-    if gigabits:
-        sheet["bandwidth"] = f"{gigabits} Gb/s"
-    return LinkSpec.model_validate(sheet)
+    port = LinkSpec.model_validate(sheet)
+    if not gigabits:
+        return port
+    sheet["bandwidth"] = f"{gigabits} Gb/s"
+    link = LinkSpec.model_validate(sheet)
+    if link.transport != "software":
+        return link
+    return link.model_copy(update={"shared_by": max(1, round(port.bandwidth / link.bandwidth))})

@@ -59,10 +59,12 @@ class Describer:
 
         A ring is as slow as its slowest link, so neighbours are in one domain only if all members are.
         """
-        count, near = self.plan.degree(axis), self.plan.ranks_per_domain(axis)
+        shape, members = self.plan.group, self.plan.axes.members(axis)
+        near, count = members[members < shape.domain], len(members)
         if neighbours:
-            count, near = 2, 2 if near == count else 1
-        return Ranks(count, near, self.plan.group.domain)
+            near, count = near[: 2 if len(near) == count else 1], 2
+        places = tuple(near.tolist()) if shape.unequal_pairs else ()
+        return Ranks(count, max(1, len(near)), shape.domain, places)
 
     def launching(self, operators: int, phase: str) -> Row:
         """The row of the launching thread's work for some operators."""

@@ -27,6 +27,7 @@ class ClusterShape:
         gpus_per_node: Accelerators in a node.
         domain: Accelerators in a scale-up domain.
         num_gpus: Accelerators of all groups.
+        unequal_pairs: Whether some pairs in a domain have more links between them than others.
         oversubscribed: Whether the fabric's core can be the limit.
         storage: ``local``, ``shared``, or None where there is none.
     """
@@ -36,6 +37,7 @@ class ClusterShape:
     gpus_per_node: int
     domain: int
     num_gpus: int
+    unequal_pairs: bool
     oversubscribed: bool
     storage: Literal["local", "shared"] | None
 
@@ -49,6 +51,7 @@ class ClusterShape:
             gpus_per_node=group.gpus_per_node,
             domain=group.domain,
             num_gpus=cluster.num_gpus,
+            unequal_pairs=group.scale_up.pair_links is not None,
             oversubscribed=cluster.fabric.oversubscription > 1,
             storage=None if cluster.storage is None else cluster.storage.kind,
         )

@@ -28,16 +28,21 @@ _DEMAND_SLOTS = {
     "host": ((SLOT["launch"], float(NANOSECONDS)),),
     "scale_up": ((SLOT["scale_up.send"], 1.0), (SLOT["scale_up.receive"], 1.0)),
     "scale_out": ((SLOT["scale_out.send"], 1.0), (SLOT["scale_out.receive"], 1.0)),
+    "pcie": ((SLOT["pcie.to_host"], 1.0), (SLOT["pcie.to_gpu"], 1.0)),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Members of a group, and how many of them are in one scale-up domain of how many accelerators."""
+    """Members of a group, and how many of them are in one scale-up domain of how many accelerators.
+
+    Their places in it count on meshes with unequal pairs only, and are given there.
+    """
 
     count: int
     near: int
     domain: int
+    places: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +100,20 @@ class Meeting:
     def depends_on(figures: Figures) -> tuple[object, ...]:
         """See `Work`."""
         group = figures.group
-        return figures.calibration, group.scale_up, group.scale_out, group.accelerator
+        return figures.calibration, group.scale_up, group.scale_out, group.accelerator, group.host
 
     def price(self, figures: Figures) -> Price:
         """What the cost models say of the collective on the links, and the compute units that it holds."""
         group, ranks = figures.group, self.ranks
         members = RankGroup(
-            ranks.count, ranks.near, group.accelerator, group.scale_up, group.scale_out, ranks.domain
+            ranks.count,
+            ranks.near,
+            group.accelerator,
+            group.scale_up,
+            group.scale_out,
+            ranks.domain,
+            ranks.places,
+            group.host.pcie_bandwidth,
         )
         demand = collective_demand(self.collective, self.message_bytes, members, figures.calibration)
         demands = _slots(demand)
@@ -132,16 +144,27 @@ class Sending:
     @staticmethod
     def depends_on(figures: Figures) -> tuple[object, ...]:
         """See `Work`."""
-        return figures.calibration, figures.group.scale_up, figures.group.scale_out
+        group = figures.group
+        return figures.calibration, group.scale_up, group.scale_out, group.accelerator
 
     def price(self, figures: Figures) -> Price:
         """What the cost models say of the send on the link."""
         group = figures.group
         demand = send_demand(
-            self.message_bytes, self.near, group.scale_up, group.scale_out, figures.calibration
+            self.message_bytes,
+            self.near,
+            group.scale_up,
+            group.scale_out,
+            figures.calibration,
+            accelerator=group.accelerator,
         )
         amount = demand.amounts.get("scale_up", 0.0) + demand.amounts.get("scale_out", 0.0)
         demands = tuple((id_, whole(amount * (self.gpus if id_ == self.core else 1))) for id_ in self.path)
+        if "pcie" in demand.amounts:
+            staged = whole(demand.amounts["pcie"])
+            leaving = self.path[0] + SLOT["pcie.to_host"] - SLOT["scale_out.send"]
+            arriving = self.path[-1] + SLOT["pcie.to_gpu"] - SLOT["scale_out.receive"]
+            demands += ((leaving, staged), (arriving, staged))
         return Price(picoseconds(demand.delay), demands if amount else ())
 
 

@@ -66,7 +66,7 @@ class CollectiveConstants:
     scale_up_fraction: float
     direct_link_fraction: float
     scale_out_fraction: float
-    local_copy: float
+    local_passes: float
     in_network_fraction: float
     ll_fraction: float
     ll128_fraction: float
@@ -76,6 +76,11 @@ class CollectiveConstants:
     scale_out_hop: float
     scale_out_hop_bulk: float
     in_network_latency: float
+    early_launch: float
+    network_post: float
+    staging_hop: float
+    pcie_fraction: float
+    host_protocol_rate: float
     channels: float
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from simulator.specs._base import (
     Bandwidth,
     Bytes,
     Compute,
     Count,
+    CountOrZero,
+    Frequency,
     Latency,
     MoneyRate,
     Rate,
@@ -42,6 +44,8 @@ class AcceleratorSpec(Spec):
     """Last-level on-chip cache [B]."""
     num_compute_units: Count | None = None
     """Streaming multiprocessors, compute units or cores."""
+    boost_clock: Frequency | None = None
+    """Clock of the compute units at boost, for which peak rates are quoted [Hz]; start-ups go with it."""
     tdp: Watts | None = None
     """Thermal design power [W]."""
     price_per_hour: MoneyRate | None = None
@@ -51,6 +55,18 @@ class AcceleratorSpec(Spec):
 
 
 LinkTopology = Literal["switch", "mesh", "torus", "bus"]
+
+
+def _listed(rows: object) -> object:
+    return tuple(rows) if type(rows) is list else rows
+
+
+_Row = Annotated[tuple[CountOrZero, ...], BeforeValidator(_listed)]
+
+Transport = Literal["direct", "staged", "software"]
+"""Who moves data between accelerator and network: ``direct``, the adapter reads and writes the accelerators'
+memory (GPUDirect RDMA); ``staged``, it reads and writes buffers in the host's memory, which data reach over
+PCIe; ``software``, a processor core moves every byte besides (TCP, adapters without offload)."""
 
 
 class LinkSpec(Spec):
@@ -68,8 +84,40 @@ class LinkSpec(Spec):
     """Links that the bandwidth is made of."""
     in_network_reduction: bool = False
     """Whether switches reduce (NVLink SHARP, InfiniBand SHARP)."""
+    pair_links: Annotated[tuple[_Row, ...], BeforeValidator(_listed)] | None = None
+    """Links between each two accelerators of a mesh, one row an accelerator; equal pairs if not given."""
+    transport: Transport = "direct"
+    """How data get from an accelerator into the network: `direct`, `staged` in the host's memory, or moved by
+    `software` on top of that."""
+    shared_by: Count = 1
+    """Accelerators that share an adapter which software drives; `bandwidth` is the part of one."""
     figures: dict[str, Figure] = Field(default_factory=dict)
     """Source and basis by figure."""
+
+    @field_validator("pair_links")
+    @classmethod
+    def _symmetric(
+        cls, pairs: tuple[tuple[int, ...], ...] | None, info: ValidationInfo
+    ) -> tuple[tuple[int, ...], ...] | None:
+        if pairs is None:
+            return None
+        if info.data.get("topology") != "mesh" or not info.data.get("num_links"):
+            raise ValueError("goes with topology: mesh and num_links")
+        for a, row in enumerate(pairs):
+            if len(row) != len(pairs):
+                raise ValueError(f"row {a + 1} has {len(row)} entries for {len(pairs)} accelerators")
+            if row[a] or any(row[b] != pairs[b][a] for b in range(a)):
+                raise ValueError(f"row {a + 1} links an accelerator to itself, or unlike what its peer says")
+            if sum(row) > info.data["num_links"]:
+                raise ValueError(f"row {a + 1} has {sum(row)} links of {info.data['num_links']} (num_links)")
+        return pairs
+
+    @field_validator("shared_by")
+    @classmethod
+    def _where_it_counts(cls, shared: int, info: ValidationInfo) -> int:
+        if shared > 1 and info.data.get("transport") != "software":
+            raise ValueError("goes with transport: software; elsewhere bandwidth alone counts")
+        return shared
 
 
 class HostSpec(Spec):
@@ -140,6 +188,16 @@ class NodeGroupSpec(Spec):
     """Network between nodes, per accelerator."""
     host: HostSpec
     """The node's host."""
+
+    @model_validator(mode="after")
+    def _mesh_is_large_enough(self) -> Self:
+        pairs = self.scale_up.pair_links
+        if pairs is not None and len(pairs) < self.domain:
+            raise ValueError(
+                f"scale_up.pair_links joins {len(pairs)} accelerators, "
+                f"but the scale-up domain has {self.domain}"
+            )
+        return self
 
     @property
     def num_gpus(self) -> int:

@@ -41,7 +41,7 @@ from functools import cache
 from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
-from simulator.measurements import accelerator, interconnect, words
+from simulator.measurements import accelerator, node_interconnect, words
 from simulator.validation._recompute import shards_with_litgpt, usual_recompute
 from simulator.validation._software import attention, precisions, sharding, software, virtual_pipeline
 
@@ -274,7 +274,7 @@ def _cluster(cells: Mapping[str, str]) -> Mapped:
 
 def _scale_up(cells: Mapping[str, str], system: Mapping[str, Any], card: str, per_node: int) -> str:
     if "scale_up" in cells:
-        return interconnect(cells["scale_up"])
+        return node_interconnect(cells["scale_up"], _count(cells, "gpus_per_node", _GPUS_PER_NODE))
     if "scale_up" in system:
         return str(system["scale_up"])
     if per_node > 1:

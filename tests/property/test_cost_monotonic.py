@@ -130,6 +130,30 @@ def test_faster_links_are_never_slower(ranks: int, factor: float):
     assert times[1] <= times[0]
 
 
+@given(
+    st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]),
+    st.integers(1, 20_000),
+    st.integers(1, 1000),
+    st.sampled_from([1, 4, 8, 72]),
+    st.integers(1, 2**33),
+    st.sampled_from(["direct", "staged", "software"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_more_nodes_are_never_faster_behind_a_switch(
+    collective: str, nodes: int, more: int, local: int, size: int, transport: str
+):
+    up = LinkSpec.model_validate({"name": "u", "bandwidth": "300 GB/s", "latency": "1 us"})
+    out = LinkSpec.model_validate(
+        {"name": "o", "bandwidth": "25 GB/s", "latency": "2 us", "transport": transport}
+    )
+    times = []
+    for count in (nodes, nodes + more):
+        group = RankGroup(count * local, local, GPU, up, out, pcie_bandwidth=30e9)
+        demand = collective_demand(collective, size, group, CALIBRATION)
+        times.append(demand.seconds(link_rates(group)))
+    assert times[1] >= times[0] * (1 - 1e-12)
+
+
 def test_a_better_accelerator_is_never_slower():
     base = GPU.model_dump()
     for figure, value in (

@@ -73,11 +73,28 @@ def test_a_mesh_gives_a_group_only_the_links_between_its_members():
     assert two > 3 * eight
 
 
-def test_four_accelerators_on_six_links_reach_each_other_over_all_of_them():
-    mesh = link("150 GB/s", topology="mesh", num_links=6)
-    half = seconds("all_reduce", GIB, group(4, 4, mesh, domain_size=8))
-    full = seconds("all_reduce", GIB, group(4, 4, mesh, domain_size=4))
-    assert half / full == pytest.approx(1.5, rel=0.01)
+def test_the_same_members_elsewhere_on_a_mesh_find_other_links():
+    pairs = [[0, 2, 1, 1], [2, 0, 1, 1], [1, 1, 0, 2], [1, 1, 2, 0]]
+    mesh = link("100 GB/s", topology="mesh", num_links=4, pair_links=pairs)
+    near = RankGroup(2, 2, GPU, mesh, INFINIBAND, 4, (0, 1))
+    far = RankGroup(2, 2, GPU, mesh, INFINIBAND, 4, (0, 2))
+    assert seconds("all_reduce", GIB, far) / seconds("all_reduce", GIB, near) == pytest.approx(2, rel=0.05)
+
+
+def test_the_128_byte_protocol_needs_more_than_pcie():
+    bus = link("31.5 GB/s", topology="bus")
+    sizes = [2**exponent for exponent in range(10, 30)]
+    details = {collective_demand("all_gather", size, group(8, 8, bus), CALIBRATION).detail for size in sizes}
+    assert details == {"ring, low latency", "ring, bulk"}
+
+
+def test_start_ups_go_with_the_clock():
+    slow = GPU.model_copy(update={"boost_clock": 0.915e9})
+    times = [
+        collective_demand("send", 1, RankGroup(2, 2, gpu, NVLINK, INFINIBAND), CALIBRATION).delay - 1e-6
+        for gpu in (GPU, slow)
+    ]
+    assert times[1] / times[0] == pytest.approx(2)
 
 
 def test_all_to_all_on_a_torus_pays_for_its_detours():

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.engine import Record
+from simulator.engine import Label, Record
 from simulator.engine.program import I64
 from simulator.program import Lowered
 from simulator.program.memory import FRAGMENTATION, OUTSIDE
+from simulator.program.offload import ACTIVATIONS as OFFLOADED
 
 ACTIVATIONS = "activations"
 """Part of the memory: what forward passes keep for backward passes."""
@@ -109,13 +110,20 @@ def _holders(
     left = _left(taken, given, _places(lowered, moving), record.start[moving])
     keepers: dict[str, int] = {}
     for index in np.flatnonzero(left):
-        if not classes.labels[cls[index]].cause.startswith("communication"):
+        if _keeps_activations(classes.labels[cls[index]]):
             name = facts.keeper[cls[index]]
             keepers[name] = keepers.get(name, 0) + int(left[index])
     ranked = dict(sorted(keepers.items(), key=lambda item: (-item[1], item[0])))
     most = cls[runs][np.argsort(-transient[runs], kind="stable")]
     names = dict.fromkeys(classes.labels[c].name for c in most)
     return ranked, tuple(names), int(transient[runs].sum())
+
+
+def _keeps_activations(label: Label) -> bool:
+    """Whether what is taken is kept by a forward pass, or was: not gathered parameters or gradients."""
+    if label.cause.startswith("offload"):
+        return label.name.startswith(OFFLOADED)
+    return not label.cause.startswith("communication")
 
 
 def _places(lowered: Lowered, activities: NDArray[np.int64]) -> I64:

@@ -156,13 +156,17 @@ class Result:
         hfu: The same with recomputation counted.
         peak_memory_bytes: Highest memory in use on any GPU.
         memory_capacity_bytes: Memory of that GPU.
-        fits: Whether it fits.
+        fits: Whether it fits, on the GPUs and on their hosts.
         memory_by_part: Part (``parameters``, ``gradients``, ``optimizer``, ``activations``, ...) -> bytes
             at the peak.
         memory_by_stage: Peak bytes of each pipeline stage.
         memory_by_operator: Operator -> bytes of the activations that it keeps at the peak.
         memory_by_kind: What is measured -> peak bytes: ``allocated`` (tensors), ``reserved`` (what the
             allocator holds), ``nvidia-smi`` (everything on the device).
+        host_memory_bytes: Highest use of any host's memory by what is offloaded.
+        host_memory_capacity_bytes: Memory of that host; 0 where nothing is offloaded.
+        host_memory_by_part: Part -> bytes of it at the peak.
+        drives_by_part: Part -> bytes on its drives.
         peak_moment: When, where and under which operators the peak is reached.
         remedies: Changes with which a model that does not fit would fit, the fastest first.
         breakdown: Cause -> seconds of the step; adds up to `step_time_s`.
@@ -206,6 +210,10 @@ class Result:
     memory_by_stage: list[int]
     memory_by_operator: dict[str, int] = field(default_factory=dict)
     memory_by_kind: dict[str, int] = field(default_factory=dict)
+    host_memory_bytes: int = 0
+    host_memory_capacity_bytes: int = 0
+    host_memory_by_part: dict[str, int] = field(default_factory=dict)
+    drives_by_part: dict[str, int] = field(default_factory=dict)
     peak_moment: PeakMoment | None = None
     remedies: list[Remedy] = field(default_factory=list)
     breakdown: dict[str, float]

@@ -11,6 +11,7 @@ from simulator.analysis.basis import basis_notes
 from simulator.analysis.breakdown import CHECKPOINT, time_by_cause
 from simulator.analysis.critical_path import share_by_resource
 from simulator.analysis.evidence import evidence_of
+from simulator.analysis.host import HostMemory, host_memory
 from simulator.analysis.memory import memory_peak
 from simulator.analysis.result import Bottleneck, PeakMoment, Result
 from simulator.analysis.tables import Tables
@@ -46,7 +47,8 @@ def summarise(
     breakdown = _breakdown(scenario, lowered, record, window)
     step = math.fsum(breakdown.values())
     memory = memory_peak(lowered, record)
-    fits = memory.peak <= memory.capacity
+    host = host_memory(lowered, record) or HostMemory(0, 0, {}, {})
+    fits = memory.peak <= memory.capacity and host.fits
     plan, training = lowered.plan, scenario.training
     accelerator = lowered.group.accelerator
     model, hardware = _arithmetic(lowered)
@@ -84,6 +86,10 @@ def summarise(
         ],
         memory_by_operator=memory.operators,
         memory_by_kind=memory.by_kind,
+        host_memory_bytes=host.peak,
+        host_memory_capacity_bytes=host.capacity,
+        host_memory_by_part=host.parts,
+        drives_by_part=host.drives,
         peak_moment=PeakMoment(memory.stage // lowered.copies, memory.time / PICOSECONDS, memory.running),
         breakdown=breakdown,
         bottlenecks=_bottlenecks(lowered, record, window),

@@ -48,9 +48,14 @@ def check_idle(scenario: Outline) -> None:
     """
     parallelism, training, model = scenario.parallelism, scenario.training, scenario.model
     mixture = isinstance(model, TransformerSpec) and model.mixture is not None
-    parameters = parallelism.data_parallel_sharding == "parameters"
+    parameters = parallelism.data_parallel_sharding == "parameters" or training.offload.parameters is not None
     needs = (
-        (parallelism, ("reshard_after_forward", "gather_prefetch"), parameters, "sharded parameters"),
+        (
+            parallelism,
+            ("reshard_after_forward", "gather_prefetch"),
+            parameters,
+            "sharded or offloaded parameters",
+        ),
         (
             parallelism,
             ("sharding_group_size",),

@@ -11,6 +11,7 @@ from simulator.program.describe import Describer
 from simulator.program.draft import Draft
 from simulator.program.loading import READ_LANE, Loader, checkpoint_row, make_loader
 from simulator.program.model import ModelParts
+from simulator.program.offload import uses_drives
 from simulator.program.order import Visit
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
@@ -53,12 +54,16 @@ class _StageSoFar:
         compute: End of the last pass.
         reduced: The last of what replicas communicated.
         blocked: A send that the stage waits for.
+        turns: Ends of the last but one and the last block, behind which the next pass's fetches begin.
+        gone: The last that gradients which leave the GPU wait for.
     """
 
     tails: list[int]
     compute: int = -1
     reduced: int = -1
     blocked: int = -1
+    turns: tuple[int, int] = (-1, -1)
+    gone: int = -1
 
     def waits(self, *, on_communication: bool) -> list[int]:
         """What the next pass waits for on this stage, beyond the order of its compute lane."""
@@ -80,12 +85,19 @@ class _StageSoFar:
         last = shape.last_on_data_parallel
         if last >= 0:
             self.reduced = base + last
+        transfers = shape.transfers
+        for turn, fetch in transfers.heads:
+            if self.turns[turn] >= 0:
+                assembly.wait(base + fetch, self.turns[turn])
+        self.turns = base + max(transfers.turns[0], 0), base + max(transfers.turns[1], 0)
+        if transfers.gradients >= 0:
+            self.gone = base + transfers.gradients
 
 
 class _Drafter:
     def __init__(self, scenario: Outline, plan: Plan, parts: ModelParts) -> None:
         self.scenario, self.plan, self.parts = scenario, plan, parts
-        self.topology = make_topology(scenario.cluster, plan)
+        self.topology = make_topology(scenario.cluster, plan, drives=uses_drives(scenario.training.offload))
         self.stages = plan.pipeline_parallel
         self.loader_lane = self.stages * len(LANES)
         self.assembly = Assembly()
@@ -115,6 +127,7 @@ class _Drafter:
         row = describe.launching(1, "forward")
         self.launch_class = [self.tables.add(stage, [row]) for stage in range(self.stages)]
         self.copies: list[int] = []
+        self.stored: dict[tuple[int, int, int, int], int] = {}
         self.step_ends: list[tuple[int, ...]] = []
 
     def _send(self, stage: int, to: int, boundary: int, *, forward: bool) -> tuple[int, int]:
@@ -140,7 +153,7 @@ class _Drafter:
             topology=self.topology,
             blank=self._blank(classes),
             classes=classes,
-            prices=PriceList(classes.works, classes.facts.stage, len(SLOTS)),
+            prices=PriceList(classes.works, classes.facts.stage, len(SLOTS), self.topology.same),
             step_ends=tuple(self.step_ends),
             checkpoint=checkpoint,
         )
@@ -195,8 +208,17 @@ class _Drafter:
             )
             shape = assembly.templates[template]
             so_far.ran(assembly, shape, base)
+            self._transfer(shape, base, visit, visit)
             output.append(self._hand_over(step, visit, base + shape.exit, so_far))
-        self._update(step, [[each.compute, each.reduced] for each in stages])
+        self._update(step, [[each.compute, each.reduced, each.gone] for each in stages])
+
+    def _transfer(self, shape: Template, base: int, forward: Visit, backward: Visit) -> None:
+        """What comes back to a stage waits until it has left it."""
+        for place, node in shape.transfers.stored:
+            self.stored[forward.stage, forward.item.chunk, forward.item.micro_batch, place] = base + node
+        for place, node in shape.transfers.fetched:
+            key = (backward.stage, backward.item.chunk, backward.item.micro_batch, place)
+            self.assembly.wait(base + node, self.stored[key])
 
     def _needed(self, step: int, visit: Visit, output: list[int]) -> int:
         """The activity from elsewhere that a pass waits for, -1 for none."""
@@ -241,6 +263,7 @@ class _Drafter:
         assembly.add_second(second.micro_batch, layers[stage, second.chunk], [*after, sources[1]])
         shape = assembly.templates[template]
         so_far.ran(assembly, shape, base)
+        self._transfer(shape, base, forward, backward)
         so_far.compute = base + max(shape.exit, shape.second_exit)
         for visit, done in ((forward, shape.exit), (backward, shape.second_exit)):
             output.append(self._hand_over(step, visit, base + done, so_far))
@@ -341,7 +364,11 @@ class _Drafter:
         written = []
         for stage, state in enumerate(self.parts.states):
             rows = checkpoint_row(
-                self.topology, state.checkpoint_bytes, state.checkpoint_largest, state.checkpoint_writers
+                self.topology,
+                state.checkpoint_bytes,
+                state.checkpoint_largest,
+                state.checkpoint_writers,
+                state.checkpoint_copied,
             )
             class_base = self.tables.add(stage, list(rows))
             into = TemplateBuilder()

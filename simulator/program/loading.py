@@ -47,7 +47,8 @@ def make_loader(
 
     Reading waits `latency` for each request that one worker makes after the other, and draws bytes and
     requests of all replicas on the storage servers and those of one node on its storage network; decoding
-    draws core time on the node's loader cores; the copy draws on PCIe.
+    draws core time on the node's loader cores; the copy draws on PCIe. Samples pass through the host's memory
+    on the way in and on the way out.
 
     Raises:
         PlanError: There is no storage.
@@ -65,14 +66,18 @@ def make_loader(
         own_requests=requests,
         workers=data.loader_workers,
         ids=topology.storage(),
-        beside=((SLOT["storage_network.read"], whole(own * local)),) if storage == "shared" else (),
+        beside=(
+            *(((SLOT["storage_network.read"], whole(own * local)),) if storage == "shared" else ()),
+            (SLOT["host_memory"], whole(own * local)),
+        ),
     )
+    copied = ((SLOT["pcie.to_gpu"], whole(own)), (SLOT["host_memory"], whole(own * local)))
     decode = (data.decode_time or 0.0) * micro_batch_size
     decoding = ((SLOT["loader_cpu"], whole(decode * local * NANOSECONDS)),) if decode else ()
     rows = (
         Row(Label("data.read", "data.read", "data"), reading),
         Row(Label("data.decode", "data.decode", "data"), Drawing(decoding)),
-        Row(Label("data.copy", "data.copy", "data"), Drawing(((SLOT["pcie.to_gpu"], whole(own)),))),
+        Row(Label("data.copy", "data.copy", "data"), Drawing(copied)),
     )
     into = TemplateBuilder()
     read = into.add(loader_lane + READ_LANE, 0)
@@ -81,7 +86,9 @@ def make_loader(
     return Loader(rows, into.build())
 
 
-def checkpoint_row(topology: Topology, state: int, largest: int, writers: int) -> tuple[Row, Row]:
+def checkpoint_row(
+    topology: Topology, state: int, largest: int, writers: int, copied: int
+) -> tuple[Row, Row]:
     """A stage's part of a synchronous checkpoint: off the device, then onto storage.
 
     Args:
@@ -89,6 +96,7 @@ def checkpoint_row(topology: Topology, state: int, largest: int, writers: int) -
         state: Bytes of the whole stage, all its writers together; all of it is written once.
         largest: Bytes of the GPU that writes most.
         writers: GPUs of the stage that write.
+        copied: Bytes of it that lie in its device memory.
 
     Raises:
         PlanError: There is no storage.
@@ -104,7 +112,8 @@ def checkpoint_row(topology: Topology, state: int, largest: int, writers: int) -
         ids=topology.storage(),
         beside=((SLOT["storage_network.write"], whole(largest * per_node)),) if storage == "shared" else (),
     )
-    copying = Drawing(((SLOT["pcie.to_host"], whole(largest)),))
+    through = (SLOT["pcie.to_host"], whole(copied)), (SLOT["host_memory"], whole(copied * per_node))
+    copying = Drawing(through if copied else ())
     return (
         Row(Label("checkpoint.copy", "checkpoint", "checkpoint"), copying),
         Row(Label("checkpoint.write", "checkpoint", "checkpoint"), writing),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from simulator.program.layout import Blocks, Layout, Tie, lay_out
@@ -14,6 +14,7 @@ from simulator.program.memory import (
     outside_bytes,
     sharding_bytes,
 )
+from simulator.program.offload import Offload, check_offload, make_offload
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
 from simulator.program.recomputation import recomputation
@@ -48,6 +49,8 @@ class StageState:
         checkpoint_bytes: Checkpoint of the whole stage [B].
         checkpoint_largest: The most that one GPU writes of it [B].
         checkpoint_writers: GPUs that write.
+        checkpoint_copied: Bytes of what one GPU writes that lie in its own memory.
+        away: State that lies elsewhere: ``host`` or ``nvme`` -> part -> bytes.
     """
 
     parts: dict[str, int]
@@ -59,6 +62,8 @@ class StageState:
     checkpoint_bytes: int
     checkpoint_largest: int
     checkpoint_writers: int
+    checkpoint_copied: int
+    away: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def resident_bytes(self) -> int:
@@ -78,6 +83,7 @@ class ModelParts:
         ties: Parameters that lie on several stages.
         untrained_parts: Parts of the model, from the first on, below everything that is trained.
         put_off_share: What weight gradients that are put off keep, over what a micro-batch keeps.
+        offload: What lies outside of device memory, if anything.
     """
 
     blocks: Blocks
@@ -87,6 +93,7 @@ class ModelParts:
     ties: tuple[Tie, ...]
     untrained_parts: int = 0
     put_off_share: Fraction = WHOLE
+    offload: Offload | None = None
 
 
 def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> ModelParts:
@@ -104,6 +111,8 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
         state_precision=training.optimizer_precision,
         communication_precision=training.communication_precision,
     )
+    check_offload(scenario, plan, states)
+    offload = make_offload(scenario, plan)
     parallelism = scenario.parallelism
     shard = Shard(
         micro_batch_size=training.micro_batch_size,
@@ -136,7 +145,7 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
     return ModelParts(
         blocks=blocks,
         states=tuple(
-            _state(chunks, plan, states, shard, calibration, {SLOTS: more})
+            _state(chunks, plan, states, shard, calibration, {SLOTS: more}, offload)
             for chunks, more in zip(blocks, room, strict=True)
         ),
         state_bytes=states,
@@ -144,6 +153,7 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
         ties=laid_out.ties,
         untrained_parts=_untrained_parts(blocks, plan),
         put_off_share=put_off_share((b for chunks in blocks for c in chunks for b in c), recomputed),
+        offload=offload,
     )
 
 
@@ -207,6 +217,7 @@ def _state(
     shard: Shard,
     calibration: Calibration,
     more: Mapping[str, int],
+    offload: Offload | None,
 ) -> StageState:
     blocks = tuple(block for chunk in chunks for block in chunk)
     parameters = sum(block.parameters for block in blocks)
@@ -233,11 +244,20 @@ def _state(
     spread = axes.expert_parallel * axes.expert_tensor_parallel
     copies = (parameters - experts) * plan.tensor_parallel + experts * spread
     trained_copies = dense * plan.tensor_parallel + trained_experts * spread
-    return StageState(
-        parts={
+    state, away = (
+        {
             "parameters": kept * per.parameters,
             "gradients": held * per.gradients,
             "optimizer": updated * per.optimizer + elsewhere * per.elsewhere,
+        },
+        dict[str, dict[str, int]](),
+    )
+    largest = kept * per.parameters + updated * per.optimizer
+    if offload is not None:
+        state, away = offload.split(state)
+    return StageState(
+        parts={
+            **state,
             "gradient_copies": _gradient_copies(per, shard) * updated,
             "gradient_placeholders": placeholder_bytes(blocks, shard),
             BUCKETS: sharding_bytes(plan, shard.software, (dense + trained_experts) * per.communication),
@@ -249,8 +269,10 @@ def _state(
         expert=trained_experts,
         replicated=sum(block.sequential_parameters for block in blocks),
         updated=updated,
-        held_gradients=held,
+        held_gradients=held if state["gradients"] else 0,
         checkpoint_bytes=copies * per.parameters + trained_copies * per.optimizer,
-        checkpoint_largest=kept * per.parameters + updated * per.optimizer,
+        checkpoint_largest=largest,
+        checkpoint_copied=min(largest, state["parameters"] + state["optimizer"]),
+        away=away,
         checkpoint_writers=plan.tensor_parallel * (groups[0] if sharding.optimizer else 1),
     )

@@ -52,6 +52,7 @@ def interleaved(first: Template, second: Template) -> Template:
         second_part=which == 1,
         second_entry=int(place[1][second.entry]),
         second_exit=int(place[1][second.exit]),
+        transfers=first.transfers.at(place[0]).beside(second.transfers.at(place[1])),
     )
 
 

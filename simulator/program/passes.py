@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
+from simulator.program.offload import Leg, StageOffload
 from simulator.program.recomputation import Mode, Recomputation, computed_again
 from simulator.program.rows import Row, RowTable
 from simulator.program.steps import Step, dropping, part_of
 from simulator.program.templates import LANE, Stretch, Template, TemplateBuilder
+from simulator.program.transfers import Fetches, Stores, add_legs, leaving
 from simulator.program.works import Ranks
 from simulator.workload import Block, Communication, Kernel, Node, Shard, Transients, transients
 
@@ -36,12 +38,16 @@ class Reduction:
         last: The block behind whose backward pass they are complete.
         communications: How they are reduced.
         held: Bytes that they take from the first block until they are reduced, where only a share stays.
+        out: The way of that share out of the GPU, if it does not stay; the end of its first leg frees it.
+        share: Bytes of it.
     """
 
     first: int
     last: int
     communications: tuple[Communication, ...]
     held: int = 0
+    out: tuple[Leg, ...] = ()
+    share: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +58,18 @@ class Gathering:
         of: The collectives for a block; none for a block without parameters.
         prefetch: Blocks gathered ahead.
         release: Whether they are let go behind the pass; they come back if not.
+        fetched: The way of a GPU's own share into its memory, where it lies outside, by block and phase.
     """
 
     of: Callable[[Block], tuple[Communication, ...]]
     prefetch: int
     release: bool = True
+    fetched: Callable[[Block, str], tuple[Leg, ...]] = lambda _block, _phase: ()
+
+    def size(self, block: Block) -> int:
+        """Bytes of device memory that the block's parameters take while they are there."""
+        own = sum(row.take for _, row in self.fetched(block, ""))
+        return own + sum(item.message_bytes for item in self.of(block))
 
 
 @dataclass(slots=True)
@@ -84,15 +97,23 @@ class _Gathers:
 
     def size(self, position: int) -> int:
         """Bytes that are gathered for a block."""
-        return sum(item.message_bytes for item in self._of(position))
-
-    def _of(self, position: int) -> tuple[Communication, ...]:
         block = self.blocks[position][1]
-        return self.gathering.of(block) if self.phase == "forward" or block.backward else ()
+        return self.gathering.size(block) if self._wanted(block) else 0
+
+    def _wanted(self, block: Block) -> bool:
+        return self.phase == "forward" or bool(block.backward)
 
     def _issue(self, position: int, after: int) -> None:
-        layer = self.blocks[position][0]
-        for item in self._of(position):
+        layer, block = self.blocks[position]
+        if not self._wanted(block):
+            return
+        legs = self.gathering.fetched(block, self.phase)
+        if legs:
+            if after < 0:
+                self.into.heads.append((len(self.into.lanes), position))
+            after = add_legs(self.into, self.compiler.table, legs, after, layer)
+            self.nodes[position] = after
+        for item in self.gathering.of(block):
             row = self.compiler.describe.communication(item, self.phase, take=item.message_bytes)
             node = self.into.add(LANE["data_parallel"], self.compiler.table.add(row), (after,), layer)
             self.nodes[position] = node
@@ -109,11 +130,13 @@ class StageCompiler:
     table: RowTable
     shard: Shard
     waits_to_launch: bool = False
+    offload: StageOffload | None = None
     needs: dict[int, Transients] = field(default_factory=dict)
     stretches: dict[tuple[int, str, Mode, int, int], Stretch] = field(default_factory=dict)
     """What blocks do, by block, pass and memory: equal layers are one object and are compiled once."""
     steps: dict[tuple[int, str, Mode], list[Step]] = field(default_factory=dict)
     reductions: dict[tuple[Communication, int], int] = field(default_factory=dict)
+    kept: dict[tuple[int, Mode], int] = field(default_factory=dict)
 
     def forward(
         self,
@@ -127,19 +150,44 @@ class StageCompiler:
         gathers = self._gathers(into, numbered, gathering, "forward")
         previous = self._receive(into, prefix, "forward")
         modes = self.recompute.modes(blocks)
+        stores = Stores(self.offload, self.table, into, self._leaving(blocks, modes))
+        ends = [previous]
         for position, (layer, block) in enumerate(numbered):
+            gathered = gathers.nodes.get(position, -1) if gathers else -1
             previous = self._run(
                 into,
                 block,
                 "forward",
                 layer,
                 mode=modes[position],
-                after=(previous, gathers.nodes.get(position, -1) if gathers else -1),
+                after=(previous, gathered, stores.room(position)),
                 give=gathers.size(position) if gathers and gathers.gathering.release else 0,
             )
+            ends.append(previous)
             if gathers:
                 gathers.done(position, previous)
+            stores.behind(position, layer, previous)
+        into.exit = previous if self.offload else None
+        return self._built(into, ends)
+
+    def _built(self, into: TemplateBuilder, ends: Sequence[int]) -> Template:
+        """The finished template, with the ends of its blocks for the fetches of the next pass."""
+        if self.offload is not None:
+            turns = (max(ends[-2:][0], 0), max(ends[-1], 0))
+            into.transfers = replace(into.transfers, turns=turns)
         return into.build()
+
+    def _leaving(self, blocks: Sequence[Block], modes: Sequence[Mode]) -> tuple[int, ...]:
+        """Bytes of each block's activations that leave the GPU between its passes."""
+
+        def kept(place: int) -> int:
+            key = (id(blocks[place]), modes[place])
+            if key not in self.kept:
+                steps = self._steps_of(blocks[place], "forward", modes[place])
+                self.kept[key] = sum(step.node.kept_bytes for step in steps)
+            return self.kept[key]
+
+        return leaving(self.offload, [block.name for block in blocks], kept)
 
     def backward(
         self,
@@ -166,36 +214,49 @@ class StageCompiler:
         numbered = list(reversed(in_order))
         modes = self.recompute.modes(blocks)
         again = computed_again(modes)
-        gathers = None
+        gathers: _Gathers | None = None
+        places: list[Sequence[int]] = [()] * len(blocks)
         if part != "weight_gradient":
             gathers = self._gathers(into, numbered, gathering, "backward")
+            # A group that is computed again needs its input before the backward pass of its last block.
+            own = [(place,) if mode == "all" else again[place] for place, mode in enumerate(modes)]
+            places = list(reversed(own))
+        kept = self._leaving(blocks, modes)
+        fetches = Fetches(self.offload, self.table, into, kept, places, [layer for layer, _ in in_order])
+        fetches.start()
         previous = self._receive(into, prefix, "backward")
+        ends, sent = [previous], list[int]()
         for position, (layer, block) in enumerate(numbered):
             place = len(blocks) - 1 - position
-            after = (previous, gathers.nodes.get(position, -1) if gathers else -1)
+            gathered = gathers.nodes.get(position, -1) if gathers else -1
+            after: tuple[int, ...] = (previous, gathered, fetches.nodes.get(position, -1))
             for other in again[place] if part != "weight_gradient" else ():
                 where, earlier = in_order[other]
                 previous = self._run(into, earlier, "recompute", where, after=after, mode=modes[other])
-                after = (previous, after[1])
+                after = (previous, *after[1:])
             give = gathers.size(position) if gathers else 0
             if gathering and not gathering.release and part != "weight_gradient":
-                give = sum(item.message_bytes for item in gathering.of(block))
+                give = gathering.size(block)
             if modes[place] == "input" and part != "weight_gradient":
                 give += block.input_bytes
             take = sum(r.held for r in reductions if r.first == position)
+            if take and len(sent) > 1:
+                after = (*after, sent[-2])  # gradients that leave have two buffers
             previous = self._run(into, block, part, layer, after=after, take=take, give=give)
+            ends.append(previous)
             if gathers:
                 gathers.done(position, previous)
+            fetches.done(position, previous)
             into.exit = max(previous, 0)
             for reduction in reductions:
                 if reduction.last == position:
-                    self._reduce_behind(into, reduction, layer)
+                    sent += self._reduce_behind(into, reduction, layer)
         if gathering and not gathering.release and part != "weight_gradient":
             into.tails.append(previous)
         if not into.lanes:
             # Frozen blocks have no gradients of weights; the pass has its place in the order all the same.
             into.add(LANE["compute"], self.table.add(Row(Label("frozen.pass", "compute.none", "backward"))))
-        return into.build()
+        return self._built(into, ends)
 
     def update(
         self, before: Sequence[tuple[Communication, Ranks | None]], kernels: Iterable[Kernel]
@@ -227,9 +288,12 @@ class StageCompiler:
         gathers.start()
         return gathers
 
-    def _reduce_behind(self, into: TemplateBuilder, reduction: Reduction, layer: int) -> None:
-        """A reduction once its last block is done; what it held is free when the first collective ends."""
-        give = reduction.held
+    def _reduce_behind(self, into: TemplateBuilder, reduction: Reduction, layer: int) -> list[int]:
+        """A reduction once its last block is done; what it held is free when the first collective ends.
+
+        Of what leaves the GPU, the share that is left of it goes when it is copied; that copy is returned.
+        """
+        give = reduction.held - reduction.share
         after = len(into.lanes) - 1 if into.exit is None else into.exit
         for item in reduction.communications:
             key = (item, give)
@@ -238,6 +302,14 @@ class StageCompiler:
                 self.reductions[key] = self.table.add(row)
             after = into.add(LANE["data_parallel"], self.reductions[key], (after,), layer)
             give = 0
+        if not reduction.out:
+            return []
+        (lane, row), *others = reduction.out
+        row = replace(row, give=give + reduction.share)
+        copied = add_legs(into, self.table, [(lane, row)], after, layer)
+        last = add_legs(into, self.table, others, copied, layer)
+        into.transfers = replace(into.transfers, gradients=last)
+        return [copied]
 
     def _receive(self, into: TemplateBuilder, prefix: Sequence[Communication], phase: str) -> int:
         """What comes before the blocks; where transfers block, launching begins only when they are done."""

@@ -209,6 +209,12 @@ def _sharding(scenario: Outline) -> Sharding:
     parallelism = scenario.parallelism
     level = ("none", "optimizer", "gradients", "parameters").index(parallelism.data_parallel_sharding)
     each = parallelism.reduce_each_micro_batch
+    leave = scenario.training.offload.gradients is not None
+    if leave and each is False:
+        raise PlanError(
+            ("parallelism", "reduce_each_micro_batch"),
+            "false keeps gradients on the GPU, but training.offload.gradients wants them off it",
+        )
     if not parallelism.reshard_after_forward and parallelism.pipeline_parallel > 1:
         raise PlanError(
             ("parallelism", "reshard_after_forward"),
@@ -221,7 +227,7 @@ def _sharding(scenario: Outline) -> Sharding:
         parameters=level >= 3,
         reshard=parallelism.reshard_after_forward,
         prefetch=parallelism.gather_prefetch,
-        each=level >= 2 if each is None else each,
+        each=level >= 2 or leave if each is None else each,
     )
 
 
@@ -231,12 +237,13 @@ def _pairs(scenario: Outline, schedule: str) -> bool:
     exchanges = isinstance(model, TransformerSpec) and parallelism.expert_parallel > 1
     if wanted and not exchanges:
         raise PlanError(("parallelism", "overlap_expert_exchange"), "there is no exchange among experts")
-    if wanted and parallelism.data_parallel_sharding == "parameters":
+    by_layer = parallelism.data_parallel_sharding == "parameters" or scenario.training.offload.parameters
+    if wanted and by_layer:
         raise UnsupportedError(
             ("parallelism", "overlap_expert_exchange"),
             "not modelled where parameters are gathered layer by layer",
         )
-    usual = schedule.startswith("dualpipe") and parallelism.data_parallel_sharding != "parameters"
+    usual = schedule.startswith("dualpipe") and not by_layer
     return exchanges and (usual if wanted is None else wanted)
 
 

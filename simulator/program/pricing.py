@@ -108,8 +108,9 @@ class _Pairs(NamedTuple):
 class _Spread:
     """Pairs of works as compressed rows of classes; where they go is worked out anew only if that changes."""
 
-    def __init__(self, work: I32, offset: I64, relative: I64, slots: int) -> None:
+    def __init__(self, work: I32, offset: I64, relative: I64, slots: int, same: I32) -> None:
         self._work, self._offset, self._relative, self._slots = work, offset, relative, slots
+        self._same = same
         self._form: tuple[bytes, bytes] | None = None
         self._laid_out: tuple[I32, I32, I64]
 
@@ -130,7 +131,7 @@ class _Spread:
         source = np.arange(ptr[-1]) + np.repeat(first[self._work] - ptr[:-1], count)
         moves = (pairs.capacity < self._slots) * np.repeat(self._relative, pairs.length)
         capacity = pairs.capacity[source] + moves[source] * np.repeat(self._offset, count)
-        laid_out = ptr.astype(np.int32), capacity.astype(np.int32), source
+        laid_out = ptr.astype(np.int32), self._same[capacity], source
         for array in laid_out:
             array.flags.writeable = False
         return laid_out
@@ -143,9 +144,10 @@ class PriceList:
         works: Work of each class, None for what takes no time.
         stages: Stage of each class, -1 for none.
         slots: Slots of one stage's GPU.
+        same: For each capacity the one that is drawn on for it.
     """
 
-    def __init__(self, works: Sequence[Work | None], stages: I32, slots: int) -> None:
+    def __init__(self, works: Sequence[Work | None], stages: I32, slots: int, same: I32) -> None:
         kinds: dict[type[Any], dict[Work | None, int]] = {type(None): {None: 0}}
         for work in works:
             known = kinds.setdefault(type(work), {})
@@ -160,8 +162,8 @@ class PriceList:
         self._work = np.array(number, np.int32)
         offset = slots * np.maximum(stages, 0).astype(np.int64)
         ways = np.array(relative, np.int64)
-        self._demands = _Spread(self._work, offset, ways, slots)
-        self._holds = _Spread(self._work, offset, ways, slots)
+        self._demands = _Spread(self._work, offset, ways, slots, same)
+        self._holds = _Spread(self._work, offset, ways, slots, same)
         self._kept: list[tuple[tuple[object, ...], tuple[I64, _Pairs, _Pairs]] | None]
         self._kept = [None] * len(self._kinds)
 

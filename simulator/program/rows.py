@@ -30,6 +30,7 @@ class Row:
         traffic: Bytes of device memory read and written [B].
         precision: Precision of the arithmetic, empty for what is not a kernel.
         axis: Axis of the plan along which ranks must meet before it begins, empty for none.
+        host: Bytes of the host's memory taken at the start, and given back at the end, a GPU.
     """
 
     label: Label
@@ -43,6 +44,7 @@ class Row:
     traffic: int = 0
     precision: str = ""
     axis: str = ""
+    host: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class ClassFacts:
         axis: Axis along which ranks meet before it begins, empty for none.
         transient: Bytes that it needs only while it runs, int64.
         keeper: Whose activations it keeps.
+        host: Bytes of the host's memory taken and given back a GPU, shape [K, 2].
     """
 
     flops: NDArray[np.float64]
@@ -84,6 +87,7 @@ class ClassFacts:
     axis: tuple[str, ...]
     transient: NDArray[np.int64]
     keeper: tuple[str, ...]
+    host: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
         axis=tuple(row.axis for row in rows),
         transient=transient,
         keeper=tuple(row.keeper or row.label.name for row in rows),
+        host=np.array([row.host for row in rows], np.int64).reshape(-1, 2),
     )
     moves = (take != 0) | (give != 0)
     pool_ptr = np.zeros(len(rows) + 1, np.int32)
@@ -158,7 +163,7 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
         pool_give=give[moves],
     )
     freeze(found.weight, found.pool_ptr, found.pool_id, found.pool_take, found.pool_give)
-    freeze(facts.flops, facts.model_flops, facts.traffic, facts.stage, facts.transient)
+    freeze(facts.flops, facts.model_flops, facts.traffic, facts.stage, facts.transient, facts.host)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from simulator.program.offload import Leg, StageOffload
 from simulator.program.passes import Gathering, Reduction
 from simulator.program.plan import Plan
 from simulator.workload import Block, Communication, StateBytes
@@ -54,17 +55,34 @@ def parameter_collectives(plan: Plan, per: StateBytes, dense: int, expert: int) 
     return _gathers(plan, per, dense, expert)
 
 
-def gathering(plan: Plan, per: StateBytes) -> Gathering | None:
-    """How sharded parameters come to the block that reads them; None where they are whole."""
+def gathering(plan: Plan, per: StateBytes, offload: StageOffload | None = None) -> Gathering | None:
+    """How parameters that are sharded, or lie outside, come to their block; None if all are there."""
     sharding = plan.sharding
-    if not sharding.parameters or plan.degree("shard") == 1:
+    place = offload.settings.parameters if offload else None
+    sharded = sharding.parameters and plan.degree("shard") > 1
+    if not sharded and place is None:
         return None
 
-    def of(block: Block) -> tuple[Communication, ...]:
-        dense = block.parameters - block.expert_parameters + block.read_parameters
-        return _gathers(plan, per, dense, block.expert_parameters)
+    def parameters(block: Block) -> tuple[int, int]:
+        return block.parameters - block.expert_parameters + block.read_parameters, block.expert_parameters
 
-    return Gathering(of, sharding.prefetch, sharding.reshard)
+    def of(block: Block) -> tuple[Communication, ...]:
+        return _gathers(plan, per, *parameters(block)) if sharded else ()
+
+    def fetched(block: Block, phase: str) -> tuple[Leg, ...]:
+        size = _share(plan, *parameters(block), sharded=sharded) * per.parameters
+        if offload is None or place is None or not size:
+            return ()
+        return tuple(offload.back("parameters", phase, size, place, take=size))
+
+    return Gathering(of, sharding.prefetch, sharding.reshard, fetched)
+
+
+def _share(plan: Plan, dense: int, expert: int, *, sharded: bool) -> int:
+    """What one GPU keeps of dense parameters and of those of routed experts."""
+    if not sharded:
+        return dense + expert
+    return -(-dense // plan.degree("shard")) + -(-expert // plan.degree("expert_data"))
 
 
 def _gathers(plan: Plan, per: StateBytes, dense: int, expert: int) -> tuple[Communication, ...]:
@@ -86,7 +104,13 @@ class _Bucket:
 
 
 def reductions(
-    plan: Plan, per: StateBytes, blocks: Sequence[Block], *, limit: float | None, overlaps: bool
+    plan: Plan,
+    per: StateBytes,
+    blocks: Sequence[Block],
+    *,
+    limit: float | None,
+    overlaps: bool,
+    offload: StageOffload | None = None,
 ) -> tuple[Reduction, ...]:
     """Reductions in the order in which the backward pass fills them; the last one takes what is left.
 
@@ -99,6 +123,7 @@ def reductions(
         blocks: Blocks in the order of the forward pass.
         limit: Bytes of a bucket; a default if not given.
         overlaps: Whether reductions overlap the backward pass.
+        offload: Where gradients go that leave the GPU.
     """
     if not overlaps and not plan.sharding.each:
         return ()
@@ -121,7 +146,21 @@ def reductions(
         if size and (size >= limit or position == len(blocks) - 1):
             items = gradient_collectives(plan, per, bucket.dense, bucket.expert)
             held = size if plan.sharding.gradients and plan.sharding.each else 0
-            if items:
-                found.append(Reduction(bucket.first, position, items, held))
+            share, legs = 0, tuple[Leg, ...]()
+            if offload is not None and offload.settings.gradients:
+                share = per.gradients * _share(
+                    plan, bucket.dense, bucket.expert, sharded=plan.sharding.gradients
+                )
+                held, legs = size, _leaving(plan, offload, share)
+            if items or legs:
+                found.append(Reduction(bucket.first, position, items, held, legs, share))
             bucket = _Bucket()
     return tuple(found)
+
+
+def _leaving(plan: Plan, offload: StageOffload, size: int) -> tuple[Leg, ...]:
+    """The way of gradients out; the host adds those of several micro-batches: two reads and a write."""
+    legs = offload.out("gradients", "gradient_reduction", size, "host")
+    if plan.num_micro_batches > 1:
+        legs.append(offload.worked("gradients.accumulate", "gradient_reduction", 3 * size))
+    return tuple(legs)

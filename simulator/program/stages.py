@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
+from simulator.program.host_update import HostUpdate
 from simulator.program.layout import Tie, tokens_between
 from simulator.program.model import ModelParts, StageState
+from simulator.program.offload import StageOffload
 from simulator.program.order import Visit
 from simulator.program.outline import Outline
 from simulator.program.pairs import interleaved
@@ -83,7 +85,8 @@ def compile_stages(
         at = [plan.placement.part(stage, chunk) for chunk in range(len(chunks))]
         ends = tuple((part > 0, part < plan.placement.depth - 1) for part in at)
         held = tuple(tuple(id(block) for block in chunk) for chunk in chunks)
-        key = (held, ends, tuple(tie.name for tie in tied))
+        gpus = parts.offload.nodes.gpus[stage] if parts.offload else 0
+        key = (held, ends, tuple(tie.name for tie in tied), gpus)
         if key not in known:
             maker = _StageMaker(scenario, plan, describe, parts, stage, assembly)
             known[key] = maker.make(kinds, tied)
@@ -149,7 +152,12 @@ class _StageMaker:
         plan, parts = self.plan, self.parts
         waits = blocking_sends(self.scenario) and plan.pipeline_parallel > 1
         compiler = StageCompiler(
-            self.describe, recomputation(self.scenario), RowTable(), parts.shard, waits_to_launch=waits
+            self.describe,
+            recomputation(self.scenario),
+            RowTable(),
+            parts.shard,
+            waits_to_launch=waits,
+            offload=self._offload,
         )
         result = CompiledStage(compiler.table)
         known: dict[object, int] = {}
@@ -189,15 +197,25 @@ class _StageMaker:
     ) -> int:
         plan, per = self.plan, self.parts.state_bytes
         prefix = () if received is None else self._gather_received(received)
-        gathered = gathering(plan, per)
+        gathered = gathering(plan, per, self._offload)
         if kind == "forward":
             return self.assembly.register(compiler.forward(blocks, prefix, gathered))
         reduced: tuple[Reduction, ...] = ()
         if kind != "input_gradient" and (completes or plan.sharding.each):
             reduced = reductions(
-                plan, per, blocks, limit=self.scenario.parallelism.gradient_bucket, overlaps=self._overlaps
+                plan,
+                per,
+                blocks,
+                limit=self.scenario.parallelism.gradient_bucket,
+                overlaps=self._overlaps,
+                offload=self._offload,
             )
         return self.assembly.register(compiler.backward(blocks, reduced, prefix, gathered, part=kind))
+
+    @property
+    def _offload(self) -> StageOffload | None:
+        """What the stage copies out of its GPUs and back."""
+        return self.parts.offload.of(self.stage) if self.parts.offload else None
 
     @property
     def _overlaps(self) -> bool:
@@ -220,16 +238,21 @@ class _StageMaker:
     ) -> tuple[TemplateBuilder, TemplateBuilder]:
         """Before all stages meet: what is left to reduce, and the norm. After: update and gathering."""
         plan, training, per = self.plan, self.scenario.training, self.parts.state_bytes
+        outside = self._outside(compiler)
+        away = outside.offload.on_host(state.updated) if outside else 0
         kernels = update_kernels(
-            state.updated,
+            state.updated - away,
             per,
             training.optimizer,
             clipping=training.gradient_clipping,
             held_gradients=state.held_gradients,
             fused=self.scenario.software.fused_optimizer,
         )
-        norm = kernels[:-2]
-        first = compiler.update(self._left_to_reduce(state, tied), norm)
+        norm = self._norm(state) if away else kernels[:-2]
+        on_host = outside is not None and outside.offload.settings.gradients is not None
+        first = compiler.update(self._left_to_reduce(state, tied), () if on_host else norm)
+        if outside and on_host and norm:
+            outside.norm(first, state.updated)
         if norm and plan.num_gpus > 1:
             item = Communication("gradient_norm.all_reduce", "all_reduce", "data", 4)
             compiler.reduce(first, item, _everyone(plan))
@@ -237,15 +260,39 @@ class _StageMaker:
             first.add(
                 LANE["compute"], compiler.table.add(Row(Label("gradients.ready", "optimizer", "optimizer")))
             )
-        last = compiler.update(self._whole_matrices(state), (*self._beside_update(state), *kernels[-2:]))
+        updates = (*self._beside_update(state, state.updated - away), *kernels[-2:])
+        if outside:
+            last = outside.run(updates, state.updated - away, away)
+        else:
+            last = compiler.update(self._whole_matrices(state), updates)
         for item in parameter_collectives(plan, per, state.dense, state.expert):
             compiler.reduce(last, item)
         return first, last
 
-    def _beside_update(self, state: StageState) -> tuple[Kernel, ...]:
+    def _outside(self, compiler: StageCompiler) -> HostUpdate | None:
+        """The update of what lies outside of the GPU; None where the optimizer finds all on it."""
+        offload = self._offload
+        if offload is None or not (offload.settings.optimizer or offload.settings.parameters):
+            return None
+        return HostUpdate(
+            offload, self.describe, compiler.table, self.parts.state_bytes, self.scenario.training.optimizer
+        )
+
+    def _norm(self, state: StageState) -> tuple[Kernel, ...]:
+        """The norm of all gradients, whoever updates what."""
+        training = self.scenario.training
+        return update_kernels(
+            state.updated,
+            self.parts.state_bytes,
+            training.optimizer,
+            clipping=training.gradient_clipping,
+            held_gradients=0,
+        )[:-2]
+
+    def _beside_update(self, state: StageState, updated: int) -> tuple[Kernel, ...]:
         """What the optimizer does beyond one parameter at a time, and operands cast for the next step."""
         training, per = self.scenario.training, self.parts.state_bytes
-        norms = norm_kernel(training.optimizer, state.updated, per.optimizer)
+        norms = norm_kernel(training.optimizer, updated, per.optimizer) if updated else None
         found: tuple[Kernel, ...] = () if norms is None else (norms,)
         if OPTIMIZERS[training.optimizer].orthogonal:
             blocks = [block for chunk in self.parts.blocks[self.stage] for block in chunk]

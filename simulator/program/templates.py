@@ -21,11 +21,59 @@ LANES: tuple[tuple[str, str], ...] = (
     ("send_backward", "communication"),
     ("copy", "copy"),
     ("launch", "host"),
+    ("offload_to_host", "copy"),
+    ("offload_to_gpu", "copy"),
+    ("host_update", "host"),
+    ("drive_read", "storage"),
+    ("drive_write", "storage"),
 )
 """Name and kind of the lanes (streams) of every stage's representative."""
 
 LANE = {name: index for index, (name, _) in enumerate(LANES)}
 """Local index of a lane by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """What a pass copies out of the GPU and back into it; all indices are local.
+
+    Attributes:
+        stored: Places of the part's blocks whose activations leave, and the end of each way out.
+        fetched: Places whose activations come back, and the beginning of each way.
+        heads: Turns of this pass, and beginnings of fetches, that nothing inside lets begin.
+        turns: Ends of the last but one and of the last block: when the next pass's first two fetches begin.
+        gradients: The last that gradients which leave wait for, -1 for none.
+    """
+
+    stored: tuple[tuple[int, int], ...] = ()
+    fetched: tuple[tuple[int, int], ...] = ()
+    heads: tuple[tuple[int, int], ...] = ()
+    turns: tuple[int, int] = (-1, -1)
+    gradients: int = -1
+
+    def at(self, place: NDArray[np.int64]) -> Transfers:
+        """The same with indices at their places in a larger template."""
+
+        def moved(pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+            return tuple((key, int(place[index])) for key, index in pairs)
+
+        ends = [int(place[index]) if index >= 0 else -1 for index in (*self.turns, self.gradients)]
+        return Transfers(
+            moved(self.stored), moved(self.fetched), moved(self.heads), (ends[0], ends[1]), ends[2]
+        )
+
+    def beside(self, other: Transfers) -> Transfers:
+        """Those of two passes side by side; the second goes on where the next pass begins."""
+        return Transfers(
+            self.stored + other.stored,
+            self.fetched + other.fetched,
+            self.heads + other.heads,
+            other.turns,
+            max(self.gradients, other.gradients),
+        )
+
+
+NO_TRANSFERS = Transfers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +95,7 @@ class Template:
         second_part: Where two passes are one template, the activities of the second, shape [n].
         second_entry: The activity of the second that waits for what comes from outside.
         second_exit: The activity of the second that what comes after waits for.
+        transfers: What is copied out of the GPU and into it.
     """
 
     lane: NDArray[np.int32]
@@ -62,6 +111,7 @@ class Template:
     second_part: NDArray[np.bool_] | None = None
     second_entry: int = -1
     second_exit: int = -1
+    transfers: Transfers = NO_TRANSFERS
 
     @property
     def size(self) -> int:
@@ -98,6 +148,7 @@ class TemplateBuilder:
     tails: list[int] = field(default_factory=list)
     entry: int | None = None
     exit: int | None = None
+    transfers: Transfers = NO_TRANSFERS
 
     def add(self, lane: int, cls: int, after: Iterable[int] = (), layer: int = -1) -> int:
         """Appends an activity and returns its local index."""
@@ -138,6 +189,7 @@ class TemplateBuilder:
             tuple(self.heads),
             tuple(self.tails),
             max((at for at, lane in enumerate(self.lanes) if lane == LANE["data_parallel"]), default=-1),
+            transfers=self.transfers,
         )
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.cost import STORAGE_CAPACITIES, capacity_rates, storage_rates
 from simulator.engine import Capacities
+from simulator.program.nodes import nodes_of
 from simulator.program.outline import ClusterShape
 from simulator.program.plan import Plan
 from simulator.specs.hardware import ClusterSpec
@@ -30,6 +32,9 @@ SLOTS: tuple[tuple[str, str, str], ...] = (
     ("storage_network.read", "storage_network", "B"),
     ("storage_network.write", "storage_network", "B"),
     ("loader_cpu", "loader_cpu", "ns"),
+    ("host_memory", "host_memory", "B"),
+    ("nvme.read", "storage_read", "B"),
+    ("nvme.write", "storage_write", "B"),
 )
 """Name, kind and unit of what every representative GPU (and its node) has."""
 
@@ -51,6 +56,9 @@ class Topology:
         owners: What each belongs to.
         units: Unit of an amount of each.
         shared: Id of each shared capacity by name: ``core``, ``storage_read``, ...
+        same: For each capacity the one that is drawn on in its place: stages on one node share its memory and
+            its drives.
+        drives: Whether GPUs use the drives of their nodes besides what all share.
     """
 
     plan: Plan
@@ -59,6 +67,8 @@ class Topology:
     owners: tuple[str, ...]
     units: tuple[str, ...]
     shared: dict[str, int]
+    same: NDArray[np.int32]
+    drives: bool = False
 
     def slot(self, stage: int, name: str) -> int:
         """Id of one slot of a stage's representative."""
@@ -102,6 +112,8 @@ class Topology:
             group.host.storage_bandwidth,
             group.host.storage_bandwidth,
             float(NANOSECONDS * loader_cores),
+            group.host.memory_bandwidth,
+            *self._drives(cluster),
         )
         rates = list(own) * self.plan.pipeline_parallel
         if "core" in self.shared:
@@ -110,13 +122,26 @@ class Topology:
         if cluster.storage is not None:
             rates += storage_rates(cluster.storage).values()
         whole = np.maximum(1, np.rint(np.array(rates, dtype=np.float64))).astype(np.int64)
+        whole[self.same != np.arange(len(whole))] = 1  # nothing draws on them
         return Capacities(self.names, self.kinds, self.owners, whole, self.units)
 
+    def _drives(self, cluster: ClusterSpec) -> tuple[float, float]:
+        """Rates of one of a node's drives; nothing draws on drives that are not there."""
+        if not self.drives or cluster.storage is None:
+            return 1.0, 1.0
+        rates = storage_rates(cluster.storage)
+        return rates["storage_read"], rates["storage_write"]
 
-def make_topology(cluster: ClusterShape, plan: Plan) -> Topology:
+
+def make_topology(cluster: ClusterShape, plan: Plan, *, drives: bool = False) -> Topology:
     """The capacities of a plan's representatives and of what they share.
 
     The fabric's core is a capacity only where it is oversubscribed: a non-blocking one never limits.
+
+    Args:
+        cluster: Shape of the cluster.
+        plan: The plan on it.
+        drives: Whether GPUs use the drives of their nodes besides what all share.
     """
     stages = plan.pipeline_parallel
     names = [f"stage{stage}.{name}" for stage in range(stages) for name, _, _ in SLOTS]
@@ -137,4 +162,20 @@ def make_topology(cluster: ClusterShape, plan: Plan) -> Topology:
     if cluster.storage is not None:
         for name in STORAGE_CAPACITIES:
             share(name, name, "storage", "op" if name.endswith("operations") else "B")
-    return Topology(plan, tuple(names), tuple(kinds), tuple(owners), tuple(units), shared)
+    same = _shared_in_nodes(plan, len(names), shared if cluster.storage == "local" else {})
+    return Topology(
+        plan, tuple(names), tuple(kinds), tuple(owners), tuple(units), shared, same, drives=drives
+    )
+
+
+def _shared_in_nodes(plan: Plan, count: int, shared: dict[str, int]) -> NDArray[np.int32]:
+    """What is drawn on for each capacity; the loader reads the drives of the first stage's node."""
+    same = np.arange(count, dtype=np.int32)
+    for stage, home in enumerate(nodes_of(plan).home):
+        for name in ("host_memory", "nvme.read", "nvme.write"):
+            place = home * len(SLOTS) + SLOT[name]
+            if home == 0 and name != "host_memory":
+                place = shared.get(name.replace("nvme.", "storage_"), place)
+            same[stage * len(SLOTS) + SLOT[name]] = place
+    same.flags.writeable = False
+    return same

@@ -282,6 +282,7 @@ class _Unfolding:
             axis=old.axis * copies + ("",),
             transient=np.append(np.tile(old.transient, copies), 0),
             keeper=old.keeper * copies + ("",),
+            host=np.concatenate((np.tile(old.host, (copies, 1)), np.zeros((1, 2), np.int64))),
         )
 
     def _pools(self) -> Pools:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from simulator.cost import (
     Demand,
@@ -260,6 +260,27 @@ class Writing:
         """Servers' bandwidth and requests, all at once."""
         demand = write_demand(self.num_bytes, self.requests, _given(figures.storage))
         return Price(picoseconds(demand.delay), _on_storage(demand, self.ids) + self.beside)
+
+
+@dataclass(frozen=True, slots=True)
+class Driving:
+    """Drives of a node, read or written through its memory by all GPUs of a stage that it holds."""
+
+    absolute: ClassVar[bool] = False
+    way: Literal["read", "write"]
+    num_bytes: int
+
+    @staticmethod
+    def depends_on(figures: Figures) -> tuple[object, ...]:
+        """See `Work`."""
+        return (figures.storage,)
+
+    def price(self, figures: Figures) -> Price:
+        """Bandwidth alone: drives take requests of a megabyte and more at their full bandwidth."""
+        access = read_demand if self.way == "read" else write_demand
+        demand = access(self.num_bytes, 0.0, _given(figures.storage))
+        drive = (SLOT[f"nvme.{self.way}"], whole(demand.amounts[f"storage_{self.way}"]))
+        return Price(picoseconds(demand.delay), (drive, (SLOT["host_memory"], whole(self.num_bytes))))
 
 
 def _given(storage: StorageSpec | None) -> StorageSpec:

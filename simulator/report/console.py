@@ -110,6 +110,8 @@ def _headline(page: _Page, result: Result) -> None:
     model = shown(result.model, _LIMIT)
     if not result.fits:
         needs = f"needs {gib(result.peak_memory_bytes)} a GPU, has {gib(result.memory_capacity_bytes)}"
+        if result.peak_memory_bytes <= result.memory_capacity_bytes:
+            needs = _host_needs(result)
         page.line(f"{model} does not fit on {machine}: {needs}.", style="bold red")
         return
     verb = "trains" if result.num_gpus == 1 else "train"
@@ -214,11 +216,36 @@ def _memory(page: _Page, result: Result) -> None:
     rows.append(("peak", gib(peak), percent(peak / capacity) if capacity else "", peak / whole, "#6B6B6B"))
     rows.append(("capacity", gib(capacity), "", capacity / whole, "#B8B8B8"))
     page.rows(rows)
-    if result.fits:
+    if peak <= capacity:
         page.line(f"fits: {gib(capacity - peak)} free", style="green", indent=2)
     else:
         page.line(_shortfall(result), style="bold red", indent=2)
         _remedies(page, result)
+    _host_memory(page, result)
+
+
+def _host_memory(page: _Page, result: Result) -> None:
+    """What is offloaded, to a node's memory and to its drives."""
+    if not result.host_memory_capacity_bytes:
+        return
+    page.title("Offloaded, per node")
+    needs, capacity = result.host_memory_bytes, result.host_memory_capacity_bytes
+    whole = max(needs, capacity, 1)
+    rows = [
+        (f"{part_label(part)}{where}", gib(size), percent(size / capacity), size / whole, colour(part))
+        for where, parts in (("", result.host_memory_by_part), (" on drives", result.drives_by_part))
+        for part, size in largest_first(parts)
+    ]
+    page.rows([*rows, ("host memory", gib(capacity), "", capacity / whole, "#B8B8B8")])
+    if needs <= capacity:
+        page.line(f"fits: {gib(capacity - needs)} free", style="green", indent=2)
+    else:
+        page.line(f"does not fit: {_host_needs(result)}", style="bold red", indent=2)
+
+
+def _host_needs(result: Result) -> str:
+    needs, capacity = result.host_memory_bytes, result.host_memory_capacity_bytes
+    return f"needs {gib(needs)} of a host's memory, has {gib(capacity)}: {gib(needs - capacity)} short"
 
 
 def _shortfall(result: Result) -> str:

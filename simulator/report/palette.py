@@ -54,6 +54,7 @@ _SHADES: Final = {
     "bubble": ("#B8B8B8",),
     "data": ("#CC79A7", "#B55A8E", "#DDA3C3"),
     "checkpoint": ("#7B4F9E",),
+    "offload": ("#7A6A00", "#A69A3D", "#CFC57A"),
     "waiting": ("#999999",),
     "other": ("#8C8C5A", "#5F9E8F", "#A68A64", "#77719B"),
 }

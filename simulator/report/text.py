@@ -29,6 +29,7 @@ _FAMILIES: Final = {
     "storage": "data",
     "loading": "data",
     "checkpoint": "checkpoint",
+    "offload": "offload",
     "latency": "waiting",
     "idle": "waiting",
     "wait": "waiting",
@@ -45,6 +46,11 @@ _PHRASES: Final = {
     "data": "waiting for training data",
     "checkpoint": "writing checkpoints",
     "optimizer": "optimizer step",
+    "offload.host": "offload: update on the host",
+    "offload.to_host": "offload: copies to the host",
+    "offload.to_gpu": "offload: copies to the GPU",
+    "offload.drive_read": "offload: reads of drives",
+    "offload.drive_write": "offload: writes to drives",
 }
 
 _HYPHENATED: Final = {
@@ -75,6 +81,7 @@ _RESOURCES: Final = {
     "cpu": "loader CPUs",
     "loader_cpu": "loader CPUs",
     "host": "host (kernel launches)",
+    "host_memory": "host memory",
 }
 
 

@@ -32,6 +32,7 @@ from simulator.specs import (
     MixtureSpec,
     NodeGroupSpec,
     NormLayer,
+    OffloadSpec,
     ParallelismSpec,
     SimulationSpec,
     SlowGpusSpec,
@@ -87,6 +88,7 @@ _SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
         )
     ),
     ("training", TrainingSpec),
+    ("training.offload", OffloadSpec),
     ("parallelism", ParallelismSpec),
     ("software (megatron-core if not given)", SoftwareSpec),
     ("data", DataSpec),

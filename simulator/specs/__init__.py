@@ -32,6 +32,7 @@ from simulator.specs.software import SoftwareSpec
 from simulator.specs.training import (
     CheckpointSpec,
     DataSpec,
+    OffloadSpec,
     ParallelismSpec,
     SimulationSpec,
     TrainingSpec,
@@ -67,6 +68,7 @@ __all__ = [
     "ModelSpec",
     "NodeGroupSpec",
     "NormLayer",
+    "OffloadSpec",
     "ParallelismSpec",
     "Precision",
     "SimulationSpec",

@@ -31,6 +31,26 @@ PipelineSchedule = Literal[
 ]
 Axis = Literal["tensor", "context", "data", "pipeline"]
 LoraTarget = Literal["attention.qkv", "attention.output", "mlp.up", "mlp.down"]
+Place = Literal["host", "nvme"]
+
+
+class OffloadSpec(Spec):
+    """What lies in host memory, or on the node's drives, instead of device memory."""
+
+    activations: Place | None = None
+    """Where what layers keep for their backward passes waits for them; on the GPU if not given."""
+    activation_layers: Count | None = None
+    """First layers of each stage (or chunk of it) whose activations go there; all if not given."""
+    parameters: Place | None = None
+    """Where the passes' parameters lie; they come layer by layer, `parallelism.gather_prefetch` ahead."""
+    gradients: Literal["host"] | None = None
+    """Where gradients are accumulated; they leave the GPU as the backward pass completes them."""
+    optimizer: Place | None = None
+    """Where the optimizer's state lies, fp32 copies of the parameters included."""
+    optimizer_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Part of the optimizer's state that lies there; the rest is kept and updated on the GPU."""
+    optimizer_step: Literal["host", "gpu"] = "host"
+    """Who updates what lies there: the host's cores, or the GPU, through which its state passes then."""
 
 
 class TrainingSpec(Spec):
@@ -78,6 +98,8 @@ class TrainingSpec(Spec):
     dropout: bool | None = None
     """Whether residuals and attention weights are dropped out, which costs traffic and masks; if not given,
     the software's default for models without a gated MLP (GPT, BERT), no for others (Llama)."""
+    offload: OffloadSpec = OffloadSpec()
+    """What lies in host memory or on drives."""
     gradient_clipping: bool = True
     """Whether the norm of all gradients is taken before the update."""
     steps: Count = 1

@@ -99,7 +99,11 @@ def _simulated(base: Base, overrides: Mapping[str, Any]) -> tuple[str, str, str,
     if result.fits:
         return OK, "", text, result.player
     need, have = result.peak_memory_bytes / 2**30, result.memory_capacity_bytes / 2**30
-    return DOES_NOT_FIT, f"needs {need:,.1f} GiB of {have:,.1f} GiB", text, result.player
+    where = ""
+    if need <= have:
+        need, have = result.host_memory_bytes / 2**30, result.host_memory_capacity_bytes / 2**30
+        where = " on a host"
+    return DOES_NOT_FIT, f"needs {need:,.1f} GiB of {have:,.1f} GiB{where}", text, result.player
 
 
 def metrics(result: Result, scenario: Scenario) -> dict[str, Any]:

@@ -164,9 +164,9 @@ def scenario(
 ) -> Scenario:
     return scenario_from_mapping(
         {
+            "cluster": {"system": "dgx-h100", "nodes": 2},
             **blocks,
             "name": "split",
-            "cluster": {"system": "dgx-h100", "nodes": 2},
             "model": model.model_dump(exclude_none=True),
             "training": {
                 "sequence_length": 1024,
@@ -204,6 +204,40 @@ def test_any_split_conserves(parallelism: dict[str, Any], training: dict[str, An
     left = np.zeros(len(program.pools.names), np.int64)
     np.add.at(left, classes.pool_id[row], classes.pool_take[row] - classes.pool_give[row])
     assert not left.any(), "pools are back at their resident level"
+
+
+OFFLOADS: list[dict[str, Any]] = [
+    {"activations": "host"},
+    {"activations": "nvme", "activation_layers": 1, "optimizer": "host", "optimizer_fraction": 0.5},
+    {"parameters": "host", "gradients": "host", "optimizer": "nvme", "optimizer_step": "gpu"},
+]
+REFUSED = (
+    "replicas would",  # gradients or parameters that no sharding shares out
+    "would keep them on the GPU",
+    "false keeps gradients on the GPU",
+    "not modelled where parameters",
+)
+
+
+@pytest.mark.parametrize("offload", OFFLOADS, ids=str)
+@pytest.mark.parametrize("parallelism", PLANS, ids=str)
+def test_any_split_goes_with_offload_or_says_why_not(
+    parallelism: dict[str, Any], offload: dict[str, Any]
+) -> None:
+    experts = "expert_parallel" in parallelism
+    model = MODELS["experts" if experts else "dense"]
+    local = {"cluster": {"system": "dgx-h100", "nodes": 2, "storage": "nvme-gen4"}}
+    try:
+        outcome = run(scenario(parallelism, {"offload": offload}, model, **local))
+    except ScenarioError as refused:
+        assert any(reason in str(refused) for reason in REFUSED)
+        assert "parameters" in offload, "activations and state go with every split"
+        return
+    program, record = outcome.lowered.program, outcome.record
+    check_conservation(program, record)
+    assert np.array_equal(record.pool_final, program.pools.initial)
+    taken, given = outcome.lowered.facts.host[program.cls].sum(axis=0)
+    assert taken == given
 
 
 @pytest.mark.parametrize("schedule", ["zb-1p", "zb-v", "dualpipe"])
@@ -252,7 +286,7 @@ def test_adapters_are_trained_in_split_passes(schedule: str) -> None:
             "dense",
             "go with",
         ),
-        ({"gather_prefetch": 2}, {}, "dense", "does nothing without sharded parameters"),
+        ({"gather_prefetch": 2}, {}, "dense", "does nothing without sharded or offloaded parameters"),
         ({"sharding_group_size": 8}, {}, "dense", "does nothing without data_parallel_sharding"),
         ({"context_parallel_method": "all_to_all"}, {}, "dense", "does nothing without context_parallel"),
         ({"expert_imbalance": 2.0}, {}, "dense", "does nothing without a model with routed experts"),

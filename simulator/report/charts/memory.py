@@ -64,7 +64,7 @@ def draw_memory(saved: SavedResult) -> Figure:
     height = 0.95 + sum(panels) + _FOOT * len(panels)
     peak, capacity = values["peak_memory_bytes"], values["memory_capacity_bytes"]
     verdict = f"{gib(peak)} of {gib(capacity)} in use at the peak"
-    if not values["fits"]:
+    if peak > capacity:
         verdict = f"Does not fit: needs {gib(peak)}, has {gib(capacity)}"
     figure = new_figure(height, verdict, f"memory of one GPU; {subject(values)}")
     labels = [fitted(figure, part_label(part), 2.4) for part, _ in parts]

@@ -1,0 +1,159 @@
+"""The update of parameters whose optimizer's state lies outside of the GPU, tile by tile.
+
+While one tile is updated, the gradients of the next are on their way out and the parameters of the last on
+their way in; each lane takes the tiles in order.
+
+Source: Ren et al., ZeRO-Offload, arXiv:2101.06840, section 5.2; Rajbhandari et al., ZeRO-Infinity,
+arXiv:2104.07857, section 5.2.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from simulator.engine import Label
+from simulator.program.describe import Describer
+from simulator.program.offload import StageOffload
+from simulator.program.rows import Row, RowTable
+from simulator.program.templates import LANE, TemplateBuilder
+from simulator.program.transfers import add_legs
+from simulator.workload import Kernel, StateBytes, update_kernels
+from simulator.workload.optimizers import norm_kernel
+
+TILE_PARAMETERS = 128 * 2**20
+"""Parameters of a tile. Source: ``TILE`` in csrc/includes/cpu_adam.h of deepspeedai/DeepSpeed."""
+BUFFERS = 2
+"""Tiles whose state is on the GPU at a time, where that updates them."""
+
+
+def tiles(count: int) -> list[int]:
+    """So many parameters in as few equal tiles as there are."""
+    number = -(-count // TILE_PARAMETERS)
+    return [count // number + (place < count % number) for place in range(number)]
+
+
+@dataclass(slots=True)
+class HostUpdate:
+    """Appends the update of a stage whose state, or whose parameters, lie outside of the GPU.
+
+    Attributes:
+        offload: What lies where.
+        describe: Describes kernels.
+        table: Takes the rows.
+        per: Bytes per parameter.
+        optimizer: Update rule.
+        into: The template so far; its first activity waits for what comes before.
+        ends: Activities that the end of the update waits for.
+    """
+
+    offload: StageOffload
+    describe: Describer
+    table: RowTable
+    per: StateBytes
+    optimizer: str
+    into: TemplateBuilder = field(default_factory=TemplateBuilder)
+    ends: list[int] = field(default_factory=list)
+
+    def run(self, kernels: Iterable[Kernel], here: int, there: int) -> TemplateBuilder:
+        """The whole update; its last activity waits for everything.
+
+        Args:
+            kernels: What the GPU does all the same.
+            here: Parameters that those update.
+            there: Parameters whose state lies outside.
+        """
+        begin = self._mark("update.begin", ())
+        last = begin
+        for kernel in kernels:
+            last = self.into.add(LANE["compute"], self.table.add(self.describe.kernel(kernel, "optimizer")))
+        settings = self.offload.settings
+        if settings.parameters and here:
+            size = here * self.per.parameters
+            legs = self.offload.out("optimizer.parameters", "optimizer", size, settings.parameters)
+            self.ends.append(add_legs(self.into, self.table, legs, last))
+        sizes = tiles(there) if there else []
+        returned: list[int] = []
+        for place, count in enumerate(sizes):
+            before = returned[-BUFFERS] if place >= BUFFERS else begin
+            if settings.optimizer_step == "host":
+                returned.append(self._on_host(count, begin))
+            else:
+                returned.append(self._on_gpu(count, before, begin))
+        self._mark("update.end", (*self.ends, len(self.into.lanes) - 1))
+        return self.into
+
+    def norm(self, into: TemplateBuilder, gradients: int) -> None:
+        """The host reads all gradients that lie there for their norm."""
+        lane, row = self.offload.worked(
+            "optimizer.gradient_norm", "optimizer", gradients * self.per.gradients
+        )
+        into.add(lane, self.table.add(row), (len(into.lanes) - 1,))
+
+    def _mark(self, name: str, after: Sequence[int]) -> int:
+        row = Row(Label(name, "optimizer", "optimizer"))
+        return self.into.add(LANE["compute"], self.table.add(row), after)
+
+    def _on_host(self, count: int, begin: int) -> int:
+        """Gradients out, unless they are there; the host's cores; parameters in, unless they stay there."""
+        ready = [begin]
+        settings, per = self.offload.settings, self.per
+        state = count * per.optimizer
+        if settings.optimizer == "nvme":
+            ready.append(
+                add_legs(self.into, self.table, [self.offload.read("optimizer.state", state)], begin)
+            )
+        if settings.gradients is None:
+            size = count * per.gradients
+            legs = self.offload.out("optimizer.gradients", "optimizer", size, "host")
+            ready.append(add_legs(self.into, self.table, legs, begin))
+        lane, row = self.offload.worked("optimizer.host_update", "optimizer", self._traffic(count))
+        last = updated = self.into.add(lane, self.table.add(row), ready)
+        if settings.optimizer == "nvme":
+            legs = [self.offload.written("optimizer.state", state)]
+            self.ends.append(add_legs(self.into, self.table, legs, updated))
+        size = count * per.parameters
+        if settings.parameters is None:
+            legs = self.offload.back("optimizer.parameters", "optimizer", size, "host")
+            last = add_legs(self.into, self.table, legs, updated)
+        elif settings.parameters == "nvme":
+            legs = [self.offload.written("optimizer.parameters", size, came=False)]
+            last = add_legs(self.into, self.table, legs, updated)
+        self.ends.append(last)
+        return last
+
+    def _on_gpu(self, count: int, before: int, begin: int) -> int:
+        """State in, with the gradients where they are on the host; the GPU; state out again."""
+        settings, per = self.offload.settings, self.per
+        held = count * (per.optimizer + (per.gradients if settings.gradients else 0))
+        gone = count * (per.optimizer + (per.parameters if settings.parameters else 0))
+        ready = begin
+        if settings.optimizer == "nvme":
+            state = count * per.optimizer
+            ready = add_legs(self.into, self.table, [self.offload.read("optimizer.state", state)], begin)
+        lane, row = self.offload.back("optimizer.state", "optimizer", held, "host", take=held)[0]
+        copied = self.into.add(lane, self.table.add(row), (ready, before))
+        last = copied
+        for kernel in self._kernels(count):
+            row = self.describe.kernel(kernel, "optimizer")
+            last = self.into.add(LANE["compute"], self.table.add(row), (last,))
+        lane, row = self.offload.out("optimizer.state", "optimizer", gone, "host", give=held)[0]
+        out = last = self.into.add(lane, self.table.add(row), (last,))
+        if settings.optimizer == "nvme":
+            legs = [self.offload.written("optimizer.state", count * per.optimizer)]
+            last = add_legs(self.into, self.table, legs, out)
+        if settings.parameters == "nvme":
+            legs = [self.offload.written("optimizer.parameters", count * per.parameters, came=False)]
+            last = add_legs(self.into, self.table, legs, out)
+        self.ends.append(last)
+        return out
+
+    def _kernels(self, count: int) -> tuple[Kernel, ...]:
+        """The update of so many parameters on the GPU."""
+        norms = norm_kernel(self.optimizer, count, self.per.optimizer)
+        update = update_kernels(count, self.per, self.optimizer, clipping=False, held_gradients=0)[0]
+        return (update,) if norms is None else (norms, update)
+
+    def _traffic(self, count: int) -> int:
+        """Bytes of the host's memory that an update there reads and writes."""
+        return sum(kernel.read_bytes + kernel.write_bytes for kernel in self._kernels(count))

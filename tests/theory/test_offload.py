@@ -1,0 +1,364 @@
+"""Offloading against its arithmetic: bytes over bandwidth where that limits, nothing where nothing does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.engine import play
+from simulator.engine.checks import check_conservation
+from simulator.errors import PlanError, ScenarioError
+from simulator.program import unfold
+from simulator.run import Outcome, check, run
+from simulator.scenario import Scenario, scenario_from_mapping
+
+LAYERS, HIDDEN, VOCABULARY, SEQUENCE = 8, 2048, 32000, 2048
+LAYER = 12 * HIDDEN**2 + 2 * HIDDEN
+ENDS = 2 * VOCABULARY * HIDDEN + HIDDEN
+PARAMETERS = LAYERS * LAYER + ENDS
+"""Four attention matrices, an MLP of four times the width and two norms a layer; embedding, head and norm."""
+GB = 10**9
+
+
+def scenario(
+    offload: dict[str, Any] | None = None,
+    *,
+    pcie: str = "1000 TB/s",
+    host: str = "100000 TB/s",
+    drives: tuple[str, str] = ("1000 TB/s", "1000 TB/s"),
+    gpus: int = 1,
+    training: dict[str, Any] | None = None,
+    **blocks: Any,
+) -> Scenario:
+    """One node of GPUs whose memory never limits, of a host that does not either unless it is told."""
+    mapping = {
+        "name": "offload",
+        "cluster": {
+            "system": "dgx-h100",
+            "nodes": 1,
+            "gpus_per_node": gpus,
+            "accelerator": {"base": "H100-SXM5-80GB", "memory_bandwidth": "100000 TB/s"},
+            "host": {"base": "dgx-h100", "pcie_bandwidth": pcie, "memory_bandwidth": host},
+            "storage": {
+                "base": "nvme-gen4",
+                "read_bandwidth": drives[0],
+                "write_bandwidth": drives[1],
+                "latency": "0 s",
+            },
+        },
+        "model": {
+            "name": "small",
+            "num_hidden_layers": LAYERS,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 4 * HIDDEN,
+            "num_attention_heads": 16,
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": SEQUENCE,
+            "norm": "rmsnorm",
+            "position_embedding": "rotary",
+        },
+        "training": {
+            "sequence_length": SEQUENCE,
+            "micro_batch_size": 1,
+            "global_batch_size": gpus,
+            "gradient_precision": "bf16",
+            "offload": offload or {},
+            **(training or {}),
+        },
+        "parallelism": {},
+        "software": {"base": "megatron-core", "cuda_graphs": True},
+        "simulation": {"warmup_steps": 0},
+    }
+    return scenario_from_mapping({**mapping, **blocks})
+
+
+def outcome(offload: dict[str, Any] | None = None, **changes: Any) -> Outcome:
+    return run(scenario(offload, **changes))
+
+
+def step(offload: dict[str, Any] | None = None, **changes: Any) -> float:
+    return outcome(offload, **changes).result.step_time_s
+
+
+def kept(result: Any) -> int:
+    """Activations that layers keep at the peak of a plan that keeps them all."""
+    return sum(
+        size for name, size in result.memory_by_operator.items() if name.startswith(("attention", "mlp"))
+    )
+
+
+@pytest.mark.parametrize("place", ["host", "nvme"])
+@pytest.mark.parametrize(
+    "what", [{"activations": ""}, {"parameters": "", "optimizer": ""}, {"parameters": ""}], ids=str
+)
+def test_behind_an_endless_host_a_step_takes_what_it_takes_without(what: dict[str, str], place: str) -> None:
+    """But for the update, which the GPU has no part in where the state lies elsewhere."""
+
+    def without_update(found: Outcome) -> float:
+        result = found.result
+        return result.step_time_s - result.breakdown.get("optimizer", 0.0)
+
+    found = outcome(dict.fromkeys(what, place))
+    assert without_update(found) == pytest.approx(without_update(outcome()), rel=2e-3)
+
+
+def test_where_pcie_limits_activations_go_out_and_come_back_at_its_rate() -> None:
+    """A byte out in the forward pass, a byte in in the backward pass: 2 bytes / bandwidth."""
+    moved = kept(outcome().result)
+    for rate in (1, 2):
+        taken = step({"activations": "host"}, pcie=f"{rate} GB/s")
+        # A layer is computed before its copy can begin, on both ways.
+        assert 2 * moved / (rate * GB) < taken < 2 * moved / (rate * GB) + 0.3 * step()
+
+
+def test_only_the_layers_that_are_asked_for_leave() -> None:
+    moved = kept(outcome().result)
+    taken = step({"activations": "host", "activation_layers": 4}, pcie="1 GB/s")
+    assert moved / GB < taken < moved / GB + 1.1 * step()
+
+
+def test_recomputed_layers_send_their_inputs() -> None:
+    """s b h numbers of two bytes a layer, there and back."""
+    inputs = LAYERS * SEQUENCE * HIDDEN * 2
+    taken = step({"activations": "host"}, pcie="1 GB/s", training={"recompute": "full"})
+    assert 2 * inputs / GB < taken < 2 * inputs / GB + step(training={"recompute": "full"})
+    half = step(
+        {"activations": "host"},
+        pcie="1 GB/s",
+        training={"recompute": "full", "recompute_method": "uniform", "recompute_num_layers": 2},
+    )
+    assert inputs / GB < half < inputs / GB + step(training={"recompute": "full"})
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_parameters_come_in_for_either_pass_of_every_micro_batch(micro_batches: int) -> None:
+    """2 bytes a parameter for each pass; the step ends with all of them back on the host."""
+    training = {"global_batch_size": micro_batches}
+    taken = step({"parameters": "host", "optimizer": "host"}, pcie="1 GB/s", training=training)
+    bound = 2 * micro_batches * 2 * PARAMETERS / GB
+    gradients = 2 * PARAMETERS / GB
+    assert bound + gradients < taken < bound + gradients + 1.2 * step(training=training)
+
+
+def test_the_hosts_update_takes_what_its_memory_takes() -> None:
+    """Adam reads 2 + 12 and writes 12 + 2 bytes a parameter; copies of 2 + 2 bytes pass through besides.
+
+    Copies of all tiles but the first and the last lie beside the update and share the memory with it.
+    """
+    parts = 28 + 2 + 2
+    taken = step({"optimizer": "host"}, host="10 GB/s")
+    assert taken - step() == pytest.approx(parts * PARAMETERS / (10 * GB), rel=0.02)
+
+
+def test_the_gpus_update_takes_what_pcie_takes() -> None:
+    """12 bytes of state a parameter in and out, at the same time but for the ends of the tiles."""
+    taken = step({"optimizer": "host", "optimizer_step": "gpu"}, pcie="1 GB/s") - step()
+    one_way = 12 * PARAMETERS / GB
+    assert one_way < taken < 1.3 * one_way
+
+
+@pytest.mark.parametrize("way", ["host", "gpu"])
+def test_state_on_drives_takes_what_they_take(way: str) -> None:
+    """12 bytes a parameter are read, then written; drives write at half the rate that they read at."""
+    found = outcome({"optimizer": "nvme", "optimizer_step": way}, drives=("2 GB/s", "1 GB/s"))
+    read, written = 12 * PARAMETERS / (2 * GB), 12 * PARAMETERS / GB
+    assert written < found.result.step_time_s - step() < read + written
+    assert found.result.drives_by_part == {"optimizer": 12 * PARAMETERS}
+
+
+def test_a_part_of_the_state_takes_a_part_of_the_time() -> None:
+    whole, half = (
+        step({"optimizer": "host", "optimizer_fraction": part}, host="10 GB/s") for part in (1.0, 0.5)
+    )
+    assert half - step() == pytest.approx((whole - step()) / 2, rel=0.02)
+
+
+def test_gradients_leave_as_they_are_completed() -> None:
+    """2 bytes a parameter go out beside the backward pass; the host adds those of several micro-batches."""
+    offload = {"optimizer": "host", "gradients": "host"}
+    taken = step(offload, pcie="1 GB/s")
+    assert 2 * 2 * PARAMETERS / GB < taken < 2 * 2 * PARAMETERS / GB + step()
+    found = outcome(offload, training={"global_batch_size": 3})
+    labels = found.lowered.program.classes.labels
+    names = [labels[cls].name for cls in found.lowered.program.cls]
+    assert names.count("gradients.to_host") == names.count("gradients.accumulate") > 3
+
+
+def test_device_memory_holds_what_is_left() -> None:
+    def parts(offload: dict[str, Any] | None = None, **changes: Any) -> dict[str, int]:
+        return outcome(offload, **changes).result.memory_by_part
+
+    whole = parts()
+    assert (whole["parameters"], whole["optimizer"]) == (2 * PARAMETERS, 12 * PARAMETERS)
+    assert "optimizer" not in parts({"optimizer": "host"})
+    assert parts({"optimizer": "host", "optimizer_fraction": 0.25})["optimizer"] == 9 * PARAMETERS
+    assert "gradients" not in parts({"optimizer": "host", "gradients": "host"})
+    assert "parameters" not in parts({"parameters": "host"})
+
+
+def test_two_layers_of_activations_are_on_the_gpu_at_a_time() -> None:
+    """The one that is computed and the one that is copied; in the backward pass the one that is fetched."""
+    small = {"model": {**scenario().model.model_dump(exclude_none=True), "vocab_size": 1000}}
+    every = outcome(**small).result
+    layer = kept(every) / LAYERS
+    for pcie in ("1 GB/s", "1000 TB/s"):
+        some = outcome({"activations": "host"}, pcie=pcie, **small).result
+        assert some.memory_by_part["activations"] < every.memory_by_part["activations"] - (LAYERS - 4) * layer
+        held = some.host_memory_by_part["activations_and_buffers"]
+        assert held == pytest.approx(kept(every), rel=1e-6)
+
+
+def test_the_gpus_of_a_node_share_its_memory() -> None:
+    """Eight GPUs move eight times as much through the one host: 8 x 2 bytes / bandwidth each way."""
+    moved = kept(outcome().result)
+    taken = step({"activations": "host"}, host="8 GB/s", gpus=8)
+    assert 2 * moved / GB < taken < 2 * moved / GB + step(gpus=8)
+
+
+def test_the_stages_of_a_node_share_its_memory() -> None:
+    """Four stages of one node write at the same time what one GPU would write alone."""
+    plan = {"pipeline_parallel": 4}
+    training = {"global_batch_size": 4}
+    alone = step({"optimizer": "host"}, host="10 GB/s", training=training)
+    four = step({"optimizer": "host"}, host="10 GB/s", gpus=4, parallelism=plan, training=training)
+    without = step(gpus=4, parallelism=plan, training=training)
+    assert four - without == pytest.approx(alone - step(training=training), rel=0.05)
+
+
+def test_copies_contend_with_the_loader() -> None:
+    """Samples pass through the host's memory twice; beside copies that fill it, both take their time."""
+    data = {"data": {"sample_size": "50 MB"}}
+    moved = kept(outcome().result)
+    samples = 2 * 50e6
+    alone, both = (
+        outcome(offload, host="1 GB/s", training={"steps": 4}, **data).result
+        for offload in ({}, {"activations": "host"})
+    )
+    assert both.step_time_s > (2 * moved + samples) / GB
+    assert both.step_time_s > alone.step_time_s
+    assert both.bottlenecks[0].resource == "host_memory"
+    assert both.utilization["host_memory"] > 0.9
+
+
+def test_the_hosts_memory_is_part_of_the_verdict() -> None:
+    """12 bytes of state and 2 of gradients a parameter, eight GPUs with a copy each."""
+    offload = {"optimizer": "host"}
+    found = outcome(offload, gpus=8).result
+    assert found.fits
+    assert found.host_memory_by_part == {"optimizer": 8 * 12 * PARAMETERS}
+    assert found.host_memory_bytes == 8 * 12 * PARAMETERS
+    cluster = scenario(offload, gpus=8).cluster.model_dump(mode="json")
+    cluster["node_groups"][0]["host"]["memory_capacity"] = "16 GiB"
+    short = outcome(offload, gpus=8, cluster=cluster).result
+    assert not short.fits and short.tokens_per_s is None
+    assert short.peak_memory_bytes <= short.memory_capacity_bytes
+    assert short.host_memory_bytes > short.host_memory_capacity_bytes == 16 * 2**30
+
+
+def test_replicas_share_the_state_out_on_their_host() -> None:
+    plan = {"data_parallel_sharding": "parameters"}
+    offload = {"parameters": "host", "optimizer": "host", "gradients": "host"}
+    found = outcome(offload, gpus=8, parallelism=plan).result
+    for name, size in (("parameters", 2), ("gradients", 2), ("optimizer", 12)):
+        assert found.host_memory_by_part[name] == pytest.approx(size * PARAMETERS, rel=1e-3)
+
+
+EVERYTHING = {"activations": "nvme", "parameters": "nvme", "gradients": "host", "optimizer": "nvme"}
+OFFLOADS = [
+    {"activations": "host"},
+    {"parameters": "host"},
+    {"optimizer": "host", "optimizer_fraction": 0.5},
+    {"optimizer": "nvme", "optimizer_step": "gpu"},
+    EVERYTHING,
+]
+
+
+@pytest.mark.parametrize("offload", OFFLOADS, ids=str)
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_every_byte_comes_back_on_both_players(offload: dict[str, Any], gpus: int) -> None:
+    changes: dict[str, Any] = {"pcie": "20 GB/s", "host": "50 GB/s", "drives": ("6 GB/s", "3 GB/s")}
+    made = scenario(
+        offload,
+        gpus=gpus,
+        training={"global_batch_size": 2 * gpus},
+        parallelism={"data_parallel_sharding": "parameters"} if gpus > 1 else {},
+        **changes,
+    )
+    lowered = check(made)
+    program, facts = lowered.program, lowered.facts
+    reference, compiled = play(program, "reference"), play(program, "compiled")
+    check_conservation(program, reference)
+    assert np.array_equal(reference.pool_final, program.pools.initial)
+    assert np.array_equal(reference.start, compiled.start) and np.array_equal(reference.end, compiled.end)
+    taken, given = facts.host[program.cls].sum(axis=0)
+    assert taken == given
+    assert (taken > 0) == ("activations" in offload or "nvme" in offload.values())
+
+
+@pytest.mark.parametrize("offload", OFFLOADS, ids=str)
+def test_folded_and_unfolded_take_the_same_time(offload: dict[str, Any]) -> None:
+    made = scenario(
+        offload,
+        gpus=8,
+        pcie="20 GB/s",
+        host="50 GB/s",
+        drives=("6 GB/s", "3 GB/s"),
+        training={"global_batch_size": 8},
+        parallelism={"data_parallel_sharding": "parameters", "pipeline_parallel": 2},
+    )
+    lowered = check(made)
+    folded, unfolded = play(lowered.program), play(unfold(lowered).lowered.program)
+    assert unfolded.end.max() == folded.end.max()
+
+
+@pytest.mark.parametrize(
+    ("offload", "changes", "message"),
+    [
+        ({"gradients": "host"}, {}, "gradients: needs offload.optimizer: host or nvme"),
+        ({"optimizer_fraction": 0.5}, {}, "optimizer_fraction: needs offload.optimizer"),
+        ({"optimizer_step": "gpu"}, {}, "optimizer_step: needs offload.optimizer"),
+        ({"activation_layers": 2}, {}, "activation_layers: does nothing without offload.activations"),
+        ({"activations": "host", "activation_layers": 9}, {}, "9 layers, but the largest of 1 parts"),
+        ({"activations": "disk"}, {}, "activations"),
+        ({"optimiser": "host"}, {}, 'did you mean "optimizer"?'),
+        ({"parameters": "host"}, {"gpus": 8}, "each of 8 replicas would fetch all of them"),
+        (
+            {"optimizer": "host", "gradients": "host"},
+            {"gpus": 8},
+            "each of 8 replicas would send all of them",
+        ),
+        (
+            {"optimizer": "host", "gradients": "host", "optimizer_fraction": 0.5},
+            {},
+            "the GPU's part of the update would have to fetch them",
+        ),
+        ({"optimizer": "host"}, {"training": {"optimizer": "muon"}}, "muon makes matrices orthogonal"),
+        (
+            {"optimizer": "host"},
+            {"training": {"optimizer": "sgd", "precision": "fp32"}},
+            "sgd keeps no state of these parameters",
+        ),
+        ({"parameters": "host"}, {"training": {"precision": "fp8"}}, "not modelled in fp8"),
+        (
+            {"optimizer": "host", "gradients": "host"},
+            {"parallelism": {"reduce_each_micro_batch": False}},
+            "false keeps gradients on the GPU",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_offloaded_is_refused(
+    offload: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((PlanError, ScenarioError)) as refused:
+        outcome(offload, **changes)
+    assert message in str(refused.value)
+
+
+def test_drives_must_be_in_the_node() -> None:
+    cluster = scenario().cluster.model_dump(mode="json")
+    cluster["storage"]["kind"] = "shared"
+    with pytest.raises(ScenarioError, match="nvme needs drives in every node"):
+        outcome({"optimizer": "nvme"}, cluster=cluster)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
-from simulator.analysis import Result, summarise, with_step_times
+from simulator.analysis import Essentials, Result, essentials, summarise, with_step_times
 from simulator.engine import Record, play
 from simulator.errors import PlanError
 from simulator.program import Lowered, check_memory, lower, num_copies, unfold
@@ -34,6 +34,46 @@ class Outcome:
     lowered: Lowered
     record: Record
     result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A scenario that was played.
+
+    Attributes:
+        scenario: What was played.
+        calibration: The constants of the cost models.
+        folded: The Program of the representatives.
+        lowered: The Program that was played.
+        record: The record.
+    """
+
+    scenario: Scenario
+    calibration: Calibration
+    folded: Lowered
+    lowered: Lowered
+    record: Record
+
+    def essentials(self) -> Essentials:
+        """Step time and memory, as in the result."""
+        if varies(self.scenario):
+            whole = self.result()
+            return Essentials(whole.step_time_s, whole.peak_memory_bytes, whole.fits)
+        return essentials(self.scenario, self.lowered, self.record)
+
+    def result(self, progress: Progress | None = None) -> Result:
+        """Everything.
+
+        Raises:
+            ScenarioError: Draws that cannot be played.
+        """
+        scenario, version = self.scenario, clustersim_version()
+        found = summarise(scenario, self.lowered, self.record, self.calibration, version=version, wall_s=0.0)
+        if not varies(scenario):
+            return found
+        return _varied(
+            scenario, self.folded, self.lowered, self.record, found, progress or (lambda _, __: None)
+        )
 
 
 def simulate(
@@ -72,6 +112,28 @@ def run(
     """
     begun = time.perf_counter()
     tell = progress or (lambda _, __: None)
+    made = played(scenario, progress=tell, calibration=calibration)
+    tell(0.8, "analysing")
+    result = replace(made.result(tell), wall_s=time.perf_counter() - begun)
+    tell(1.0, "done")
+    return Outcome(scenario, made.lowered, made.record, result)
+
+
+def played(
+    scenario: Scenario, *, progress: Progress | None = None, calibration: Calibration | None = None
+) -> Played:
+    """Plays a scenario and looks no further: all that a search needs of most candidates.
+
+    Args:
+        scenario: From `load_scenario`.
+        progress: As in `simulate`.
+        calibration: As in `simulate`.
+
+    Raises:
+        ScenarioError: As `simulate`.
+        SimulationError: As `simulate`.
+    """
+    tell = progress or (lambda _, __: None)
     calibration = calibration or Calibration.load(scenario.simulation.calibration)
     tell(0.0, "planning")
     try:
@@ -82,13 +144,7 @@ def run(
         raise scenario.located(error) from error
     tell(0.2, f"playing {lowered.program.num_activities:,} activities")
     record = play(lowered.program, scenario.simulation.player)
-    tell(0.8, "analysing")
-    result = summarise(scenario, lowered, record, calibration, version=clustersim_version(), wall_s=0.0)
-    if varies(scenario):
-        result = _varied(scenario, folded, lowered, record, result, tell)
-    result = replace(result, wall_s=time.perf_counter() - begun)
-    tell(1.0, "done")
-    return Outcome(scenario, lowered, record, result)
+    return Played(scenario, calibration, folded, lowered, record)
 
 
 def _unfolded(scenario: Scenario, folded: Lowered) -> Lowered:

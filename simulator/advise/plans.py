@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from simulator.advise.bounds import Prices, bounds
 from simulator.analysis import Result
 from simulator.errors import ClustersimError, PlanError
-from simulator.run import simulate
+from simulator.run import Played, played
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
@@ -20,6 +20,11 @@ from simulator.specs.model import TransformerSpec
 BEST: Final = 10
 MOST_GPUS: Final = 2**20
 RECOMPUTE: Final = ("none", "selective", "full")
+_FREE: Final = tuple(
+    f"parallelism.{key}"
+    for key in ("data_parallel", "pipeline_schedule", "pipeline_order", "pipeline_layers")
+)
+"""What follows from a plan, whatever the scenario says."""
 
 Objective = Literal["throughput", "throughput_per_gpu"]
 Progress = Callable[[float, str], None]
@@ -111,23 +116,12 @@ def plan_space(scenario: Scenario, max_gpus: int) -> Iterator[dict[str, Any]]:
 
 def planned_scenario(scenario: Scenario, overrides: Mapping[str, Any]) -> Scenario:
     """The scenario with a plan of `plan_space` in place."""
-    group = scenario.cluster.node_groups[0].model_copy(update={"nodes": overrides["cluster.nodes"]})
-    blocks: dict[str, Any] = {
-        "cluster": scenario.cluster.model_copy(update={"node_groups": (group,)}),
-        "training": scenario.training.model_copy(update=_training(overrides)),
-        "parallelism": scenario.parallelism.model_copy(
-            update={
-                "data_parallel": None,
-                "pipeline_schedule": None,
-                "pipeline_order": None,
-                "pipeline_layers": None,
-                **_inside("parallelism", overrides),
-            }
-        ),
-    }
+    changes: dict[str, Any] = dict.fromkeys(_FREE) | dict(overrides)
+    if "training.recompute" in changes:  # a recomputation of the space is for all layers
+        changes |= {"training.recompute_num_layers": None, "training.recompute_method": None}
     if scenario.simulation.player == "auto":
-        blocks["simulation"] = scenario.simulation.model_copy(update={"player": "compiled"})
-    return scenario.model_copy(update=blocks)
+        changes["simulation.player"] = "compiled"
+    return scenario.changed(changes)
 
 
 def search_plans(
@@ -175,7 +169,7 @@ def search_plans(
     if enumerated == illegal:
         raise ClustersimError("plan: no plan is legal; does the global batch divide over the replicas?")
     waiting.sort(key=lambda plan: plan[:3])
-    kept: list[tuple[float, int, int, FoundPlan]] = []
+    kept: list[tuple[float, int, int, Mapping[str, Any], Played]] = []
     simulated = too_large = 0
     for at_most, gpus, number, overrides in waiting:
         if len(kept) == best and -at_most < -kept[-1][0]:
@@ -183,20 +177,21 @@ def search_plans(
         tell(simulated / len(waiting), f"{simulated:,} plans simulated, {len(waiting) - simulated:,} left")
         simulated += 1
         try:
-            result = simulate(planned_scenario(scenario, overrides), calibration=calibration)
+            found_plan = played(planned_scenario(scenario, overrides), calibration=calibration)
         except ClustersimError:
             illegal += 1
             simulated -= 1
             continue
-        if not result.fits or result.samples_per_s is None:
+        step_s, _, fits = found_plan.essentials()
+        if not fits:
             too_large += 1
             continue
-        score = _score(result.samples_per_s, gpus, objective)
-        kept.append((-score, gpus, number, FoundPlan(overrides, result)))
+        score = _score(scenario.training.global_batch_size / step_s, gpus, objective)
+        kept.append((-score, gpus, number, overrides, found_plan))
         kept.sort(key=lambda plan: plan[:3])
         del kept[best:]
     return PlanSearch(
-        best=tuple(plan for *_, plan in kept),
+        best=tuple(FoundPlan(overrides, plan.result()) for *_, overrides, plan in kept),
         enumerated=enumerated,
         illegal=illegal,
         without_memory=without_memory,
@@ -209,19 +204,6 @@ def search_plans(
 
 def _score(samples_per_s: float, gpus: int, objective: Objective) -> float:
     return samples_per_s / gpus if objective == "throughput_per_gpu" else samples_per_s
-
-
-def _training(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the training block; a recomputation of the space is for all layers."""
-    changed = _inside("training", overrides)
-    if "recompute" in changed:
-        changed |= {"recompute_num_layers": None, "recompute_method": None}
-    return changed
-
-
-def _inside(block: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    head = f"{block}."
-    return {key.removeprefix(head): value for key, value in overrides.items() if key.startswith(head)}
 
 
 def _divisors(number: int) -> list[int]:

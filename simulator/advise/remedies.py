@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel
 
 from simulator.analysis import Remedy
 from simulator.errors import PlanError, ScenarioError
@@ -22,7 +21,6 @@ _SHARDINGS: Final = ("none", "optimizer", "gradients", "parameters")
 _GROWTH: Final = (2, 4, 8)
 """Times the cluster that are tried when nothing else helps."""
 
-_Spec = TypeVar("_Spec", bound=BaseModel)
 Change = dict[str, Any]
 Progress = Callable[[float, str], None]
 
@@ -79,19 +77,9 @@ class _Trial:
 
 def changed(scenario: Scenario, change: Change) -> Scenario:
     """The scenario with some keys at other values, as the remedies are simulated: folded, without draws."""
-    simulation: Change = {"simulation.fold": "auto", "simulation.jitter": None, "simulation.seeds": 1}
-    for path, value in (simulation | change).items():
-        if path == "cluster.nodes":
-            first, *others = scenario.cluster.node_groups
-            groups = (first.model_copy(update={"nodes": value}), *others)
-            path, value = "cluster.node_groups", groups
-        scenario = _set(scenario, path.split("."), value)
-    return scenario
-
-
-def _set(model: _Spec, keys: list[str], value: Any) -> _Spec:
-    first, *rest = keys
-    return model.model_copy(update={first: _set(getattr(model, first), rest, value) if rest else value})
+    return scenario.changed(
+        {"simulation.fold": "auto", "simulation.jitter": None, "simulation.seeds": 1} | change
+    )
 
 
 def _singles(outcome: Outcome) -> Iterator[Change]:

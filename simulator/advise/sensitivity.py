@@ -12,7 +12,6 @@ from simulator.analysis import Result
 from simulator.errors import PlanError, ScenarioError
 from simulator.run import simulate
 from simulator.scenario import Scenario
-from simulator.specs import ClusterSpec, NodeGroupSpec
 from simulator.specs._base import Quantity
 from simulator.units import render
 
@@ -23,6 +22,7 @@ _PARTS: Final = ("accelerator", "scale_up", "scale_out", "host")
 _LESS_IS_BETTER: Final = frozenset({"latency", "oversubscription"})
 _OF_NO_SPEED: Final = frozenset({"price_per_hour", "num_links"})
 """Figures that no time rests on."""
+_OVERSUBSCRIPTION: Final = "cluster.fabric.oversubscription"
 _FURTHEST: Final = 64.0
 """How far a figure is improved in search of what limits next."""
 
@@ -96,9 +96,8 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """A figure: the way to it from the cluster, and how it is told."""
+    """A figure and how it is told."""
 
-    steps: tuple[str | int, ...]
     key: str
     value: float
     dimension: Any
@@ -149,13 +148,13 @@ def _figures(scenario: Scenario) -> Iterator[_Figure]:
         for name, value, dimension in _numbers(spec):
             if name.startswith("peak_flops.") and name != f"peak_flops.{scenario.training.precision}":
                 continue
-            yield _Figure((part, *name.split(".")), f"cluster.{part}.{name}", value, dimension)
+            yield _Figure(f"cluster.{part}.{name}", value, dimension)
     if scenario.cluster.storage is not None:
         for name, value, dimension in _numbers(scenario.cluster.storage):
-            yield _Figure(("storage", name), f"cluster.storage.{name}", value, dimension)
+            yield _Figure(f"cluster.storage.{name}", value, dimension)
     if scenario.cluster.fabric.oversubscription > 1:
         over = scenario.cluster.fabric.oversubscription
-        yield _Figure(("fabric", "oversubscription"), "cluster.fabric.oversubscription", over, None)
+        yield _Figure(_OVERSUBSCRIPTION, over, None)
 
 
 def _numbers(spec: BaseModel) -> Iterator[tuple[str, float, Any]]:
@@ -183,37 +182,15 @@ def _dimension(field: Any) -> Any:
 
 
 def _tried(scenario: Scenario, figure: _Figure, factor: float) -> Result | None:
-    """The result with one figure changed; None if the plan is refused."""
-    cluster = _scaled(scenario.cluster, figure, factor)
-    if cluster is None:
-        return None
+    """The result with one figure changed, in all node groups that have it; None if the plan is refused."""
+
+    def scaled(value: float) -> float:
+        return max(1.0, value * factor) if figure.key == _OVERSUBSCRIPTION else _times(value, factor)
+
     try:
-        return simulate(scenario.model_copy(update={"cluster": cluster}))
+        return simulate(scenario.changed({figure.key: scaled}))
     except (ScenarioError, PlanError):
         return None
-
-
-def _scaled(cluster: ClusterSpec, figure: _Figure, factor: float) -> ClusterSpec | None:
-    if figure.steps[0] in ("storage", "fabric"):
-        changed: ClusterSpec = _with(cluster, figure.steps, factor)
-        return changed
-    groups: list[NodeGroupSpec] = [_with(group, figure.steps, factor) for group in cluster.node_groups]
-    return cluster.model_copy(update={"node_groups": tuple(groups)})
-
-
-def _with(spec: Any, steps: tuple[str | int, ...], factor: float) -> Any:
-    """A copy with the figure at the end of the steps scaled; whole numbers stay whole, and at least 1."""
-    step, rest = str(steps[0]), steps[1:]
-    if isinstance(spec, dict):
-        return {**spec, step: _times(spec[step], factor)} if step in spec else spec
-    value = getattr(spec, step)
-    if rest:
-        changed = _with(value, rest, factor)
-    elif value is None:
-        return spec
-    else:
-        changed = max(1.0, value * factor) if step == "oversubscription" else _times(value, factor)
-    return spec.model_copy(update={step: changed})
 
 
 def _times(value: float, factor: float) -> float:
@@ -265,5 +242,4 @@ def _repeated(scenario: Scenario) -> Scenario:
     """The scenario on the compiled player, whose loading many simulations in a row pay for."""
     if scenario.simulation.player != "auto":
         return scenario
-    simulation = scenario.simulation.model_copy(update={"player": "compiled"})
-    return scenario.model_copy(update={"simulation": simulation})
+    return scenario.changed({"simulation.player": "compiled"})

@@ -2,15 +2,17 @@
 
 from simulator.analysis.result import BasisNote, Bottleneck, PeakMoment, Remedy, Result, StepTimes
 from simulator.analysis.step_times import with_step_times
-from simulator.analysis.summary import step_seconds, summarise
+from simulator.analysis.summary import Essentials, essentials, step_seconds, summarise
 
 __all__ = [
     "BasisNote",
     "Bottleneck",
+    "Essentials",
     "PeakMoment",
     "Remedy",
     "Result",
     "StepTimes",
+    "essentials",
     "step_seconds",
     "summarise",
     "with_step_times",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -31,6 +31,28 @@ def step_seconds(lowered: Lowered, record: Record, scenario: Scenario) -> float:
     window = measured_window(lowered, record)
     interval = scenario.checkpoint.interval if scenario.checkpoint is not None else 1
     return window.length / window.steps / PICOSECONDS + window.checkpoint / interval / PICOSECONDS
+
+
+class Essentials(NamedTuple):
+    """What a search compares, the same to the bit as in the result.
+
+    Attributes:
+        step_time_s: Time of a step [s].
+        peak_memory_bytes: Peak of the stage that needs most [B].
+        fits: Whether that is no more than its device has.
+    """
+
+    step_time_s: float
+    peak_memory_bytes: int
+    fits: bool
+
+
+def essentials(scenario: Scenario, lowered: Lowered, record: Record) -> Essentials:
+    """Step time and memory, at a fraction of the price of everything."""
+    breakdown = _breakdown(scenario, lowered, record, measured_window(lowered, record))
+    stage = int(np.argmax(record.pool_peak))
+    peak = int(record.pool_peak[stage])
+    return Essentials(math.fsum(breakdown.values()), peak, peak <= int(lowered.program.pools.limits[stage]))
 
 
 def summarise(

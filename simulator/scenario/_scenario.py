@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import PrivateAttr
 
@@ -12,6 +13,7 @@ from simulator.specs import (
     CheckpointSpec,
     ClusterSpec,
     DataSpec,
+    DistillationSpec,
     ModelSpec,
     ParallelismSpec,
     SimulationSpec,
@@ -32,6 +34,8 @@ class Scenario(Spec):
     """What is trained."""
     training: TrainingSpec
     """Batches, precision, optimizer."""
+    distillation: DistillationSpec | None = None
+    """A teacher beside the model; there is none if not given."""
     parallelism: ParallelismSpec = ParallelismSpec()
     """How model and batch are split over the GPUs."""
     software: SoftwareSpec
@@ -51,6 +55,26 @@ class Scenario(Spec):
         """What was taken otherwise than it was written; not part of the scenario's identity."""
         return self._warnings
 
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """The scenario with some keys at other values, which share with this one all that lies beside them.
+
+        For those who try many variations of a checked scenario: values are as the specs hold them (SI units,
+        specs for parts) and nothing is checked but by planning.
+
+        Args:
+            changes: Dotted key -> value, or a function of the value that is there. A key of the cluster that
+                belongs to node groups changes in all of them; a function changes nothing where nothing is.
+        """
+        tree: dict[str, Any] = {}
+        for dotted, value in changes.items():
+            *above, last = dotted.split(".")
+            inside = tree
+            for step in above:
+                inside = inside.setdefault(step, _Inside())
+            inside[last] = value
+        made: Self = _changed(self, tree)
+        return made
+
     def located(self, error: PlanError) -> ScenarioError:
         """An error that planning raised about a key, with the key's place in the file."""
         findings = Findings(self._origin)
@@ -67,3 +91,29 @@ class Scenario(Spec):
         self._origin = origin
         self._warnings = tuple(dict.fromkeys(warnings))
         return self
+
+
+class _Inside(dict[str, Any]):
+    """Changes inside a block, as a mapping is also a value."""
+
+
+def _changed(spec: Any, changes: Mapping[str, Any]) -> Any:
+    if spec is None:
+        return None
+    if isinstance(spec, ClusterSpec):
+        own = {key: value for key, value in changes.items() if key in ClusterSpec.model_fields}
+        each = {key: value for key, value in changes.items() if key not in own}
+        if each:
+            own["node_groups"] = tuple(_changed(group, each) for group in spec.node_groups)
+        return spec.model_copy(update={key: _value(getattr(spec, key), value) for key, value in own.items()})
+    if isinstance(spec, dict):
+        return spec | {key: _value(spec[key], value) for key, value in changes.items() if key in spec}
+    return spec.model_copy(update={key: _value(getattr(spec, key), value) for key, value in changes.items()})
+
+
+def _value(present: Any, value: Any) -> Any:
+    if isinstance(value, _Inside):
+        return _changed(present, value)
+    if callable(value):
+        return None if present is None else value(present)
+    return value

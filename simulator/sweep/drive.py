@@ -68,9 +68,7 @@ class Summary:
 
 def identity(sweep: Sweep) -> str:
     """What besides its overrides makes a point's result: the resolved base, the version, the constants."""
-    base = sweep.scenario.model_copy(
-        update={"simulation": sweep.scenario.simulation.model_copy(update={"player": "auto"})}
-    )
+    base = sweep.scenario.changed({"simulation.player": "auto"})
     calibration = repr(sorted(Calibration.load(base.simulation.calibration).constants.items()))
     text = "\0".join((resolved_yaml(base), code_version(), calibration))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -3,6 +3,7 @@
 import json
 import pickle
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,8 @@ from simulator.scenario import (
     write_reference,
 )
 from simulator.units import parse
+
+QUICKSTART = Path(__file__).parents[2] / "scenarios" / "quickstart.yaml"
 
 TRAINING = {"sequence_length": 2048, "micro_batch_size": 1, "global_batch_size": 64}
 ACCELERATOR = {
@@ -447,3 +450,50 @@ def test_the_reference_tells_every_key():
             assert specs.meanings(spec).get(key), f"{name}.{key} has no description"
     assert '| `memory_bandwidth` | bandwidth, as "900 GB/s" | required |' in page
     assert "| `recompute` | `none`, `selective`, `full` | `none` |" in page
+
+
+def test_a_changed_scenario_is_the_one_that_overrides_give():
+    base = load_scenario(QUICKSTART, {"cluster.fabric.oversubscription": 2.0})
+    changed = base.changed(
+        {
+            "training.micro_batch_size": 2,
+            "training.recompute": "full",
+            "cluster.nodes": 4,
+            "cluster.accelerator.memory_bandwidth": lambda rate: 2 * rate,
+            "cluster.accelerator.peak_flops.bf16": 1e15,
+            "cluster.storage.latency": lambda _: 1e-3,
+            "checkpoint": lambda block: block,
+        }
+    )
+    written = load_scenario(
+        QUICKSTART,
+        {
+            "cluster.fabric.oversubscription": 2.0,
+            "training.micro_batch_size": 2,
+            "training.recompute": "full",
+            "cluster.nodes": 4,
+            "cluster.accelerator.memory_bandwidth": "6.7 TB/s",
+            "cluster.accelerator.peak_flops.bf16": "1 PFLOP/s",
+            "cluster.storage.latency": "1 ms",
+        },
+    )
+    without = {"cluster.accelerator.figures": {}, "cluster.storage.figures": {}}
+    assert changed.changed(without) == written.changed(without)
+    assert changed.model is base.model and changed.parallelism is base.parallelism
+    assert base.training.micro_batch_size == 1, "the scenario itself stays as it is"
+
+
+def test_changes_reach_every_node_group_that_has_the_part():
+    base = scenario_from_mapping(
+        {
+            "cluster": {"node_groups": [{"system": "dgx-h100", "nodes": n} for n in (1, 2)]},
+            "model": "llama3-8b",
+            "training": {"sequence_length": 8, "micro_batch_size": 1, "global_batch_size": 24},
+        }
+    )
+    changed = base.changed({"cluster.scale_out.bandwidth": lambda rate: rate / 2, "cluster.name": "two"})
+    was, now = (
+        [group.scale_out.bandwidth for group in scenario.cluster.node_groups] for scenario in (base, changed)
+    )
+    assert now == [rate / 2 for rate in was]
+    assert changed.cluster.name == "two"

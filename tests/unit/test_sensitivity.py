@@ -13,9 +13,11 @@ from simulator.sweep.keys import key_facts
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 SMALL = {
+    "parallelism.tensor_parallel": 1,
+    "parallelism.sequence_parallel": False,
     "model": {"base": "llama3-8b", "num_hidden_layers": 2},
     "training.sequence_length": 2048,
-    "training.global_batch_size": 4,
+    "training.global_batch_size": 8,
     "simulation.warmup_steps": 0,
     "simulation.player": "compiled",
 }

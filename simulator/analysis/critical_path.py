@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.analysis.window import Window
 from simulator.engine import Record
+from simulator.engine.program import I64
 from simulator.program import Lowered
 
 _LATENCY = {"compute": "kernel_latency", "communication": "network_latency"}
 
 
-def critical_path(lowered: Lowered, record: Record, window: Window) -> NDArray[np.int64]:
+@dataclass(frozen=True, slots=True)
+class _Resources:
+    """What can limit an activity.
+
+    Attributes:
+        names: Kinds of capacities, then latencies.
+        of_capacity: Number of each capacity's kind.
+        of_lane: Number of the latency of what runs on each lane.
+    """
+
+    names: tuple[str, ...]
+    of_capacity: I64
+    of_lane: I64
+
+
+def critical_path(lowered: Lowered, record: Record, window: Window) -> I64:
     """Ids of the activities on the path, first to last, back to the beginning of the window.
 
     Each starts at the very moment at which the one before it ends, for that is what it waited for.
     """
     ends = np.array(lowered.step_ends[-1])
     current = int(ends[np.argmax(record.end[ends])])
-    # A list is walked in a tenth of the time that an array takes.
-    awaited = record.awaited.tolist()
-    backwards = []
+    # A view of the memory is walked as quickly as a list, and need not be made into one.
+    awaited = np.ascontiguousarray(record.awaited).data
+    backwards: list[int] = []
+    append = backwards.append
     while current >= 0:
-        backwards.append(current)
+        append(current)
         current = awaited[current]
-    path = np.array(backwards[::-1], np.int64)
+    path = np.array(backwards, np.int64)[::-1]
     return path[record.end[path] > window.begin]
 
 
@@ -33,41 +52,47 @@ def share_by_resource(lowered: Lowered, record: Record, window: Window) -> dict[
     """Part of the critical path that each kind of capacity, or a latency, limits; the parts add up to 1."""
     program = lowered.program
     path = critical_path(lowered, record, window)
-    names, kind = _numbered(program.capacities.kinds)
-    latencies = [_LATENCY.get(k, "storage_latency") for k in program.lanes.kinds]
-    more, latency = _numbered(latencies)
-    demand = record.start[path] + program.classes.delay[program.cls[path]]
-    end, limit = record.end[path], record.limit[path]
+    known = program.structure.once(_resources, lambda: _resources(lowered))
+    start, end, limit = record.start[path], record.end[path], record.limit[path]
+    demand = start + program.classes.delay[program.cls[path]]
     # The first segment of what changes its speed ends where the next begins.
-    later = np.flatnonzero(np.isin(record.segment_activity, path))
-    owner, begins = record.segment_activity[later], record.segment_start[later]
-    until = end.copy()
+    place = np.full(program.num_activities, -1, np.int32)
+    place[path] = np.arange(len(path), dtype=np.int32)
+    where = place[record.segment_activity]
+    later = np.flatnonzero(where >= 0)
+    owner, begins = where[later], record.segment_start[later]
+    until, follows = end.copy(), np.append(begins[1:], 0)[: len(later)]
     if len(later):
-        first = np.concatenate(([True], owner[1:] != owner[:-1]))
-        order = np.argsort(path)
-        until[order[np.searchsorted(path, owner[first], sorter=order)]] = begins[first]
-    follows = np.append(begins[1:], 0)
-    last = np.append(owner[1:] != owner[:-1], [True])[: len(later)]
-    follows = np.where(last, record.end[owner], follows[: len(later)])
+        differs = owner[1:] != owner[:-1]
+        first, last = np.append([True], differs), np.append(differs, [True])
+        until[owner[first]] = begins[first]
+        follows = np.where(last, end[owner], follows)
     limited = limit >= 0
     spans = (
-        (len(names) + latency[program.lane[path]], record.start[path], np.minimum(demand, end)),
-        (kind[limit[limited]], demand[limited], until[limited]),
-        (kind[record.segment_limit[later]], begins, follows),
+        (known.of_lane[program.lane[path]], start, np.minimum(demand, end)),
+        (known.of_capacity[limit[limited]], demand[limited], until[limited]),
+        (known.of_capacity[record.segment_limit[later]], begins, follows),
     )
-    total = np.zeros(len(names) + len(more), np.int64)
+    total = np.zeros(len(known.names), np.int64)
     for resource, left, right in spans:
         length = np.minimum(right, window.end) - np.maximum(left, window.begin)
         np.add.at(total, resource, np.maximum(length, 0))
     seconds: dict[str, int] = {}
-    for name, value in zip((*names, *more), total.tolist(), strict=True):
+    for name, value in zip(known.names, total.tolist(), strict=True):
         if value:
             seconds[name] = seconds.get(name, 0) + value
     whole = sum(seconds.values())
     return {name: value / whole for name, value in seconds.items()} if whole else {}
 
 
-def _numbered(values: tuple[str, ...] | list[str]) -> tuple[list[str], NDArray[np.int64]]:
+def _resources(lowered: Lowered) -> _Resources:
+    program = lowered.program
+    names, kinds = _numbered(program.capacities.kinds)
+    latencies, lanes = _numbered([_LATENCY.get(kind, "storage_latency") for kind in program.lanes.kinds])
+    return _Resources((*names, *latencies), kinds, lanes + len(names))
+
+
+def _numbered(values: Sequence[str]) -> tuple[list[str], I64]:
     """The distinct texts, and the number of each text among them."""
     names = sorted(set(values))
     number = {name: place for place, name in enumerate(names)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.analysis.result import ErrorBand, Evidence
 from simulator.errors import ClustersimError
@@ -103,18 +105,24 @@ def _accelerator(accelerator: AcceleratorSpec, precision: str, measured: Calibra
 
 def _changed(accelerator: AcceleratorSpec, precision: str, name: str) -> list[str]:
     """Figures that are far from those of a measured accelerator."""
-    from simulator.catalog import entry
-
     try:
-        sheet = AcceleratorSpec.model_validate(entry("accelerators", name))
+        theirs = _figures(_data_sheet(name), precision)
     except ClustersimError:
         return [f"{name} is not in the catalogue"]
-    ours, theirs = _figures(accelerator, precision), _figures(sheet, precision)
+    ours = _figures(accelerator, precision)
     return [
         f"{what} is {ours[what] / theirs[what]:.1f} times that of {name}"
         for what in ours
         if what in theirs and not 1 / _NEAR <= ours[what] / theirs[what] <= _NEAR
     ]
+
+
+@cache
+def _data_sheet(name: str) -> AcceleratorSpec:
+    """An accelerator of the catalogue, read once a process."""
+    from simulator.catalog import entry
+
+    return AcceleratorSpec.model_validate(entry("accelerators", name))
 
 
 def _figures(accelerator: AcceleratorSpec, precision: str) -> Mapping[str, float]:
@@ -142,11 +150,16 @@ def _scale_out(link: LinkSpec, measured: CalibratedRange) -> Iterator[str]:
 def _largest_amounts(lowered: Lowered) -> dict[str, float]:
     """Kind of link -> largest amount that any activity asks of it at once [B]."""
     program = lowered.program
-    capacities, classes = program.capacities, program.classes
+    classes, links = program.classes, program.structure.once(_links, lambda: _links(lowered))
     found: dict[str, float] = {}
-    for kind in ("scale_up", "scale_out"):
-        ids = [place for place, each in enumerate(capacities.kinds) if each == kind]
-        amounts = classes.demand_amount[np.isin(classes.demand_capacity, ids)]
+    for kind, is_of in links.items():
+        amounts = classes.demand_amount[is_of[classes.demand_capacity]]
         if len(amounts):
             found[kind] = float(amounts.max())
     return found
+
+
+def _links(lowered: Lowered) -> dict[str, NDArray[np.bool_]]:
+    """Kind of link -> whether each capacity is of it."""
+    kinds = lowered.program.capacities.kinds
+    return {kind: np.array([each == kind for each in kinds]) for kind in ("scale_up", "scale_out")}

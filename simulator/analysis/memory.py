@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine import Label, Record
-from simulator.engine.program import I64
+from simulator.engine.program import I32, I64
 from simulator.program import Lowered
 from simulator.program.memory import FRAGMENTATION, OUTSIDE
 from simulator.program.offload import ACTIVATIONS as OFFLOADED
@@ -87,6 +87,40 @@ def _by_kind(lowered: Lowered, record: Record) -> dict[str, int]:
     return dict(zip(KINDS, (max(allocated), max(reserved), max(peaks)), strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Activities of one pool that take or give, in order of their numbers.
+
+    Attributes:
+        ids: Which activities.
+        cls: Class of each.
+        take: Bytes of activations that each takes.
+        give: Bytes of activations that each gives back.
+        place: Number of the block, micro-batch and step of each.
+        transient: Bytes that each needs while it runs.
+    """
+
+    ids: I64
+    cls: I32
+    take: I64
+    give: I64
+    place: I64
+    transient: I64
+
+
+@dataclass(frozen=True, slots=True)
+class _Keepers:
+    """Who keeps activations.
+
+    Attributes:
+        names: Their names.
+        by_class: Number of each class's, -1 for what keeps none.
+    """
+
+    names: tuple[str, ...]
+    by_class: I64
+
+
 def _holders(
     lowered: Lowered, record: Record, stage: int, time: int
 ) -> tuple[dict[str, int], tuple[str, ...], int]:
@@ -95,28 +129,58 @@ def _holders(
     A backward pass releases in the opposite order of the forward pass: of each block and micro-batch, what
     was kept last is gone first.
     """
-    program, facts = lowered.program, lowered.facts
+    structure, labels = lowered.program.structure, lowered.program.classes.labels
+    moves = structure.once((_moves, stage), lambda: _moves(lowered, stage))
+    keepers = structure.once(_keepers, lambda: _keepers(lowered))
+    start = record.start[moves.ids]
+    started, ended = start <= time, record.end[moves.ids] <= time
+    taken, given = np.where(started, moves.take, 0), np.where(ended, moves.give, 0)
+    # Where as much is gone as came, nothing is left.
+    size = int(moves.place.max(initial=-1)) + 1
+    net = np.zeros(size, np.int64)
+    np.add.at(net, moves.place, taken - given)
+    some = np.flatnonzero((net > 0)[moves.place])
+    places = np.unique(moves.place[some], return_inverse=True)[1]
+    left = _left(taken[some], given[some], places, start[some])
+    keeper = keepers.by_class[moves.cls[some]]
+    kept = np.zeros(len(keepers.names), np.int64)
+    np.add.at(kept, keeper[keeper >= 0], left[keeper >= 0])
+    ranked = sorted(
+        ((name, size) for name, size in zip(keepers.names, kept.tolist(), strict=True) if size),
+        key=lambda item: (-item[1], item[0]),
+    )
+    runs = np.flatnonzero(started & ~ended)
+    needs = moves.transient[runs]
+    most = moves.cls[runs][np.argsort(-needs, kind="stable")]
+    names = dict.fromkeys(labels[c].name for c in most.tolist())
+    return dict(ranked), tuple(names), int(needs.sum())
+
+
+def _moves(lowered: Lowered, stage: int) -> _Moves:
+    program, transients = lowered.program, lowered.facts.transient
     classes = program.classes
-    moving = np.flatnonzero(np.diff(classes.pool_ptr)[program.cls])
-    row = classes.pool_ptr[program.cls[moving]]
-    mine = classes.pool_id[row] == stage
-    moving, row = moving[mine], row[mine]
-    cls = program.cls[moving]
-    started, ended = record.start[moving] <= time, record.end[moving] <= time
-    transient = facts.transient[cls]
-    taken = np.where(started, classes.pool_take[row] - transient, 0)
-    given = np.where(ended, classes.pool_give[row] - transient, 0)
-    runs = started & ~ended
-    left = _left(taken, given, _places(lowered, moving), record.start[moving])
-    keepers: dict[str, int] = {}
-    for index in np.flatnonzero(left):
-        if _keeps_activations(classes.labels[cls[index]]):
-            name = facts.keeper[cls[index]]
-            keepers[name] = keepers.get(name, 0) + int(left[index])
-    ranked = dict(sorted(keepers.items(), key=lambda item: (-item[1], item[0])))
-    most = cls[runs][np.argsort(-transient[runs], kind="stable")]
-    names = dict.fromkeys(classes.labels[c].name for c in most)
-    return ranked, tuple(names), int(transient[runs].sum())
+    mine = np.zeros(len(classes.labels), np.bool_)
+    rows = np.flatnonzero(classes.pool_id == stage)
+    owners = np.searchsorted(classes.pool_ptr, rows, side="right") - 1
+    mine[owners] = True
+    row_of = np.zeros(len(classes.labels), np.int64)
+    row_of[owners] = rows
+    ids = np.flatnonzero(mine[program.cls])
+    cls = program.cls[ids]
+    row, transient = row_of[cls], transients[cls]
+    take, give = classes.pool_take[row] - transient, classes.pool_give[row] - transient
+    return _Moves(ids, cls, take, give, _places(lowered, ids), transient)
+
+
+def _keepers(lowered: Lowered) -> _Keepers:
+    labels, keeper = lowered.program.classes.labels, lowered.facts.keeper
+    names = tuple(sorted(set(keeper)))
+    number = {name: place for place, name in enumerate(names)}
+    keeps = [_keeps_activations(label) for label in labels]
+    return _Keepers(
+        names,
+        np.array([number[k] if keep else -1 for k, keep in zip(keeper, keeps, strict=True)], np.int64),
+    )
 
 
 def _keeps_activations(label: Label) -> bool:
@@ -126,11 +190,12 @@ def _keeps_activations(label: Label) -> bool:
     return not label.cause.startswith("communication")
 
 
-def _places(lowered: Lowered, activities: NDArray[np.int64]) -> I64:
+def _places(lowered: Lowered, activities: I64) -> I64:
     """A number for each block of each micro-batch and step; blocks that are no layer go by their names."""
     program = lowered.program
-    blocks = {name: -1 - number for number, name in enumerate(sorted(_blocks(lowered)))}
-    named = np.array([blocks[label.name.partition(".")[0]] for label in program.classes.labels], np.int64)
+    names = [label.name.partition(".")[0] for label in program.classes.labels]
+    blocks = {name: -1 - number for number, name in enumerate(sorted(set(names)))}
+    named = np.array([blocks[name] for name in names], np.int64)
     layer = program.tags["layer"][activities].astype(np.int64)
     block = np.where(layer >= 0, layer, named[program.cls[activities]])
     key = np.zeros(len(block), np.int64)
@@ -139,10 +204,6 @@ def _places(lowered: Lowered, activities: NDArray[np.int64]) -> I64:
         low, high = (int(tag.min()), int(tag.max())) if len(tag) else (0, 0)
         key = key * (high - low + 1) + (tag.astype(np.int64) - low)
     return np.unique(key, return_inverse=True)[1].astype(np.int64).ravel()
-
-
-def _blocks(lowered: Lowered) -> set[str]:
-    return {label.name.partition(".")[0] for label in lowered.program.classes.labels}
 
 
 def _left(taken: I64, given: I64, place: I64, start: I64) -> I64:

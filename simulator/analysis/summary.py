@@ -73,7 +73,7 @@ def summarise(
     fits = memory.peak <= memory.capacity and host.fits
     plan, training = lowered.plan, scenario.training
     accelerator = lowered.group.accelerator
-    model, hardware = _arithmetic(lowered)
+    model, hardware = lowered.program.structure.once(_arithmetic, lambda: _arithmetic(lowered))
     peak = accelerator.peak_flops.get(cast(Precision, matrix_precision(training.precision)))
     length = training.sequence_length + (training.decoder_sequence_length or 0)
     tokens = training.global_batch_size * length / step

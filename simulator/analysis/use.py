@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.analysis.window import Window
 from simulator.engine import Record
+from simulator.engine.program import I64
 from simulator.program import Lowered
 from simulator.units import PICOSECONDS
 
 _INSIDE_A_GPU = frozenset({"tensor", "vector", "memory_bandwidth", "host", "loader_cpu"})
 """Kinds of capacity that are no link and no storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kinds:
+    """Kinds of capacity: their names in order, and the number of each capacity's."""
+
+    names: tuple[str, ...]
+    of_capacity: I64
 
 
 def utilization(lowered: Lowered, record: Record, window: Window) -> dict[str, float]:
@@ -21,31 +32,49 @@ def utilization(lowered: Lowered, record: Record, window: Window) -> dict[str, f
     draws evenly, so the part of its drawing that falls into the window is the part of its amounts.
     """
     program, classes = lowered.program, lowered.program.classes
+    kinds = program.structure.once(_kinds, lambda: _kinds(lowered))
+    count = program.structure.once(_count, lambda: _count(lowered))
+    times = _times(lowered, record, window, count)
+    number = len(kinds.names)
+    lengths = np.diff(classes.demand_ptr)
+    of = kinds.of_capacity[classes.demand_capacity]
+    drawn = np.bincount(of, weights=classes.demand_amount * np.repeat(times, lengths), minlength=number)
+    rate = np.bincount(kinds.of_capacity, weights=program.capacities.rates, minlength=number)
+    touched = np.bincount(of[np.repeat(count > 0, lengths)], minlength=number) > 0
+    share = np.clip(drawn / (rate * window.length / PICOSECONDS), 0.0, 1.0).tolist()
+    return {name: share[place] for place, name in enumerate(kinds.names) if touched[place]}
+
+
+def _times(lowered: Lowered, record: Record, window: Window, count: I64) -> NDArray[np.float64]:
+    """How often activities of each class draw their amounts within the window; shape [K]."""
+    program, classes = lowered.program, lowered.program.classes
+    if window.begin == 0 and record.makespan <= window.end:
+        return count.astype(np.float64)
     begin = np.minimum(record.start + classes.delay[program.cls], record.end - 1)
     inside = np.minimum(record.end, window.end) - np.maximum(begin, window.begin)
     part = np.maximum(inside, 0) / (record.end - begin)
-    times = np.bincount(program.cls, weights=part, minlength=len(classes.labels))
-    used = np.bincount(program.cls, minlength=len(classes.labels)) > 0
-    owner = np.repeat(np.arange(len(classes.labels)), np.diff(classes.demand_ptr))
-    names = sorted(set(program.capacities.kinds))
+    return np.bincount(program.cls, weights=part, minlength=len(count)).astype(np.float64, copy=False)
+
+
+def _kinds(lowered: Lowered) -> _Kinds:
+    kinds = lowered.program.capacities.kinds
+    names = tuple(sorted(set(kinds)))
     code = {name: number for number, name in enumerate(names)}
-    kind = np.array([code[name] for name in program.capacities.kinds])
-    of = kind[classes.demand_capacity]
-    drawn = np.bincount(of, weights=classes.demand_amount * times[owner], minlength=len(names))
-    rate = np.bincount(kind, weights=program.capacities.rates, minlength=len(names))
-    touched = np.bincount(of[used[owner]], minlength=len(names)) > 0
-    share = np.clip(drawn / (rate * window.length / PICOSECONDS), 0.0, 1.0)
-    return {name: float(share[number]) for number, name in enumerate(names) if touched[number]}
+    return _Kinds(names, np.array([code[kind] for kind in kinds], np.int64))
+
+
+def _count(lowered: Lowered) -> I64:
+    """Activities of each class."""
+    program = lowered.program
+    return np.bincount(program.cls, minlength=len(program.classes.labels))
 
 
 def utilization_over_time(
     lowered: Lowered, record: Record, window: Window, bins: int
 ) -> tuple[list[str], NDArray[np.float64]]:
     """Use of every kind of capacity in equal intervals of the window, shape [kinds, bins]."""
-    kinds = lowered.program.capacities.kinds
-    names = sorted(set(kinds))
-    code = {name: number for number, name in enumerate(names)}
-    return _use(lowered, record, window, bins, names, np.array([code[kind] for kind in kinds]))
+    kinds = lowered.program.structure.once(_kinds, lambda: _kinds(lowered))
+    return _use(lowered, record, window, bins, list(kinds.names), kinds.of_capacity)
 
 
 def link_use_over_time(

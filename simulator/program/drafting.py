@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -56,14 +56,18 @@ class _StageSoFar:
         blocked: A send that the stage waits for.
         turns: Ends of the last but one and the last block, behind which the next pass's fetches begin.
         gone: The last that gradients which leave the GPU wait for.
+        in_flight: Buckets of gradients that may be filled or reduced at a time.
+        drains: The last so many reductions that free a bucket.
     """
 
     tails: list[int]
+    in_flight: int
     compute: int = -1
     reduced: int = -1
     blocked: int = -1
     turns: tuple[int, int] = (-1, -1)
     gone: int = -1
+    drains: list[int] = field(default_factory=list)
 
     def waits(self, *, on_communication: bool) -> list[int]:
         """What the next pass waits for on this stage, beyond the order of its compute lane."""
@@ -72,7 +76,11 @@ class _StageSoFar:
         return [self.compute if on_communication else -1, self.blocked]
 
     def ran(self, assembly: Assembly, shape: Template, base: int) -> None:
-        """Takes note of a pass; its first gathers follow the tails of the pass before."""
+        """Takes note of a pass: its gathers follow the tails of the one before, its buckets the drains."""
+        for number, fill in enumerate(shape.fills[: self.in_flight]):
+            if len(self.drains) >= self.in_flight - number:
+                assembly.wait(base + fill, self.drains[number - self.in_flight])
+        self.drains = [*self.drains, *(base + drain for drain in shape.drains)][-self.in_flight :]
         if shape.heads:
             late = 1 + max(place for _, place in shape.heads) - len(self.tails)
             for head, place in shape.heads:
@@ -174,7 +182,8 @@ class _Drafter:
     def _step(self, step: int) -> None:
         plan, assembly = self.plan, self.assembly
         started = self.step_ends[-1] if self.step_ends else (-1,) * self.stages
-        stages = [_StageSoFar([start]) for start in started]
+        in_flight = self.scenario.software.reductions_in_flight
+        stages = [_StageSoFar([start], in_flight) for start in started]
         if self.step_ends:
             self._begin(step, started)
         layers = {

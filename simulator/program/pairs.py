@@ -41,6 +41,8 @@ def interleaved(first: Template, second: Template) -> Template:
         dep=np.concatenate(dep).astype(np.int32),
         entry=int(place[0][first.entry]),
         exit=int(place[0][first.exit]),
+        fills=tuple(int(place[part][at]) for part, each in enumerate(both) for at in each.fills),
+        drains=tuple(int(place[part][at]) for part, each in enumerate(both) for at in each.drains),
         last_on_data_parallel=max(
             (
                 int(place[part][template.last_on_data_parallel])

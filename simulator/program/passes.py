@@ -240,10 +240,15 @@ class StageCompiler:
             if modes[place] == "input" and part != "weight_gradient":
                 give += block.input_bytes
             take = sum(r.held for r in reductions if r.first == position)
+            begin, room = len(into.lanes), self._room(into) if take else -1
             if take and len(sent) > 1:
                 after = (*after, sent[-2])  # gradients that leave have two buffers
-            previous = self._run(into, block, part, layer, after=after, take=take, give=give)
+            previous = self._run(into, block, part, layer, after=(*after, room), take=take, give=give)
             ends.append(previous)
+            if take:
+                into.fills.append(
+                    next(i for i in range(begin, previous + 1) if into.lanes[i] != LANE["launch"])
+                )
             if gathers:
                 gathers.done(position, previous)
             fetches.done(position, previous)
@@ -288,6 +293,11 @@ class StageCompiler:
         gathers.start()
         return gathers
 
+    def _room(self, into: TemplateBuilder) -> int:
+        """The reduction behind which one more bucket may be filled, -1 for one of the pass before or none."""
+        late = self.describe.software.reductions_in_flight
+        return into.drains[-late] if len(into.drains) >= late else -1
+
     def _reduce_behind(self, into: TemplateBuilder, reduction: Reduction, layer: int) -> list[int]:
         """A reduction once its last block is done; what it held is free when the first collective ends.
 
@@ -301,6 +311,8 @@ class StageCompiler:
                 row = self.describe.communication(item, "gradient_reduction", give=give)
                 self.reductions[key] = self.table.add(row)
             after = into.add(LANE["data_parallel"], self.reductions[key], (after,), layer)
+            if give:
+                into.drains.append(after)
             give = 0
         if not reduction.out:
             return []

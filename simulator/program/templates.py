@@ -91,6 +91,8 @@ class Template:
         heads: Gathers that nothing inside lets begin, with their place in the queue; each follows one of the
             `tails` of the pass before.
         tails: Activities behind which parameters are let go that the next pass's gathers replace.
+        fills: Activities that begin to fill a bucket of gradients of which only a share will stay.
+        drains: Reductions behind which the buckets are free again, in the same order.
         last_on_data_parallel: The last activity on that lane, -1 for none.
         second_part: Where two passes are one template, the activities of the second, shape [n].
         second_entry: The activity of the second that waits for what comes from outside.
@@ -107,6 +109,8 @@ class Template:
     exit: int
     heads: tuple[tuple[int, int], ...] = ()
     tails: tuple[int, ...] = ()
+    fills: tuple[int, ...] = ()
+    drains: tuple[int, ...] = ()
     last_on_data_parallel: int = -1
     second_part: NDArray[np.bool_] | None = None
     second_entry: int = -1
@@ -146,6 +150,8 @@ class TemplateBuilder:
     deps: list[tuple[int, ...]] = field(default_factory=list)
     heads: list[tuple[int, int]] = field(default_factory=list)
     tails: list[int] = field(default_factory=list)
+    fills: list[int] = field(default_factory=list)
+    drains: list[int] = field(default_factory=list)
     entry: int | None = None
     exit: int | None = None
     transfers: Transfers = NO_TRANSFERS
@@ -188,6 +194,8 @@ class TemplateBuilder:
             len(self.lanes) - 1 if self.exit is None else self.exit,
             tuple(self.heads),
             tuple(self.tails),
+            tuple(self.fills),
+            tuple(self.drains),
             max((at for at, lane in enumerate(self.lanes) if lane == LANE["data_parallel"]), default=-1),
             transfers=self.transfers,
         )

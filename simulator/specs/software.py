@@ -55,6 +55,9 @@ class SoftwareSpec(Spec):
     gradients: Literal["fp32", "passes"] = "fp32"
     """Precision of accumulated gradients where training does not say: `fp32`, or that of the passes, which
     bf16 is too coarse for (fp32 then)."""
+    reductions_in_flight: Count = 2
+    """Buckets of gradients that are filled or reduced at a time where only a share of them stays: a backward
+    pass waits before it fills one more."""
     flat_parameters: bool = False
     """Sharded parameters of a layer are one flat tensor, whose gradient takes in frozen ones."""
     flat_gradients: bool = False

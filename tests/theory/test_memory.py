@@ -222,6 +222,52 @@ def test_a_static_graph_has_room_for_twice_as_many_micro_batches_as_stages(sched
     assert [state.parts["pipeline_slots"] for state in outcome.lowered.states] == expected
 
 
+def test_passes_wait_for_what_is_being_reduced() -> None:
+    """Over slow links: at most n buckets of gradients are unreduced; fewer cost time, more cost memory.
+
+    A bucket is a layer here, for those are larger than what fills one, and the largest is the embedding's.
+    """
+    outcomes = {
+        number: run(
+            scenario(
+                software={"base": "megatron-core", "reductions_in_flight": number},
+                cluster={
+                    "system": "dgx-h100",
+                    "nodes": 1,
+                    "scale_up": {"base": "NVLink4", "bandwidth": "1 GB/s"},
+                },
+                parallelism__data_parallel_sharding="gradients",
+                parallelism__gradient_bucket="100 MB",
+            )
+        )
+        for number in (1, 2, 3, 100)
+    }
+    buckets = {number: unreduced(outcome) for number, outcome in outcomes.items()}
+    assert {number: max(counts) for number, counts in buckets.items() if number < 100} == {1: 1, 2: 2, 3: 3}
+    assert max(buckets[100]) > 3
+    peaks = [outcome.result.peak_memory_bytes for outcome in outcomes.values()]
+    assert peaks == sorted(peaks) and peaks[-1] > peaks[0]
+    times = [outcome.result.step_time_s for outcome in outcomes.values()]
+    assert times[0] > max(times[1:])
+
+
+def unreduced(outcome: Outcome) -> list[int]:
+    """When a layer's backward pass begins: buckets that are being filled or reduced, its own included."""
+    program, record = outcome.lowered.program, outcome.record
+    names = np.array([label.name for label in program.classes.labels])[program.cls]
+    begun = [a for a in range(program.num_activities) if names[a] == "mlp.down.input_gradient"]
+    done = np.sort(record.end[names == "gradients.reduce_scatter"])
+    # The head is a bucket before the layers' in each pass, the embedding one behind them.
+    per_pass = LAYERS + 2
+    return [
+        number // LAYERS * per_pass
+        + number % LAYERS
+        + 2
+        - int(np.searchsorted(done, record.start[a], side="right"))
+        for number, a in enumerate(begun)
+    ]
+
+
 def test_full_recomputation_keeps_the_layers_inputs() -> None:
     result = run(scenario(training__recompute="full")).result
     assert result.memory_by_operator["layer.input"] == LAYERS * 2 * STREAM

@@ -10,11 +10,13 @@ from simulator.program.admissible import check_precision
 from simulator.program.describe import Describer
 from simulator.program.loading import loader_cores
 from simulator.program.model import ModelParts, build_parts
+from simulator.program.offload import StageOffload
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan, plan_of
 from simulator.program.pricing import Figures
 from simulator.program.recomputation import Mode, Recomputation, recomputation
 from simulator.program.topology import make_topology
+from simulator.program.transfers import leaving
 from simulator.program.works import Running
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
@@ -89,16 +91,18 @@ def _memory_bytes(outline: Outline, plan: Plan, parts: ModelParts) -> int:
     known: dict[tuple[int, Mode], int] = {}
     saving = recomputation(outline)
 
-    def kept(chunk: Sequence[Block]) -> int:
+    def kept(chunk: Sequence[Block], offload: StageOffload | None) -> int:
         pairs = list(zip(chunk, saving.modes(chunk), strict=True))
         for block, mode in pairs:
             if (id(block), mode) not in known:
                 known[id(block), mode] = _kept_bytes(block, mode)
-        return sum(known[id(block), mode] for block, mode in pairs)
+        sizes = [known[id(block), mode] for block, mode in pairs]
+        return sum(sizes) - sum(leaving(offload, [block.name for block in chunk], sizes.__getitem__))
 
     needed = []
     for stage, (chunks, state) in enumerate(zip(parts.blocks, parts.states, strict=True)):
-        smallest = min(kept(chunk) for chunk in chunks)
+        offload = parts.offload.of(stage) if parts.offload else None
+        smallest = min(kept(chunk, offload) for chunk in chunks)
         needed.append(state.resident_bytes + _in_flight(plan, stage) * smallest)
     return max(needed)
 

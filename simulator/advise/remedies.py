@@ -15,7 +15,7 @@ from simulator.run import Outcome, simulate
 from simulator.scenario import Scenario
 from simulator.specs.model import TransformerSpec
 
-MOST: Final = 16
+MOST: Final = 20
 """Scenarios that are simulated at most."""
 _SHARDINGS: Final = ("none", "optimizer", "gradients", "parameters")
 _GROWTH: Final = (2, 4, 8)
@@ -28,10 +28,10 @@ Progress = Callable[[float, str], None]
 def remedies(outcome: Outcome, *, progress: Progress | None = None) -> list[Remedy]:
     """Changes with which the outcome's model fits, the fastest first; none where it fits already.
 
-    First one setting at a time: sequence parallelism, fused attention, sharding of the state, recomputation,
-    smaller micro-batches, more tensor and pipeline parallelism. Where no single one is enough, those that
-    save most are taken together, one after the other; where all of them are not enough, on a larger cluster
-    with as many times the pipeline stages. The global batch stays as it is.
+    First one setting at a time: sequence parallelism, fused attention, sharding of the state, recomputation
+    of some or all layers, smaller micro-batches, more tensor and pipeline parallelism, offloading. Where no
+    single one is enough, those that save most are taken together, one after the other; where all of them are
+    not enough, on a larger cluster with as many times the pipeline stages. The global batch stays as it is.
 
     Args:
         outcome: What does not fit.
@@ -95,8 +95,7 @@ def _singles(outcome: Outcome) -> Iterator[Change]:
         for sharding in _SHARDINGS[_SHARDINGS.index(parallelism.data_parallel_sharding) + 1 :]:
             yield {"parallelism.data_parallel_sharding": sharding}
     if transformer:
-        for recompute in ("selective", "full")[("none", "selective", "full").index(training.recompute) :]:
-            yield {"training.recompute": recompute}
+        yield from _recomputing(scenario, max(plan.layers_per_part))
     smaller = training.micro_batch_size
     while smaller % 2 == 0 and smaller > 1:
         smaller //= 2
@@ -105,6 +104,40 @@ def _singles(outcome: Outcome) -> Iterator[Change]:
         if plan.tensor_parallel * 2 <= plan.group.domain:
             yield {"parallelism.tensor_parallel": plan.tensor_parallel * 2, "parallelism.data_parallel": None}
         yield {"parallelism.pipeline_parallel": plan.pipeline_parallel * 2, "parallelism.data_parallel": None}
+    yield from _offloading(outcome)
+
+
+def _recomputing(scenario: Scenario, layers: int) -> Iterator[Change]:
+    """More recomputation: the attention core, the first half of each part's layers, all of them."""
+    training = scenario.training
+    number = training.recompute_num_layers
+    if training.recompute == "none":
+        yield {"training.recompute": "selective"}
+    if training.recompute != "full" and layers > 1:
+        yield {"training.recompute": "full", "training.recompute_num_layers": layers // 2}
+    if training.recompute != "full":
+        yield {"training.recompute": "full"}
+    elif number is not None and number < layers and training.recompute_method != "uniform":
+        yield {"training.recompute_num_layers": layers}
+
+
+def _offloading(outcome: Outcome) -> Iterator[Change]:
+    """What could lie in the host's memory, as far as it does not already; least moved first."""
+    scenario, plan = outcome.scenario, outcome.lowered.plan
+    settings, key = scenario.training.offload, "training.offload."
+    apart = plan.degree("data") == 1
+    change: Change = {}
+    if settings.activations is None and isinstance(scenario.model, TransformerSpec):
+        yield {f"{key}activations": "host"}
+    if settings.optimizer is None:
+        change |= {f"{key}optimizer": "host"}
+        yield dict(change)
+    if settings.gradients is None and settings.optimizer_fraction == 1 and (apart or plan.sharding.gradients):
+        change |= {f"{key}gradients": "host"}
+        yield dict(change)
+    if settings.parameters is None and (apart or plan.sharding.parameters) and plan.sharding.reshard:
+        change |= {f"{key}parameters": "host"}
+        yield dict(change)
 
 
 def _together(trial: _Trial, tried: list[Remedy]) -> list[Remedy]:

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simulator.advise import remedies
+from simulator.advise.bounds import bounds
+from simulator.advise.remedies import changed
 from simulator.engine import play
 from simulator.engine.checks import check_conservation
 from simulator.errors import PlanError, ScenarioError
 from simulator.program import unfold
 from simulator.run import Outcome, check, run
 from simulator.scenario import Scenario, scenario_from_mapping
+from simulator.specs.calibration import Calibration
 
 LAYERS, HIDDEN, VOCABULARY, SEQUENCE = 8, 2048, 32000, 2048
 LAYER = 12 * HIDDEN**2 + 2 * HIDDEN
@@ -263,6 +267,49 @@ def test_replicas_share_the_state_out_on_their_host() -> None:
     found = outcome(offload, gpus=8, parallelism=plan).result
     for name, size in (("parameters", 2), ("gradients", 2), ("optimizer", 12)):
         assert found.host_memory_by_part[name] == pytest.approx(size * PARAMETERS, rel=1e-3)
+
+
+def lacking(memory: str) -> Outcome:
+    """The plan on GPUs of so much memory, which does not suffice."""
+    cluster = scenario().cluster.model_dump(mode="json")
+    cluster["node_groups"][0]["accelerator"]["memory_capacity"] = memory
+    found = outcome(cluster=cluster)
+    assert not found.result.fits
+    return found
+
+
+def test_offloading_is_a_remedy_for_state_that_does_not_fit() -> None:
+    found = {tuple(sorted(remedy.change)): remedy for remedy in remedies(lacking("8 GiB"))}
+    one = found["training.offload.optimizer",]
+    both = found["training.offload.gradients", "training.offload.optimizer"]
+    assert one.fits and both.fits and both.peak_memory_bytes < one.peak_memory_bytes
+    short = lacking("3 GiB")
+    assert [sorted(remedy.change) for remedy in remedies(short)] != []
+    for remedy in remedies(short):
+        assert run(changed(short.scenario, remedy.change)).result.fits
+
+
+def test_some_layers_are_recomputed_where_that_is_enough() -> None:
+    training = {"micro_batch_size": 8, "global_batch_size": 8}
+    whole = outcome(training=training).result
+    cluster = scenario().cluster.model_dump(mode="json")
+    cluster["node_groups"][0]["accelerator"]["memory_capacity"] = f"{whole.peak_memory_bytes * 0.85:.0f} B"
+    found = remedies(outcome(training=training, cluster=cluster))
+    half = next(r for r in found if r.change.get("training.recompute_num_layers") == LAYERS // 2)
+    every = next(r for r in found if r.change == {"training.recompute": "full"})
+    assert every.peak_memory_bytes < half.peak_memory_bytes
+    assert half.throughput_change > every.throughput_change
+
+
+@pytest.mark.parametrize(
+    "offload", [{"activations": "host"}, {"activations": "host", "activation_layers": 3}]
+)
+def test_no_peak_is_below_its_bound(offload: dict[str, Any]) -> None:
+    made = scenario(offload, gpus=4, parallelism={"pipeline_parallel": 4} if len(offload) == 1 else {},
+                    training={"global_batch_size": 8})  # fmt: skip
+    found, result = bounds(made, Calibration.load()), run(made).result
+    assert found.memory_bytes <= result.peak_memory_bytes
+    assert found.step_s <= result.step_time_s
 
 
 EVERYTHING = {"activations": "nvme", "parameters": "nvme", "gradients": "host", "optimizer": "nvme"}

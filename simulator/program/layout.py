@@ -11,9 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from simulator.program.plan import Plan
+from simulator.program.schedules import Placement
+from simulator.specs.distillation import DistillationSpec
 from simulator.specs.model import TransformerSpec
 from simulator.specs.training import TrainingSpec
 from simulator.workload import Block, Shard, embedding_block, head_block, layer_block
+from simulator.workload.distillation import comparison_block, taught, teacher_head_block
 from simulator.workload.frozen import frozen
 from simulator.workload.stacks import encoder_norm_block, front_end_block, position_bias_block
 
@@ -58,11 +61,57 @@ def lay_out(model: TransformerSpec, plan: Plan, training: TrainingSpec, shard: S
         training: Lengths of the sequences, and the layers that are frozen.
         shard: One GPU's part of a micro-batch, in the encoder if there is one.
     """
-    own = shard
-    if model.num_encoder_layers is not None and training.decoder_sequence_length is not None:
-        length = training.decoder_sequence_length
-        own = replace(shard, sequence_length=length, source_length=shard.sequence_length)
-    return _Layouter(model, plan, training.frozen_layers, shard, own).run()
+    own = _in_last_stack(model, training, shard)
+    return _Layouter(model, plan.placement, plan.layers_per_part, training.frozen_layers, shard, own).run()
+
+
+def with_teacher(
+    student: Layout,
+    model: TransformerSpec,
+    distillation: DistillationSpec,
+    plan: Plan,
+    training: TrainingSpec,
+    shard: Shard,
+) -> Layout:
+    """The student's blocks with a teacher's before them in each part, and the comparison behind the last.
+
+    Args:
+        student: The student's blocks.
+        model: The student.
+        distillation: Its teacher.
+        plan: The plan.
+        training: Lengths of the sequences.
+        shard: One GPU's part of a micro-batch.
+    """
+    teacher, top_k = distillation.teacher, distillation.top_k
+    # A teacher reads as it would be used: without dropout, and none of it is adapted.
+    first = replace(shard, dropout=False, lora_rank=0)
+    last = _in_last_stack(teacher, training, first)
+    layers = plan.teacher_layers_per_part
+    made = _Layouter(teacher, plan.placement, layers, 0, first, last, top_k=top_k, teaches=True).run()
+    known: dict[int, Block] = {}
+    compared = comparison_block(model, _in_last_stack(model, training, shard), top_k=top_k)
+    whole = []
+    for stage, chunks in enumerate(student.blocks):
+        joined = []
+        for chunk, own in enumerate(chunks):
+            shown = []
+            for block in made.blocks[stage][chunk]:
+                if id(block) not in known:
+                    known[id(block)] = block if block.teacher else taught(block)
+                shown.append(known[id(block)])
+            ends = plan.placement.part(stage, chunk) == plan.placement.depth - 1
+            joined.append((*shown, *own, *((compared,) if ends else ())))
+        whole.append(tuple(joined))
+    return Layout(tuple(whole), student.ties)
+
+
+def _in_last_stack(model: TransformerSpec, training: TrainingSpec, shard: Shard) -> Shard:
+    """The part of a micro-batch in the decoder of a model that has both stacks; else as it is."""
+    length = training.decoder_sequence_length
+    if model.num_encoder_layers is None or length is None:
+        return shard
+    return replace(shard, sequence_length=length, source_length=shard.sequence_length)
 
 
 def tokens_between(model: TransformerSpec, training: TrainingSpec, layers_before: int) -> int:
@@ -83,16 +132,19 @@ class _Layouter:
     """Lays a model out; each kind of block is made once."""
 
     model: TransformerSpec
-    plan: Plan
+    placement: Placement
+    layers: tuple[int, ...]
     frozen_layers: int
     first: Shard
     own: Shard
+    top_k: int | None = None
+    teaches: bool = False
     made: dict[tuple[object, ...], Block] = field(default_factory=dict)
     holders: dict[str, set[int]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> Layout:
-        placement = self.plan.placement
+        placement = self.placement
         whole: list[tuple[tuple[Block, ...], ...]] = []
         for stage in range(placement.stages):
             parts = [placement.part(stage, chunk) for chunk in range(placement.chunks)]
@@ -102,7 +154,7 @@ class _Layouter:
         return Layout(tuple(whole), self._ties())
 
     def _part(self, stage: int, part: int) -> tuple[Block, ...]:
-        model, layers = self.model, self.plan.layers_per_part
+        model, layers = self.model, self.layers
         begin = sum(layers[:part])
         end, split = begin + layers[part], model.num_encoder_layers or 0
         found: list[Block] = []
@@ -116,12 +168,20 @@ class _Layouter:
             found.append(self._embedding(stage, self.own))
         if end > max(begin, split):
             found += [*self._biases("decoder", stage, self.own), *self._layers(max(begin, split), end)]
-        if part == self.plan.placement.depth - 1:
-            shares = model.tie_word_embeddings and self._holds("embedding", stage)
-            found.append(
-                self._made(("head", shares), lambda: head_block(model, self.own, shares_embedding=shares))
-            )
+        if part == self.placement.depth - 1:
+            found.append(self._head(stage))
         return tuple(found)
+
+    def _head(self, stage: int) -> Block:
+        model, top_k = self.model, self.top_k
+        shares = model.tie_word_embeddings and self._holds("embedding", stage)
+
+        def make() -> Block:
+            if self.teaches:
+                return teacher_head_block(model, self.own, shares_embedding=shares, top_k=top_k)
+            return head_block(model, self.own, shares_embedding=shares)
+
+        return self._made(("head", shares), make)
 
     def _entrance(self, stage: int) -> Block:
         if self.model.num_mel_bins:
@@ -188,7 +248,7 @@ class _Layouter:
 
     def _ties(self) -> tuple[Tie, ...]:
         """Tables with copies on several stages; where the model is there twice, replicas sum them anyway."""
-        if self.own.lora_rank or self.plan.placement.layout == "two_way":
+        if self.own.lora_rank or self.placement.layout == "two_way":
             return ()
         return tuple(
             Tie(name, self.sizes[name], frozenset(stages))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from simulator.program.layout import Blocks, Layout, Tie, lay_out
+from simulator.program.layout import Blocks, Layout, Tie, lay_out, with_teacher
 from simulator.program.memory import (
     BUCKETS,
     FRAGMENTATION,
@@ -137,6 +137,8 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
     model = scenario.model
     if isinstance(model, TransformerSpec):
         laid_out = lay_out(model, plan, training, shard)
+        if scenario.distillation is not None:
+            laid_out = with_teacher(laid_out, model, scenario.distillation, plan, training, shard)
     else:
         laid_out = Layout(((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),), ())
     blocks = laid_out.blocks
@@ -210,6 +212,18 @@ def _accumulated(
     return sum(block.parameters for block in taking_part) - experts, experts
 
 
+def _teacher(blocks: tuple[Block, ...], plan: Plan, shard: Shard) -> dict[str, int]:
+    """A teacher's parameters in the precision of the passes, shared out where the student's are [B]."""
+    held = [block for block in blocks if block.teacher]
+    if not held:
+        return {}
+    experts = sum(block.expert_parameters for block in held)
+    dense, sharded = sum(block.parameters for block in held) - experts, plan.sharding.parameters
+    ranks = plan.degree("shard"), plan.degree("expert_data")
+    shares = (-(-dense // ranks[0]), -(-experts // ranks[1])) if sharded else (dense, experts)
+    return {"teacher": sum(shares) * shard.element_bytes}
+
+
 def _state(
     chunks: tuple[tuple[Block, ...], ...],
     plan: Plan,
@@ -219,7 +233,8 @@ def _state(
     more: Mapping[str, int],
     offload: Offload | None,
 ) -> StageState:
-    blocks = tuple(block for chunk in chunks for block in chunk)
+    everything = tuple(block for chunk in chunks for block in chunk)
+    blocks = tuple(block for block in everything if not block.teacher)
     parameters = sum(block.parameters for block in blocks)
     experts = sum(block.expert_parameters for block in blocks)
     frozen = sum(block.frozen_parameters for block in blocks)
@@ -247,6 +262,7 @@ def _state(
     state, away = (
         {
             "parameters": kept * per.parameters,
+            **_teacher(everything, plan, shard),
             "gradients": held * per.gradients,
             "optimizer": updated * per.optimizer + elsewhere * per.elsewhere,
         },

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simulator.scenario import Scenario
+from simulator.specs.distillation import DistillationSpec
 from simulator.specs.hardware import ClusterSpec
 from simulator.specs.model import ModelSpec
 from simulator.specs.software import SoftwareSpec
@@ -70,6 +71,7 @@ class Outline:
         model: Block of the scenario.
         software: Block of the scenario.
         data: Block of the scenario.
+        distillation: Block of the scenario.
     """
 
     cluster: ClusterShape
@@ -80,6 +82,7 @@ class Outline:
     model: ModelSpec
     software: SoftwareSpec
     data: DataSpec | None
+    distillation: DistillationSpec | None = None
 
     @staticmethod
     def of(scenario: Scenario) -> Outline:
@@ -93,6 +96,7 @@ class Outline:
             model=scenario.model,
             software=scenario.software,
             data=scenario.data,
+            distillation=scenario.distillation,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from simulator.errors import PlanError, UnsupportedError
@@ -52,6 +52,7 @@ class Plan:
         schedule: Name of the pipeline schedule.
         placement: Where the parts lie on the stages.
         sharding: What replicas share out.
+        teacher_layers_per_part: Layers of a teacher in each part; empty without one.
         own_order: The user's own order of passes, if any.
         pairs: Whether forward and backward passes run side by side.
         warnings: What the user should know.
@@ -66,6 +67,7 @@ class Plan:
     schedule: str
     placement: Placement
     sharding: Sharding
+    teacher_layers_per_part: tuple[int, ...] = ()
     own_order: Order | None = None
     pairs: bool = False
     warnings: tuple[str, ...] = ()
@@ -163,6 +165,7 @@ def plan_of(scenario: Outline) -> Plan:
         schedule=schedule,
         placement=placement,
         sharding=_sharding(scenario),
+        teacher_layers_per_part=_teacher_layers(scenario, data, placement),
         own_order=own_order(parallelism.pipeline_order, placement, micro_batches),
         pairs=_pairs(scenario, schedule),
         warnings=_warnings(scenario),
@@ -322,6 +325,35 @@ def _layers_per_part(scenario: Outline, placement: Placement) -> tuple[int, ...]
     if parallelism.encoder_pipeline_parallel is not None:
         return layers_by_stack(model, placement, parallelism)
     return layers_per_part(model.num_hidden_layers, placement, parallelism.pipeline_layers)
+
+
+def _teacher_layers(scenario: Outline, data: int, placement: Placement) -> tuple[int, ...]:
+    """Layers of the teacher in each part; refuses one that cannot be split as the student is.
+
+    Raises:
+        PlanError: As for the student, with the teacher's sizes.
+    """
+    if scenario.distillation is None:
+        return ()
+    teacher = scenario.distillation.teacher
+    if not scenario.parallelism.reshard_after_forward:
+        raise UnsupportedError(
+            ("parallelism", "reshard_after_forward"),
+            "false would keep the teacher's parameters gathered, too",
+        )
+    # It has no adapters, and without experts no part in how the student's are spread.
+    parallelism, training = scenario.parallelism, scenario.training.model_copy(update={"lora_rank": 0})
+    if teacher.mixture is None:
+        parallelism = parallelism.model_copy(update={"expert_parallel": 1})
+    its = replace(scenario, parallelism=parallelism, training=training)
+    try:
+        check_tensor(its, teacher)
+        check_split(its, teacher, data)
+        return layers_per_part(teacher.num_hidden_layers, placement)
+    except UnsupportedError as error:
+        raise UnsupportedError(error.path, f"teacher {teacher.name}: {error.message}") from error
+    except PlanError as error:
+        raise PlanError(error.path, f"teacher {teacher.name}: {error.message}") from error
 
 
 def _schedule(scenario: Outline) -> str:

@@ -115,7 +115,7 @@ def send_row(
         boundary: The part of the model behind which the streams cross.
     """
     work = Sending(
-        message_bytes=_message_bytes(scenario, plan, boundary) // plan.tensor_parallel,
+        message_bytes=_message_bytes(scenario, plan, boundary, kind) // plan.tensor_parallel,
         near=topology.same_domain(stage, to),
         path=topology.path(stage, to),
         core=topology.shared.get("core", -1),
@@ -124,17 +124,23 @@ def send_row(
     return Row(Label(f"send.{kind}", "communication.send", kind), work)
 
 
-def _message_bytes(scenario: Outline, plan: Plan, boundary: int) -> int:
+def _message_bytes(scenario: Outline, plan: Plan, boundary: int, kind: str) -> int:
     """What crosses behind a part of the model in one micro-batch [B].
 
-    Each tensor-parallel rank sends its slice.
+    Each tensor-parallel rank sends its slice. A teacher's stream crosses on the way forward only.
     """
-    training, model = scenario.training, scenario.model
+    training, model, distillation = scenario.training, scenario.model, scenario.distillation
     if not isinstance(model, TransformerSpec):
         return 0
-    layers = sum(plan.layers_per_part[: boundary + 1])
-    tokens = training.micro_batch_size * tokens_between(model, training, layers) // plan.context_parallel
-    return tokens * model.hidden_size * BYTES_PER_ELEMENT[base_precision(training.precision)]
+    streams = [(model, plan.layers_per_part)]
+    if distillation is not None and kind == "forward":
+        streams.append((distillation.teacher, plan.teacher_layers_per_part))
+    numbers = sum(
+        tokens_between(each, training, sum(layers[: boundary + 1])) * each.hidden_size
+        for each, layers in streams
+    )
+    share = training.micro_batch_size * numbers // plan.context_parallel
+    return share * BYTES_PER_ELEMENT[base_precision(training.precision)]
 
 
 @dataclass(slots=True)
@@ -196,7 +202,7 @@ class _StageMaker:
         completes: bool,
     ) -> int:
         plan, per = self.plan, self.parts.state_bytes
-        prefix = () if received is None else self._gather_received(received)
+        prefix = () if received is None else self._gather_received(received, kind)
         gathered = gathering(plan, per, self._offload)
         if kind == "forward":
             return self.assembly.register(compiler.forward(blocks, prefix, gathered))
@@ -223,14 +229,14 @@ class _StageMaker:
         said = self.scenario.parallelism.overlap_gradient_reduction
         return self.scenario.software.overlap_gradient_reduction if said is None else said
 
-    def _gather_received(self, boundary: int) -> tuple[Communication, ...]:
+    def _gather_received(self, boundary: int, kind: str) -> tuple[Communication, ...]:
         """Slices of the residual stream are sent between nodes and joined inside the receiving one.
 
         Source: Narayanan et al., arXiv:2104.04473, section 4.1.
         """
         if self.plan.tensor_parallel == 1 or self.parts.shard.sequence_parallel:
             return ()
-        size = _message_bytes(self.scenario, self.plan, boundary)
+        size = _message_bytes(self.scenario, self.plan, boundary, kind)
         return (Communication("receive.all_gather", "all_gather", "tensor", size),)
 
     def _update(

@@ -11,6 +11,7 @@ def check(scenario: Scenario, findings: Findings) -> None:
     """Note what cannot be true together."""
     _lengths(scenario, findings)
     _positions(scenario, findings)
+    _distillation(scenario, findings)
     _precisions(scenario, findings)
     _storage(scenario, findings)
 
@@ -36,6 +37,31 @@ def _lengths(scenario: Scenario, findings: Findings) -> None:
         findings.add(key, f"missing; {model.name} has a decoder beside its encoder")
     if not both and length is not None:
         findings.add(key, "only a model of family: encoder-decoder has a decoder beside an encoder")
+
+
+def _distillation(scenario: Scenario, findings: Findings) -> None:
+    taught, student = scenario.distillation, scenario.model
+    if taught is None:
+        return
+    teacher, path = taught.teacher, ("distillation", "teacher")
+    if student.kind != "transformer":
+        findings.add(
+            path, f"{student.name} is given layer by layer: its outputs are no tokens of {teacher.name}"
+        )
+        return
+    if teacher.family != student.family:
+        said = f"{teacher.name} is of family: {teacher.family}, {student.name} of family: {student.family}"
+        findings.add(path, said)
+    if teacher.vocab_size != student.vocab_size:
+        said = f"{teacher.name} has vocab_size: {teacher.vocab_size:,}, {student.name} {student.vocab_size:,}"
+        findings.add(path, f"{said}; logits over two vocabularies cannot be compared")
+    if taught.top_k is not None and taught.top_k >= teacher.vocab_size:
+        said = f"{taught.top_k:,} of vocab_size: {teacher.vocab_size:,}; without it, all are compared"
+        findings.add(("distillation", "top_k"), said)
+    length = scenario.training.sequence_length
+    if teacher.position_embedding == "learned" and length > teacher.max_position_embeddings:
+        rows = teacher.max_position_embeddings
+        findings.add(path, f"{length:,} tokens, but {teacher.name} has learned positions for {rows:,}")
 
 
 def _precisions(scenario: Scenario, findings: Findings) -> None:

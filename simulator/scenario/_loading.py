@@ -21,6 +21,7 @@ from simulator.scenario._scenario import Scenario
 from simulator.specs import (
     CheckpointSpec,
     DataSpec,
+    DistillationSpec,
     ParallelismSpec,
     SimulationSpec,
     SoftwareSpec,
@@ -127,6 +128,8 @@ def _blocks(data: Mapping[str, Any], folder: Path, findings: Findings) -> dict[s
     if "model" in data:
         full = model(data["model"], folder, findings)
         blocks["model"] = None if full is None else model_block(full, findings, ("base", "config"))
+    if data.get("distillation") is not None:
+        blocks["distillation"] = _distillation(data["distillation"], folder, findings)
     framework = part("software", data.get("software"), ("software",), findings, DEFAULT_SOFTWARE)
     blocks["software"] = (
         None
@@ -140,6 +143,22 @@ def _blocks(data: Mapping[str, Any], folder: Path, findings: Findings) -> dict[s
     if isinstance(blocks.get("simulation"), SimulationSpec):
         blocks["simulation"] = _with_calibration(blocks["simulation"], folder, findings)
     return blocks
+
+
+def _distillation(data: object, folder: Path, findings: Findings) -> DistillationSpec | None:
+    """The block with its teacher in full; what is wrong with that is told at its place."""
+    path = ("distillation",)
+    if not isinstance(data, Mapping) or "teacher" not in data:
+        return block(DistillationSpec, data, path, findings)
+    before = len(findings.problems)
+    full = model(data["teacher"], folder, findings, (*path, "teacher"))
+    if full is not None and full.get("kind") == "layers":
+        findings.add(
+            (*path, "teacher"), "a model given layer by layer has no logits to compare; give a transformer"
+        )
+    if full is None or len(findings.problems) > before:
+        return None
+    return block(DistillationSpec, {**data, "teacher": full}, path, findings)
 
 
 def _with_calibration(simulation: SimulationSpec, folder: Path, findings: Findings) -> SimulationSpec:

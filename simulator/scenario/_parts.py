@@ -79,9 +79,10 @@ def part(key: str, data: object, path: KeyPath, findings: Findings, default: obj
     return data if "figures" in data else {**data, "figures": {"default": _ASSUMED}}
 
 
-def model(data: object, folder: Path, findings: Findings) -> dict[str, Any] | None:
-    """The model in full: by name, changed, from a Hugging Face config, or as written."""
-    path = ("model",)
+def model(
+    data: object, folder: Path, findings: Findings, path: KeyPath = ("model",)
+) -> dict[str, Any] | None:
+    """A model in full: by name, changed, from a Hugging Face config, or as written."""
     if isinstance(data, str):
         found = entry("model", data, path, findings)
         return None if found is None else _with_kind(found)
@@ -98,7 +99,7 @@ def model(data: object, folder: Path, findings: Findings) -> dict[str, Any] | No
     if "base" in data:
         below = _named(data["base"], "model", path, findings)
     elif "config" in data:
-        below = _from_config(data["config"], folder, findings)
+        below = _from_config(data["config"], folder, findings, (*path, "config"))
     else:
         return _with_defaults(_with_kind(dict(data)))
     if below is None:
@@ -140,10 +141,9 @@ def _named(base: object, key: str, path: KeyPath, findings: Findings) -> dict[st
     return entry(key, base, (*path, "base"), findings)
 
 
-def _from_config(name: object, folder: Path, findings: Findings) -> dict[str, Any] | None:
+def _from_config(name: object, folder: Path, findings: Findings, path: KeyPath) -> dict[str, Any] | None:
     from simulator.importers import ConfigError, transformer_from_config
 
-    path = ("model", "config")
     if not isinstance(name, str) or not name:
         findings.add(path, f"expected the path of a config.json, not {shown(name)}")
         return None
@@ -157,8 +157,9 @@ def _from_config(name: object, folder: Path, findings: Findings) -> dict[str, An
             else:
                 findings.add(path, f"{shown(name).removeprefix('the text ')}: {problem.message}")
         return None
-    # From here on, a mistake in a model's key is told with its place in the model's own file.
-    findings.origin.config = document
+    if path[0] == "model":
+        # From here on, a mistake in the model's key is told with its place in the model's own file.
+        findings.origin.config = document
     try:
         made, warnings = transformer_from_config(document.data)
     except ConfigError as error:

@@ -18,6 +18,7 @@ from simulator.specs import (
     CheckpointSpec,
     ConvolutionLayer,
     DataSpec,
+    DistillationSpec,
     DistributionSpec,
     EmbeddingLayer,
     FabricSpec,
@@ -87,6 +88,7 @@ _SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
             ("loss", LossLayer),
         )
     ),
+    ("distillation", DistillationSpec),
     ("training", TrainingSpec),
     ("training.offload", OffloadSpec),
     ("parallelism", ParallelismSpec),

@@ -44,6 +44,8 @@ def json_schema() -> dict[str, Any]:
     group["required"] = ["nodes"]
     definitions["ClusterSpec"] = _cluster(definitions["ClusterSpec"], group)
     schema["properties"]["model"] = _model(definitions)
+    teacher = {**schema["properties"]["model"], "description": "The teacher, in any form of `model`."}
+    definitions["DistillationSpec"]["properties"]["teacher"] = teacher
     schema["properties"]["software"] = _software(definitions)
     schema["properties"]["include"] = _include()
     required = [key for key in schema.pop("required") if key not in ("name", "software")]
@@ -89,7 +91,7 @@ def _cluster(cluster: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
 def _model(definitions: dict[str, Any]) -> dict[str, Any]:
     forms: list[dict[str, Any]] = [_names("models"), {"type": "string"}, {"$ref": "#/$defs/LayerListSpec"}]
     transformer = definitions["TransformerSpec"]
-    derived = ("num_key_value_heads", "head_dim")
+    derived = ("num_key_value_heads", "head_dim", "num_hidden_layers")
     transformer["required"] = [key for key in transformer["required"] if key not in derived]
     forms.append({"$ref": "#/$defs/TransformerSpec"})
     for key, described in (

@@ -2,6 +2,7 @@
 
 from simulator.specs._meaning import meanings
 from simulator.specs.calibration import Calibration, CollectiveConstants, Constant, KernelConstants
+from simulator.specs.distillation import DistillationSpec
 from simulator.specs.figures import Basis, Figure
 from simulator.specs.hardware import (
     AcceleratorSpec,
@@ -51,6 +52,7 @@ __all__ = [
     "Constant",
     "ConvolutionLayer",
     "DataSpec",
+    "DistillationSpec",
     "DistributionSpec",
     "EmbeddingLayer",
     "FabricSpec",

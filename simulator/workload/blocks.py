@@ -142,6 +142,7 @@ class Block:
         read_parameters: Parameters of another block that this one reads (a head that shares the embedding).
         carried_bytes: Gradients that pass through its backward pass besides that of its input: those of what
             all layers of a stack read (an encoder's output, a bias of positions) [B].
+        teacher: Whether it is a teacher's, which is never trained and stands in no checkpoint.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Block:
     frozen_parameters: int = 0
     read_parameters: int = 0
     carried_bytes: int = 0
+    teacher: bool = False
 
     @property
     def kept_bytes(self) -> int:

@@ -17,7 +17,7 @@ def embedding_block(model: TransformerSpec, shard: Shard, *, shares_table: bool 
         shares_table: Whether the table is already counted with another embedding on this GPU.
     """
     tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
-    rows = _vocab_shard(model, shard)
+    rows = vocab_shard(model, shard)
     forward, backward = PassBuilder(), PassBuilder()
     learned = model.position_embedding == "learned"
     forward.add(
@@ -87,7 +87,7 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         shares_embedding: Whether the projection's matrix is already counted with the embedding on this GPU.
     """
     tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
-    residual, rows = shard.residual_tokens, _vocab_shard(model, shard)
+    residual, rows = shard.residual_tokens, vocab_shard(model, shard)
     forward, backward = PassBuilder(), PassBuilder()
     logits, normed = tokens * rows, residual * width
     encoder = model.family == "encoder"
@@ -144,6 +144,6 @@ def _dense_backward(
     chains.add_weight_gradient(into, f"{name}.weight_gradient", tokens, width, width, shard, freed=freed)
 
 
-def _vocab_shard(model: TransformerSpec, shard: Shard) -> int:
+def vocab_shard(model: TransformerSpec, shard: Shard) -> int:
     """Rows of the vocabulary on one GPU; frameworks pad the table until it divides."""
     return -(-model.vocab_size // shard.tensor_parallel)

@@ -45,7 +45,8 @@ def transients(block: Block, shard: Shard) -> Transients:
     """
     stream = block.input_bytes + block.carried_bytes if block.name == "layer" else 0
     table = (block.parameters - block.sequential_parameters + block.read_parameters) * shard.element_bytes
-    forward = _live(block.forward, shard, stream=0)
+    # A forward pass that keeps nothing has its residual stream beside it.
+    forward = _live(block.forward, shard, stream=block.input_bytes if block.teacher else 0)
     if any(isinstance(node.op, Kernel) and node.op.kind == "embedding" for node in block.backward):
         return Transients(forward, (table,) * len(block.backward))
     return Transients(forward, _live(block.backward, shard, stream=stream))

@@ -6,8 +6,8 @@ The first line whose words all stand in the cell `framework` decides:
 |---|---|
 | DeepSpeed with Megatron | megatron-deepspeed |
 | Megatron-LM of 2019 to 2021, or at a commit of those years | megatron-lm-2021 |
-| NeMo Megatron (2022), Megatron-LM of 2022, or of no known year without fused attention | megatron-lm-2022 |
-| Megatron-LM of later years, or of no known year with fused attention | megatron-core |
+| NeMo Megatron (2022), Megatron-LM of 2022 | megatron-lm-2022 |
+| Megatron-LM of later years | megatron-core |
 | NeMo with a release, Megatron-Bridge, Megatron-Core | megatron-core |
 | MaxText, Paxml, JAX | xla |
 | OneFlow, LiBai, TensorFlow (TF2), MXNet | oneflow (static graphs) |
@@ -17,7 +17,9 @@ The first line whose words all stand in the cell `framework` decides:
 | any other, tensor or pipeline parallel | megatron-core |
 | any other | pytorch-ddp |
 
-The year of Megatron-LM stands in `framework`, or is that of the paper on arXiv that `source` names.
+The year of Megatron-LM stands in `framework`, or is that of the paper on arXiv that `source` names; else
+the run's youngest feature tells: fused attention came in 2023, sequence parallelism and selective
+recomputation in 2022 (Korthikanti et al., arXiv:2205.05198).
 """
 
 from __future__ import annotations
@@ -148,14 +150,18 @@ def _is_megatron_lm(name: str) -> bool:
 def _megatron(name: str, cells: Mapping[str, str]) -> str:
     if any(commit in name for commit in _OLD_COMMITS):
         return "megatron-lm-2021"
-    year = _year(name, cells.get("source", ""))
-    if year is None:
-        return (
-            "megatron-core" if cells.get("flash_attention", "").casefold() == "true" else "megatron-lm-2022"
-        )
+    year = _year(name, cells.get("source", "")) or _youngest_feature(cells)
     if year <= _LAST_OF_2021:
         return "megatron-lm-2021"
     return "megatron-lm-2022" if year <= _LAST_OF_2022 else "megatron-core"
+
+
+def _youngest_feature(cells: Mapping[str, str]) -> int:
+    """The year from which a run of unknown age can be at the earliest, or the last before all features."""
+    if cells.get("flash_attention", "").casefold() == "true":
+        return _LAST_OF_2022 + 1
+    split = cells.get("sequence_parallel", "").casefold() == "true"
+    return _LAST_OF_2022 if split or cells.get("recompute") == "selective" else _LAST_OF_2021
 
 
 def _year(name: str, source: str) -> int | None:

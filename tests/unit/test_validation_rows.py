@@ -157,6 +157,22 @@ def test_megatron_lm_is_that_of_its_year(framework: str, source: str, profile: s
     assert (made.training.attention or made.software.attention) == "unfused"
 
 
+@pytest.mark.parametrize(
+    ("changes", "profile"),
+    [
+        ({}, "megatron-lm-2022"),
+        ({"recompute": "full"}, "megatron-lm-2022"),
+        ({"sequence_parallel": "false"}, "megatron-lm-2022"),
+        ({"sequence_parallel": "false", "recompute": "full"}, "megatron-lm-2021"),
+        ({"sequence_parallel": "false", "recompute": "none", "flash_attention": "true"}, "megatron-core"),
+    ],
+)
+def test_megatron_lm_of_no_year_is_as_old_as_its_youngest_feature(
+    changes: dict[str, str], profile: str
+) -> None:
+    assert scenario(LLAMA | {"framework": "Megatron-LM"} | changes).software.name == profile
+
+
 def test_jax_recomputes_layers_unless_told_otherwise() -> None:
     assert scenario(BARE | {"framework": "MaxText (JAX)"}).training.recompute == "full"
     assert scenario(BARE | {"framework": "Paxml", "recompute": "none"}).training.recompute == "none"

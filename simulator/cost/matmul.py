@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, sqrt
+from math import cbrt, ceil, sqrt
 
+from simulator.cost.device import REFERENCE_WIDTH, MatrixUnit
 from simulator.specs.calibration import KernelConstants
 
 TILES: tuple[tuple[int, int], ...] = (
@@ -25,49 +25,24 @@ TILES: tuple[tuple[int, int], ...] = (
 PARTIAL_SUM_BYTES = 8.0
 """A partial sum that is exchanged: written and read once in fp32 [B]."""
 
-FALLBACK_UNITS = 128
-"""Compute units where the data sheet does not say, or names a few large cores that each work on many tiles at
-once: as many as GPUs have."""
-
-FEW_UNITS = 16
-"""Fewer compute units than this are large cores, not units that hold one tile each (TPU, Gaudi, Trainium)."""
-
-
-@dataclass(frozen=True, slots=True)
-class MatrixUnit:
-    """The figures of an accelerator that matrix kernels depend on.
-
-    Attributes:
-        peak: Peak rate of the precision [FLOP/s].
-        vector: Rate of the vector units [FLOP/s].
-        bandwidth: Bandwidth of the device memory [B/s].
-        units: Compute units.
-        tdp: Thermal design power [W]; unlimited if not known.
-    """
-
-    peak: float
-    vector: float
-    bandwidth: float
-    units: int
-    tdp: float | None
-
 
 @lru_cache(maxsize=65536)
 def matmul_seconds(
     m: int, n: int, k: int, batch: int, device: MatrixUnit, constants: KernelConstants
 ) -> float:
-    """Time that a matrix multiplication occupies the matrix units at the full clock.
+    """Time that a matrix multiplication occupies the matrix units.
 
     The best over tile sizes and over two ways to spread tiles over the compute units, with
     ``share = tiles / units``, ``loop = 2 tile_m tile_n k / (peak fraction * peak per unit)``
     (smaller tiles pay for their operand traffic) and ``once`` for the fill of the pipeline along k and
-    the epilogue:
+    the epilogue, of which wide units hide a part (`MatrixUnit.hidden`):
 
     - whole tiles: ``ceil(share) * (once + loop)``;
     - tiles split along k so that all units work alike:
       ``ceil(share) * once + share * loop + once + exchange of partial sums``.
 
-    Each is a function that never falls as m, n, k or batch grow, and so is the least of them.
+    Cycles count at the clock that the design power sustains (`sustained_seconds`); the exchange goes at the
+    memory's rate. Each is a function that never falls as m, n, k or batch grow, and so is the least of them.
 
     Args:
         m: Rows of the output.
@@ -85,21 +60,28 @@ def matmul_seconds(
     Valid: dense operands; shapes for which the library has tuned kernels.
     """
     c = constants
-    per_flop = device.units / (device.peak * c.matmul_peak_fraction)
-    per_element = c.matmul_epilogue_operations * device.units / device.vector
-    exchange = c.matmul_exchange * PARTIAL_SUM_BYTES * device.units / device.bandwidth
+    units = device.units
+    per_flop = units / (device.peak * c.matmul_peak_fraction)
+    latency = c.matmul_tile_latency * device.slower
+    per_element = c.matmul_epilogue_time * device.slower * (1.0 - device.hidden)
+    exchange = PARTIAL_SUM_BYTES * units / device.bandwidth
+    least = power_limit(2.0 * m * n * k * batch, device, c)
     largest = 1.0 / TILES[0][0] + 1.0 / TILES[0][1]
     best = float("inf")
     for tile_m, tile_n in TILES:
         area = tile_m * tile_n
-        share = -(-m // tile_m) * -(-n // tile_n) * batch / device.units
+        share = -(-m // tile_m) * -(-n // tile_n) * batch / units
         traffic = 1.0 + c.matmul_tile_overhead * (1.0 / tile_m + 1.0 / tile_n - largest)
         loop = 2.0 * area * k * per_flop * traffic
-        once = c.matmul_tile_latency + area * per_element
+        once = latency + area * per_element
         waves = ceil(share)
         whole = waves * (once + loop)
-        even = waves * once + share * loop + once + area * exchange
-        best = min(best, whole, even)
+        even = (waves + 1) * once + share * loop
+        best = min(
+            best,
+            max(whole, least * cbrt(whole) ** 2),
+            max(even, least * cbrt(even) ** 2) + area * exchange,
+        )
     return best
 
 
@@ -127,13 +109,14 @@ def reloaded_elements(m: int, n: int, k: int, batch: int, units: int) -> float:
 def sustained_seconds(seconds: float, flops: float, device: MatrixUnit, constants: KernelConstants) -> float:
     """The same time at the clock that the thermal design power sustains.
 
-    At the data sheet's clock the chip would draw
-    ``load * (matrix energy * peak + vector energy * vector rate)`` with ``load = flops / (peak * seconds)``.
+    Work draws ``flops / seconds * energy``, with an energy that grows with the square of the clock (voltage
+    follows the clock) and falls with the width of the matrix units, which read operands once for more
+    arithmetic: ``energy = (matrix energy + operand energy * 1024 / width) * (clock / reference)^2``.
     Above the design power the clock is lowered; power falls with the cube of clock and voltage together,
-    so time grows with the cube root of the excess.
+    so time grows with the cube root of the excess. What remains does not depend on the highest clock.
 
     Args:
-        seconds: Time at the data sheet's clock [s].
+        seconds: Time at the highest clock [s].
         flops: Arithmetic done in it [FLOP].
         device: The accelerator.
         constants: Calibration.
@@ -143,8 +126,15 @@ def sustained_seconds(seconds: float, flops: float, device: MatrixUnit, constant
 
     Valid: kernels in steady state, milliseconds and more; GPUs of 4-7 nm, on which the energies rest.
     """
-    if device.tdp is None or seconds <= 0.0:
-        return seconds
-    power = constants.matrix_energy * device.peak + constants.vector_energy * device.vector
-    excess = flops / (device.peak * seconds) * power / device.tdp
-    return float(seconds * excess ** (1.0 / 3.0)) if excess > 1.0 else seconds
+    return max(seconds, power_limit(flops, device, constants) * cbrt(seconds) ** 2)
+
+
+def power_limit(flops: float, device: MatrixUnit, constants: KernelConstants) -> float:
+    """Cube root of the time that so much arithmetic takes at the design power and the highest clock's energy.
+
+    With it, time at the sustained clock is ``max(t, limit * t^(2/3))`` [s^(1/3)].
+    """
+    if device.tdp is None:
+        return 0.0
+    energy = constants.matrix_energy + constants.operand_energy * REFERENCE_WIDTH / device.width
+    return cbrt(flops * energy / device.slower**2 / device.tdp)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from simulator.cost.demand import Demand, tensor_rate
-from simulator.cost.matmul import FALLBACK_UNITS, FEW_UNITS
+from simulator.cost.attention import attention_seconds
+from simulator.cost.demand import Demand
+from simulator.cost.device import matrix_unit
 from simulator.specs import AcceleratorSpec
 from simulator.specs.calibration import Calibration
-from simulator.workload.kernels import Kernel
+from simulator.workload.kernels import AttentionShape, Kernel
 
 AttentionGeneration = Literal["first", "second", "native"]
 
@@ -44,26 +45,31 @@ def in_step(
     if launched_ahead:
         amounts.pop("host", None)
     if kernel.kind == "attention":
-        amounts["tensor"] *= attention_slowdown(attention, accelerator, calibration)
+        amounts["tensor"] *= attention_slowdown(kernel, attention, accelerator, calibration)
     elif "tensor" in amounts:
         amounts["tensor"] /= calibration.kernels.step_matrix_fraction
     return replace(demand, amounts=amounts)
 
 
 def attention_slowdown(
-    generation: AttentionGeneration, accelerator: AcceleratorSpec, calibration: Calibration
+    kernel: Kernel, generation: AttentionGeneration, accelerator: AcceleratorSpec, calibration: Calibration
 ) -> float:
     """How much longer fused attention takes than kernels that were written for the accelerator.
 
-    Kernels in the instructions of 2020 feed a compute unit with no more than `portable_unit_rate`; the first
-    FlashAttention reaches `attention_first_fraction` of the second's rate.
+    Kernels in the instructions of 2020 feed a compute unit with no more than `portable_unit_width` FLOP a
+    cycle and hide nothing of the softmax; the first FlashAttention reaches `attention_first_fraction` of the
+    second's rate.
 
     Source: Dao, FlashAttention-2, arXiv:2307.08691; Shah et al., FlashAttention-3, arXiv:2407.08608.
     Valid: GPUs up to Hopper.
     """
     if generation == "native":
         return 1.0
-    units = accelerator.num_compute_units or FALLBACK_UNITS
-    units = units if units >= FEW_UNITS else FALLBACK_UNITS
-    slowdown = max(1.0, tensor_rate(accelerator) / units / calibration.kernels.portable_unit_rate)
-    return slowdown / (calibration.kernels.attention_first_fraction if generation == "first" else 1.0)
+    constants, shape = calibration.kernels, kernel.shape
+    native = matrix_unit(accelerator, kernel.precision)
+    portable = native.narrowed(constants.portable_unit_width)
+    slowdown = native.peak / portable.peak
+    if isinstance(shape, AttentionShape):
+        slowdown = attention_seconds(shape, kernel.flops, portable, constants)
+        slowdown /= attention_seconds(shape, kernel.flops, native, constants)
+    return slowdown / (constants.attention_first_fraction if generation == "first" else 1.0)

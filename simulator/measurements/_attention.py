@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
 
+from simulator.cost.step import AttentionGeneration
 from simulator.errors import UnsupportedError
 from simulator.measurements._benchmark import Benchmark, Cells, misses
 from simulator.measurements._cells import Fault, fault_of_count, fault_of_flag, fault_of_rate
@@ -15,6 +16,9 @@ from simulator.workload.kernels import AttentionShape, Kernel
 Direction = Literal["forward", "backward"]
 
 _BYTES: Final = 2
+_WARM_SHARE: Final = 1.0
+"""As `WARM_SHARE`: kernels of one run follow each other on the same keys and values, so all of the cache
+counts."""
 _CACHE_LAUNCHES: Final = 3
 """Launches that put keys and values into the paged cache before attention reads them."""
 
@@ -66,7 +70,7 @@ class EngineAttention(Benchmark):
         shape, accelerator = _shape(cells), device(cells["gpu"])
         rows = _BYTES * shape.batch * shape.query_length * shape.head_dim
         footprint = rows * (2 * shape.heads + 4 * shape.kv_heads)
-        fetched = misses(footprint, accelerator.l2_capacity)
+        fetched = misses(footprint, accelerator.l2_capacity, _WARM_SHARE)
         packed = 2 * (self._engine(cells) == "TRTLLM") * shape.heads + 2 * shape.kv_heads
         moved = int(fetched * rows * packed)
         store = Kernel("cache", "elementwise", 0, moved, moved, "bf16", launches=_CACHE_LAUNCHES)
@@ -117,15 +121,25 @@ def _shape(cells: Cells) -> AttentionShape:
     )
 
 
-_PAPER_KERNELS: Final = ("attention FA2", "attention FA3", "attention cuDNN", "attention PyTorch")
-_PAPER_DIRECTIONS: Final[dict[str, Direction]] = {"fwd": "forward", "bwd": "backward"}
-_BEFORE_HOPPER: Final = "attention FA2"
+_PAPER_KERNELS: Final[dict[str, AttentionGeneration]] = {
+    "attention FA2": "second",
+    "attention FA3": "native",
+    "attention cuDNN": "native",
+    "attention PyTorch": "native",
+}
+_PASSES: Final[dict[str, tuple[Direction, ...]]] = {
+    "fwd": ("forward",),
+    "bwd": ("backward",),
+    "fwd+bwd": ("forward", "backward"),
+}
+_PAPER_PRECISIONS: Final = {"fp16": "fp16", "bf16": "bf16", "bf16/fp16": "bf16", "fp8": "fp8"}
 
 
 class PaperAttention(Benchmark):
     """Attention alone, in TFLOP/s, as the FlashAttention papers print it.
 
-    Protocol: the paper's count of FLOPs (4 or 10 b h s s d, half if causal); operands from device memory.
+    Protocol: the paper's count of FLOPs (4 or 10 b h s s d, half if causal); operands from device memory;
+    FlashAttention-2 is in the instructions of 2020, whatever it runs on.
     """
 
     name = "attention in TFLOP/s"
@@ -141,18 +155,16 @@ class PaperAttention(Benchmark):
     }
 
     def work(self, cells: Cells) -> KernelWork:
-        """One pass of the attention."""
+        """One pass of the attention, or both."""
         accelerator = device(cells["gpu"])
-        if cells["kernel"] not in _PAPER_KERNELS:
+        generation = _PAPER_KERNELS.get(cells["kernel"])
+        if generation is None:
             raise UnsupportedError(("kernel",), f'"{cells["kernel"]}" is not modelled')
-        if cells["kernel"] == _BEFORE_HOPPER and (accelerator.peak_flops.get("fp8") is not None):
-            message = f"{cells['kernel']} was written for the generation before {accelerator.name}"
-            raise UnsupportedError(("kernel",), message)
-        if cells["precision"] not in ("fp16", "bf16", "bf16/fp16"):
+        precision = _PAPER_PRECISIONS.get(cells["precision"])
+        if precision is None:
             raise UnsupportedError(("precision",), f'attention in "{cells["precision"]}" is not modelled')
-        if cells["direction"] not in _PAPER_DIRECTIONS:
-            raise UnsupportedError(("direction",), f'"{cells["direction"]}" is not one pass')
-        return KernelWork(accelerator, (attention_kernel(self._shape(cells)),))
+        kernels = tuple(attention_kernel(shape, precision) for shape in self._shapes(cells))
+        return KernelWork(accelerator, kernels, generation)
 
     def group(self, cells: Cells) -> str:
         """Accelerator, kernel and direction."""
@@ -160,7 +172,7 @@ class PaperAttention(Benchmark):
 
     def size(self, cells: Cells) -> float:
         """Arithmetic of the attention [FLOP]."""
-        return float(attention_kernel(self._shape(cells)).flops)
+        return float(sum(attention_kernel(shape).flops for shape in self._shapes(cells)))
 
     def source(self, cells: Cells) -> str:
         """The kernel."""
@@ -171,18 +183,24 @@ class PaperAttention(Benchmark):
         return self.size(cells) / (float(cells["tflops"]) * 1e12)
 
     @staticmethod
-    def _shape(cells: Cells) -> AttentionShape:
+    def _shapes(cells: Cells) -> list[AttentionShape]:
         for column in ("batch", "n_heads"):
             if column not in cells:
                 raise UnsupportedError((column,), "not given")
+        if cells["direction"] not in _PASSES:
+            known = ", ".join(_PASSES)
+            raise UnsupportedError(("direction",), f'"{cells["direction"]}" is not one of {known}')
         length, heads = int(float(cells["seq_len"])), int(float(cells["n_heads"]))
-        return AttentionShape(
-            batch=int(float(cells["batch"])),
-            heads=heads,
-            kv_heads=heads,
-            query_length=length,
-            key_length=length,
-            head_dim=int(float(cells["head_dim"])),
-            causal=cells["causal"] == "yes",
-            direction=_PAPER_DIRECTIONS.get(cells["direction"], "forward"),
-        )
+        return [
+            AttentionShape(
+                batch=int(float(cells["batch"])),
+                heads=heads,
+                kv_heads=heads,
+                query_length=length,
+                key_length=length,
+                head_dim=int(float(cells["head_dim"])),
+                causal=cells["causal"] == "yes",
+                direction=direction,
+            )
+            for direction in _PASSES[cells["direction"]]
+        ]

@@ -82,17 +82,18 @@ def family(accelerator: str) -> str:
     return accelerator.split("-", maxsplit=1)[0]
 
 
-def misses(footprint: float, cache: float | None) -> float:
+def misses(footprint: float, cache: float | None, share: float = WARM_SHARE) -> float:
     """Share of the operands that a repeated benchmark must fetch from device memory again.
 
     Runs follow each other on the same operands: what the last-level cache keeps of the run before is not
-    fetched. 1 - max(0, 1 - footprint / (0.4 cache)): all of it is found again where the footprint is
-    nothing, none from 0.4 of the cache on.
+    fetched. 1 - max(0, 1 - footprint / (share * cache)): all of it is found again where the footprint is
+    nothing, none from that share of the cache on.
 
     Args:
         footprint: Bytes that one run touches [B].
         cache: Last-level cache [B]; None where the data sheet does not say, which means no hits.
+        share: Part of the cache from which nothing is found again.
     """
     if not cache:
         return 1.0
-    return 1.0 - max(0.0, 1.0 - footprint / (WARM_SHARE * cache))
+    return 1.0 - max(0.0, 1.0 - footprint / (share * cache))

@@ -10,19 +10,33 @@ from simulator.measurements._benchmark import Benchmark, Cells, misses
 from simulator.measurements._cells import Fault, fault_of_count
 from simulator.measurements._hardware import device
 from simulator.measurements._work import KernelWork
+from simulator.specs import AcceleratorSpec
 from simulator.workload.kernels import Kernel, MatmulShape
 
 _OPERAND_BYTES: Final = {"fp8": 1, "bf16": 2, "fp16": 2}
 _RESULT_BYTES: Final = 2
-_QUANTISE_LAUNCHES: Final = 2
-"""Launches that turn 16-bit activations into fp8: a reduction for the scale, then the cast."""
+_CAST_LAUNCHES: Final = {"trtllm": 3, "vllm": 1}
+"""Launches that turn 16-bit activations into fp8: TensorRT-LLM's find the largest element of the whole, then
+the scale, then cast; vLLM's is one, with a scale for each row."""
+
+_ANY_CAST: Final = 2
+"""Launches of the cast where the row does not say whose kernels they are."""
+
+_ROW_CYCLES: Final = 2000
+"""Time of one block of threads for the scale of a row, which it finds before it casts the row: two passes, a
+reduction and its barriers [cycles]; a compute unit starts one after the other."""
+
+_VECTOR_WIDTH: Final = 128
+"""What a compute unit could have added up in one of these cycles, at the rate that element-wise code reaches
+[FLOP]."""
 
 
 class Matmuls(Benchmark):
     """Products of [m, k] by [k, n] with 16-bit results; fp8 with the cast of its activations.
 
     Protocol: runs repeated on the same operands from a captured graph (`misses`; no launch time of the
-    host); in fp8 the activations arrive in 16 bits and are quantised within the time.
+    host); in fp8 the activations arrive in 16 bits and are quantised within the time, by kernels that the
+    column `kernels` names.
     """
 
     name = "matrix products"
@@ -50,10 +64,7 @@ class Matmuls(Benchmark):
         )
         if width != 1:
             return KernelWork(accelerator, (product,))
-        cast = Kernel(
-            "quantise", "elementwise", 2 * m * k, 2 * m * k, m * k, "bf16", launches=_QUANTISE_LAUNCHES
-        )
-        return KernelWork(accelerator, (product, cast))
+        return KernelWork(accelerator, (product, _cast(m, k, accelerator, cells.get("kernels", ""))))
 
     def group(self, cells: Cells) -> str:
         """Accelerator, precision and kernel library."""
@@ -71,3 +82,12 @@ class Matmuls(Benchmark):
 
 def _sizes(cells: Cells) -> tuple[int, int, int]:
     return int(float(cells["m"])), int(float(cells["n"])), int(float(cells["k"]))
+
+
+def _cast(m: int, k: int, accelerator: AcceleratorSpec, library: str) -> Kernel:
+    """The kernels that turn [m, k] in 16 bits into fp8: read once, or twice where one scale is for all."""
+    launches = _CAST_LAUNCHES.get(library, _ANY_CAST)
+    wide = 2 * m * k
+    read = int(misses(wide, accelerator.l2_capacity) * wide * (2 if launches > 1 else 1))
+    cycles = 0 if launches > 1 else _ROW_CYCLES * m
+    return Kernel("quantise", "elementwise", cycles * _VECTOR_WIDTH, read, m * k, "bf16", launches=launches)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from simulator.cost import RankGroup, capacity_rates, collective_demand, kernel_demand, link_rates
+from simulator.cost import Demand, RankGroup, capacity_rates, collective_demand, kernel_demand, link_rates
+from simulator.cost.step import AttentionGeneration, attention_slowdown
 from simulator.specs import AcceleratorSpec, Calibration
 from simulator.workload.kernels import Collective, Kernel
 
@@ -19,15 +20,24 @@ class KernelWork:
     Attributes:
         accelerator: Where.
         kernels: What.
+        attention: Generation of the kernels of fused attention.
     """
 
     accelerator: AcceleratorSpec
     kernels: tuple[Kernel, ...]
+    attention: AttentionGeneration = "native"
 
     def seconds(self, calibration: Calibration) -> float:
         """Time on an idle accelerator, the host's launch time left out [s]."""
         rates = capacity_rates(self.accelerator) | {"host": _NO_HOST}
-        return sum(kernel_demand(each, self.accelerator, calibration).seconds(rates) for each in self.kernels)
+        return sum(self._demand(each, calibration).seconds(rates) for each in self.kernels)
+
+    def _demand(self, kernel: Kernel, calibration: Calibration) -> Demand:
+        demand = kernel_demand(kernel, self.accelerator, calibration)
+        if kernel.kind != "attention" or self.attention == "native":
+            return demand
+        slower = attention_slowdown(kernel, self.attention, self.accelerator, calibration)
+        return replace(demand, amounts={**demand.amounts, "tensor": slower * demand.amounts["tensor"]})
 
 
 @dataclass(frozen=True, slots=True)

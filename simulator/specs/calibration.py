@@ -37,22 +37,24 @@ class KernelConstants:
     matmul_peak_fraction: float
     matmul_tile_overhead: float
     matmul_tile_latency: float
-    matmul_epilogue_operations: float
-    matmul_exchange: float
+    matmul_epilogue_time: float
+    roofline_softness: float
     memory_fraction: float
     kernel_latency: float
     host_launch_time: float
     attention_peak_fraction: float
     attention_score_time: float
+    attention_overlap: float
     attention_block_latency: float
-    attention_backward_fraction: float
+    attention_block_overhead: float
+    attention_backward_latency: float
     vector_peak_fraction: float
     step_matrix_fraction: float
     python_operator_time: float
-    portable_unit_rate: float
+    portable_unit_width: float
     attention_first_fraction: float
     matrix_energy: float
-    vector_energy: float
+    operand_energy: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

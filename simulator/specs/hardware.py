@@ -46,6 +46,8 @@ class AcceleratorSpec(Spec):
     """Streaming multiprocessors, compute units or cores."""
     boost_clock: Frequency | None = None
     """Clock of the compute units at boost, for which peak rates are quoted [Hz]; start-ups go with it."""
+    highest_clock: Frequency | None = None
+    """Highest clock of the compute units where power allows, if above `boost_clock` [Hz]."""
     tdp: Watts | None = None
     """Thermal design power [W]."""
     price_per_hour: MoneyRate | None = None

@@ -155,7 +155,12 @@ def test_fp8_includes_the_cast_of_its_activations() -> None:
     work = Matmuls().work(cells)
     assert [kernel.kind for kernel in work.kernels] == ["matmul", "elementwise"]
     cast = work.kernels[1]
-    assert (cast.read_bytes, cast.write_bytes, cast.launches) == (2 * 4096**2, 4096**2, 2)
+    # One scale for all: the activations are read for it, and again to cast them.
+    assert (cast.read_bytes, cast.write_bytes, cast.launches) == (4 * 4096**2, 4096**2, 2)
+    # A scale for each row: one kernel, a block of threads a row.
+    rows = Matmuls().work(cells | {"kernels": "vllm"}).kernels[1]
+    assert (rows.read_bytes, rows.write_bytes, rows.launches) == (2 * 4096**2, 4096**2, 1)
+    assert rows.flops == 4096 * 2000 * 128
     # The host queues its launches ahead: an infinitely slow launching thread costs nothing.
     slow = Calibration.load().with_values(host_launch_time=1.0)
     assert work.seconds(slow) == pytest.approx(work.seconds(Calibration.load()), rel=1e-6)
@@ -304,8 +309,8 @@ def test_evidence_takes_each_row_from_the_fit_that_had_not_seen_it(
     (trial,) = gather_evidence(tmp_path, "shared", command="c").trials
     assert trial.measurements == "matrix products, bf16 above 1 GFLOP"
     assert trial.accelerator_left_out is not None and trial.source_left_out is not None
-    # Half the rate, about twice the time, on the H100 alone; nothing was refitted without the source.
-    assert trial.accelerator_left_out.mean > trial.fitted.mean + 0.2
+    # Half the rate on the H100 alone, but at a higher clock; nothing was refitted without the source.
+    assert trial.accelerator_left_out.mean > trial.fitted.mean + 0.1
     assert trial.source_left_out == trial.fitted
     assert trial.fitted.low <= trial.fitted.high
 

@@ -1,0 +1,159 @@
+"""No figure of an accelerator, raised alone, makes any kernel slower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.cost import capacity_rates, kernel_demand
+from simulator.cost.demand import ELEMENT_BYTES
+from simulator.cost.step import attention_slowdown
+from simulator.specs import AcceleratorSpec, Calibration
+from simulator.workload.kernels import AttentionShape, Kernel, MatmulShape
+
+CALIBRATION = Calibration.load()
+T, G = 1e12, 1e9
+
+
+def figures(
+    bf16: float, vector: float, bandwidth: float, units: int, clock: float, tdp: float
+) -> dict[str, Any]:
+    return {
+        "name": "GPU",
+        "peak_flops": {"bf16": bf16 * T, "fp8": 2 * bf16 * T},
+        "vector_flops": vector * T,
+        "memory_capacity": 80 * G,
+        "memory_bandwidth": bandwidth * T,
+        "l2_capacity": 50e6,
+        "num_compute_units": units,
+        "boost_clock": clock * G,
+        "highest_clock": 1.05 * clock * G,
+        "tdp": tdp,
+    }
+
+
+BASES = {
+    "narrow, fast clock, hot": figures(362.0, 91.6, 0.864, 142, 2.52, 350.0),
+    "wide, hot": figures(989.4, 66.9, 3.35, 132, 1.83, 700.0),
+    "wider still": figures(2250.0, 80.0, 8.0, 148, 1.856, 1000.0),
+    "cool": figures(312.0, 19.5, 2.04, 108, 1.41, 400.0),
+}
+RAISED = (
+    "peak_flops.bf16",
+    "peak_flops.fp8",
+    "vector_flops",
+    "memory_capacity",
+    "memory_bandwidth",
+    "l2_capacity",
+    "highest_clock",
+    "tdp",
+)
+SIZES = st.integers(1, 20_000)
+MATMULS = st.builds(
+    lambda m, n, k, batch, precision, kind: Kernel(
+        "x",
+        kind,
+        2 * batch * m * n * k,
+        int(ELEMENT_BYTES[precision] * batch * (m * k + n * k)),
+        2 * batch * m * n,
+        precision,
+        MatmulShape(m, n, k, batch),
+    ),
+    SIZES,
+    SIZES,
+    SIZES,
+    st.integers(1, 16),
+    st.sampled_from(["bf16", "fp8"]),
+    st.sampled_from(["matmul", "convolution"]),
+)
+ATTENTIONS = st.builds(
+    lambda batch, heads, length, head_dim, causal, backward: Kernel(
+        "x",
+        "attention",
+        (10 if backward else 4) * batch * heads * length**2 * head_dim // (1 + causal),
+        6 * batch * heads * length * head_dim,
+        2 * batch * heads * length * head_dim,
+        "bf16",
+        AttentionShape(
+            batch,
+            heads,
+            heads,
+            length,
+            length,
+            head_dim,
+            causal,
+            "backward" if backward else "forward",
+        ),
+    ),
+    st.integers(1, 16),
+    st.integers(1, 64),
+    st.integers(1, 9000),
+    st.sampled_from([32, 64, 128, 256]),
+    st.booleans(),
+    st.booleans(),
+)
+OTHERS = st.builds(
+    lambda size, flops: Kernel("x", "elementwise", flops * size, 4 * size, 2 * size, "bf16"),
+    st.integers(1, 10**9),
+    st.integers(0, 40),
+)
+
+
+def accelerator(base: dict[str, Any], raised: str = "", factor: float = 1.0) -> AcceleratorSpec:
+    changed = {**base, "peak_flops": dict(base["peak_flops"])}
+    outer, _, inner = raised.partition(".")
+    if inner:
+        changed[outer][inner] *= factor
+    elif outer:
+        changed[outer] *= factor
+    return AcceleratorSpec.model_construct(**changed)
+
+
+def seconds(kernel: Kernel, gpu: AcceleratorSpec) -> float:
+    return kernel_demand(kernel, gpu, CALIBRATION).seconds(capacity_rates(gpu))
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("raised", RAISED)
+@given(st.one_of(MATMULS, ATTENTIONS, OTHERS), st.floats(1.001, 4.0))
+@settings(max_examples=30, deadline=None)
+def test_more_of_one_figure_is_never_slower(base: str, raised: str, kernel: Kernel, factor: float) -> None:
+    before = seconds(kernel, accelerator(BASES[base]))
+    after = seconds(kernel, accelerator(BASES[base], raised, factor))
+    assert after <= before * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("figure", ["tdp", "highest_clock", "boost_clock", "l2_capacity"])
+def test_a_figure_that_is_not_given_is_not_in_the_way(figure: str) -> None:
+    known = accelerator(BASES["wide, hot"])
+    unknown = AcceleratorSpec.model_construct(**{k: v for k, v in BASES["wide, hot"].items() if k != figure})
+    kernel = Kernel(
+        "x", "matmul", 2 * 4096**3, 4 * 4096**2, 2 * 4096**2, "bf16", MatmulShape(4096, 4096, 4096)
+    )
+    assert seconds(kernel, unknown) == pytest.approx(seconds(kernel, known), rel=0.35)
+
+
+def test_power_throttles_to_a_rate_that_the_highest_clock_does_not_change() -> None:
+    """What a hot chip sustains is set by its power: a higher clock that it cannot hold buys nothing."""
+    kernel = Kernel(
+        "x", "matmul", 2 * 16384**3, 4 * 16384**2, 2 * 16384**2, "bf16", MatmulShape(16384, 16384, 16384)
+    )
+    sharp = CALIBRATION.with_values(roofline_softness=0.0)
+
+    def matrix_time(raised: str = "", factor: float = 1.0) -> float:
+        gpu = accelerator(BASES["narrow, fast clock, hot"], raised, factor)
+        return kernel_demand(kernel, gpu, sharp).amounts["tensor"]
+
+    assert matrix_time("highest_clock", 1.2) == pytest.approx(matrix_time(), rel=1e-3)
+    # Power falls with the cube of the clock: with an eighth of it, half the rate.
+    assert matrix_time("tdp", 1 / 8) == pytest.approx(2 * matrix_time(), rel=1e-3)
+
+
+@given(ATTENTIONS)
+@settings(max_examples=60, deadline=None)
+def test_attention_for_older_instructions_is_never_faster(kernel: Kernel) -> None:
+    for base in BASES.values():
+        assert attention_slowdown(kernel, "second", accelerator(base), CALIBRATION) >= 1 - 1e-12

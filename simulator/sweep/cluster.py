@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from importlib import import_module
 from time import monotonic
 from typing import Any, Final
@@ -61,7 +62,8 @@ def _connected(address: str, workers: int | None, stack: contextlib.ExitStack) -
 
     distributed = _distributed()
     # What goes wrong is told as an error of ours; dask's own log would tell it twice.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client", "distributed.utils", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         if address == "local":
             cluster = distributed.LocalCluster(
@@ -83,19 +85,37 @@ def play_batch(base: Base, batch: Sequence[tuple[int, Mapping[str, Any]]], evalu
     return [(number, tuple(evaluate(base, overrides))) for number, overrides in batch]
 
 
+def _gone() -> EnvironmentFailure:
+    return EnvironmentFailure(
+        "the scheduler is gone; what had finished is in the ledger, and the same command runs the rest"
+    )
+
+
 class _Points:
     def __init__(
         self, client: Any, base: Base, tasks: Sequence[Task], evaluate: Evaluate, timeout_s: float
     ) -> None:
         self.client, self.evaluate, self.timeout_s = client, evaluate, timeout_s
-        self.base = client.scatter(base, broadcast=True, hash=False)
+        # It goes with every batch, a few kilobytes: what is scattered is lost with the workers that hold it.
+        self.base = base
         self.left = [list(tasks[i : i + _BATCH]) for i in range(0, len(tasks), _BATCH)][::-1]
         self.held: dict[Any, tuple[list[Task], float]] = {}
         self.deaths: dict[int, int] = {}
         self.lonely = monotonic()
 
     def run(self) -> Generator[list[Done], None, None]:
-        """Batches in, outcomes out; a batch whose worker died is tried point by point."""
+        """Batches in, outcomes out; a batch whose worker died is tried point by point.
+
+        Raises:
+            EnvironmentFailure: The scheduler, or every worker, is gone.
+        """
+        try:
+            yield from self._played()
+        except (OSError, TimeoutError, CancelledError, RuntimeError) as error:
+            # Whatever dask says of a connection that is lost, by where the loss is noticed.
+            raise _gone() from error
+
+    def _played(self) -> Generator[list[Done], None, None]:
         self._wait_for_workers()
         self.client.run(warm_up)
         yield []
@@ -137,6 +157,8 @@ class _Points:
 
     def _finished(self, future: Any) -> list[Done]:
         batch, _ = self.held.pop(future)
+        if future.status == "cancelled":
+            raise CancelledError  # nobody cancels what is still held, unless its scheduler is lost
         if future.status == "finished":
             found = dict(future.result())
             return [(number, point, Outcome(*found[number])) for number, point in batch]
@@ -145,7 +167,7 @@ class _Points:
             return []
         number, point = batch[0]
         self.deaths[number] = self.deaths.get(number, 0) + 1
-        if self.deaths[number] < 2 and future.status != "cancelled":
+        if self.deaths[number] < 2:
             self.left.append(batch)
             return []
         error = future.exception() if future.status == "error" else None
@@ -171,7 +193,7 @@ class _Points:
     def _check(self) -> None:
         """Raises where the scheduler is gone, or has been without workers for too long."""
         if self.client.status not in ("running", "connecting"):
-            raise EnvironmentFailure("the scheduler is gone; what had finished is in the ledger")
+            raise _gone()
         if self.client.nthreads():
             self.lonely = monotonic()
         elif monotonic() - self.lonely > PATIENCE_S:

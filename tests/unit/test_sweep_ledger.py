@@ -334,3 +334,54 @@ def test_the_exit_code_tells_of_failed_points_and_of_illegal_files(tmp_path, fil
     assert found.returncode in (0, 3)  # a machine may be quick enough for a tenth of a second
     assert command_line(file, "--set", "nonsense=1").returncode == 2
     assert "60 points" in command_line(file, "--dry-run").stdout
+
+
+SCHEDULER = """
+import asyncio
+from distributed import Scheduler, Worker
+
+async def main():
+    async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
+        async with Worker(scheduler.address, nthreads=1, dashboard=False):
+            print(scheduler.address, flush=True)
+            await scheduler.finished()
+
+asyncio.run(main())
+"""
+
+
+def test_a_scheduler_that_dies_is_told_and_what_had_finished_stays(tmp_path):
+    pytest.importorskip("distributed")
+    file, folder = tmp_path / "s.yaml", tmp_path / "out"
+    file.write_text(MANY.replace("to: 60", "to: 3000"))
+    with subprocess.Popen(
+        [sys.executable, "-c", SCHEDULER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as scheduler:
+        address = scheduler.stdout.readline().strip()
+        command = [*COMMAND, file, "--out", folder, "--cluster", address, "--no-charts", "--quiet"]
+        with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
+            wait_for_points(process, folder, 1)
+            scheduler.kill()
+            errors = process.communicate(timeout=60)[1]
+    assert (process.returncode, errors.count("\n")) == (4, 1), errors
+    assert "the scheduler is gone" in errors
+    assert 1 <= len(rows(folder)) < 3000
+
+
+def test_a_disk_that_is_full_costs_nothing_that_was_committed(tmp_path, file):
+    resource = pytest.importorskip("resource")
+    folder = tmp_path / "out"
+    full = subprocess.run(
+        [*COMMAND, str(file), "--out", str(folder), "--workers", "1", "--no-charts", "--quiet"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000)),
+    )
+    assert (full.returncode, full.stderr.count("\n")) == (4, 1), full.stderr
+    assert "sweep.sqlite" in full.stderr and "resumes" in full.stderr
+    kept = len(rows(folder))
+    assert kept < 60
+    assert run_sweep(load_sweep_file(file), folder, workers=0, evaluate=double).reused == kept
+    assert [row[0] for row in rows(folder)] == list(range(60))

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.engine import Label, Record
+from simulator.engine import Record
 from simulator.engine.program import I32, I64
 from simulator.program import Lowered
 from simulator.program.memory import FRAGMENTATION, OUTSIDE
-from simulator.program.offload import ACTIVATIONS as OFFLOADED
 
 ACTIVATIONS = "activations"
 """Part of the memory: what forward passes keep for backward passes."""
@@ -114,7 +113,7 @@ class _Keepers:
 
     Attributes:
         names: Their names.
-        by_class: Number of each class's, -1 for what keeps none.
+        by_class: Number of each class's.
     """
 
     names: tuple[str, ...]
@@ -144,7 +143,7 @@ def _holders(
     left = _left(taken[some], given[some], places, start[some])
     keeper = keepers.by_class[moves.cls[some]]
     kept = np.zeros(len(keepers.names), np.int64)
-    np.add.at(kept, keeper[keeper >= 0], left[keeper >= 0])
+    np.add.at(kept, keeper, left)
     ranked = sorted(
         ((name, size) for name, size in zip(keepers.names, kept.tolist(), strict=True) if size),
         key=lambda item: (-item[1], item[0]),
@@ -168,26 +167,17 @@ def _moves(lowered: Lowered, stage: int) -> _Moves:
     ids = np.flatnonzero(mine[program.cls])
     cls = program.cls[ids]
     row, transient = row_of[cls], transients[cls]
-    take, give = classes.pool_take[row] - transient, classes.pool_give[row] - transient
+    take, give = (moved[row] - transient for moved in (classes.pool_take, classes.pool_give))
+    buffers = lowered.facts.buffers[cls]
+    take, give = take - buffers[:, 0], give - buffers[:, 1]
     return _Moves(ids, cls, take, give, _places(lowered, ids), transient)
 
 
 def _keepers(lowered: Lowered) -> _Keepers:
-    labels, keeper = lowered.program.classes.labels, lowered.facts.keeper
+    keeper = lowered.facts.keeper
     names = tuple(sorted(set(keeper)))
     number = {name: place for place, name in enumerate(names)}
-    keeps = [_keeps_activations(label) for label in labels]
-    return _Keepers(
-        names,
-        np.array([number[k] if keep else -1 for k, keep in zip(keeper, keeps, strict=True)], np.int64),
-    )
-
-
-def _keeps_activations(label: Label) -> bool:
-    """Whether what is taken is kept by a forward pass, or was: not gathered parameters or gradients."""
-    if label.cause.startswith("offload"):
-        return label.name.startswith(OFFLOADED)
-    return not label.cause.startswith("communication")
+    return _Keepers(names, np.array([number[each] for each in keeper], np.int64))
 
 
 def _places(lowered: Lowered, activities: I64) -> I64:

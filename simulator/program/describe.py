@@ -46,6 +46,7 @@ class Describer:
             self.meeting(item, ranks),
             take=take,
             give=give,
+            buffers=(take, give),
             axis=item.axis,
         )
 

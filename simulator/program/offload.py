@@ -149,6 +149,7 @@ class StageOffload:
             ),
             take=take,
             give=give,
+            buffers=(0, 0) if name == ACTIVATIONS else (take, give),
             traffic=size,
             host=host,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
-from simulator.program.offload import Leg, StageOffload
+from simulator.program.exchanges import NOTHING, Beside, Gathering, Gathers, Reduction
+from simulator.program.offload import StageOffload
 from simulator.program.recomputation import Mode, Recomputation, computed_again
 from simulator.program.rows import Row, RowTable
 from simulator.program.steps import Step, dropping, part_of
@@ -29,98 +30,6 @@ LAYER_INPUT = "layer.input"
 """Keeper of what full recomputation starts from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """Gradients that are reduced together; blocks count from the end of the model.
-
-    Attributes:
-        first: The block whose backward pass is the first to write them.
-        last: The block behind whose backward pass they are complete.
-        communications: How they are reduced.
-        held: Bytes that they take from the first block until they are reduced, where only a share stays.
-        out: The way of that share out of the GPU, if it does not stay; the end of its first leg frees it.
-        share: Bytes of it.
-    """
-
-    first: int
-    last: int
-    communications: tuple[Communication, ...]
-    held: int = 0
-    out: tuple[Leg, ...] = ()
-    share: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Gathering:
-    """Parameters that are gathered for a block and let go behind it.
-
-    Attributes:
-        of: The collectives for a block; none for a block without parameters.
-        prefetch: Blocks gathered ahead.
-        release: Whether they are let go behind the pass; they come back if not.
-        fetched: The way of a GPU's own share into its memory, where it lies outside, by block and phase.
-    """
-
-    of: Callable[[Block], tuple[Communication, ...]]
-    prefetch: int
-    release: bool = True
-    fetched: Callable[[Block, str], tuple[Leg, ...]] = lambda _block, _phase: ()
-
-    def size(self, block: Block) -> int:
-        """Bytes of device memory that the block's parameters take while they are there."""
-        own = sum(row.take for _, row in self.fetched(block, ""))
-        return own + sum(item.message_bytes for item in self.of(block))
-
-
-@dataclass(slots=True)
-class _Gathers:
-    """Gathers of one pass on their way: each waits for the block whose place it takes."""
-
-    compiler: StageCompiler
-    into: TemplateBuilder
-    blocks: list[tuple[int, Block]]
-    gathering: Gathering
-    phase: str
-    nodes: dict[int, int] = field(default_factory=dict)
-
-    def start(self) -> None:
-        for position in range(min(self.gathering.prefetch + 1, len(self.blocks))):
-            self._issue(position, -1)
-
-    def done(self, position: int, last: int) -> None:
-        """A block is done: the next gather may begin, in this pass or in the one behind it."""
-        ahead = position + self.gathering.prefetch + 1
-        if ahead < len(self.blocks):
-            self._issue(ahead, last)
-        else:
-            self.into.tails.append(last)
-
-    def size(self, position: int) -> int:
-        """Bytes that are gathered for a block."""
-        block = self.blocks[position][1]
-        return self.gathering.size(block) if self._wanted(block) else 0
-
-    def _wanted(self, block: Block) -> bool:
-        return self.phase == "forward" or bool(block.backward)
-
-    def _issue(self, position: int, after: int) -> None:
-        layer, block = self.blocks[position]
-        if not self._wanted(block):
-            return
-        legs = self.gathering.fetched(block, self.phase)
-        if legs:
-            if after < 0:
-                self.into.heads.append((len(self.into.lanes), position))
-            after = add_legs(self.into, self.compiler.table, legs, after, layer)
-            self.nodes[position] = after
-        for item in self.gathering.of(block):
-            row = self.compiler.describe.communication(item, self.phase, take=item.message_bytes)
-            node = self.into.add(LANE["data_parallel"], self.compiler.table.add(row), (after,), layer)
-            self.nodes[position] = node
-            if after < 0:
-                self.into.heads.append((node, position))
-
-
 @dataclass(slots=True)
 class StageCompiler:
     """Compiles the passes of one kind of stage into templates over one table of rows."""
@@ -132,7 +41,7 @@ class StageCompiler:
     waits_to_launch: bool = False
     offload: StageOffload | None = None
     needs: dict[int, Transients] = field(default_factory=dict)
-    stretches: dict[tuple[int, str, Mode, int, int], Stretch] = field(default_factory=dict)
+    stretches: dict[tuple[int, str, Mode, Beside], Stretch] = field(default_factory=dict)
     """What blocks do, by block, pass and memory: equal layers are one object and are compiled once."""
     steps: dict[tuple[int, str, Mode], list[Step]] = field(default_factory=dict)
     reductions: dict[tuple[Communication, int], int] = field(default_factory=dict)
@@ -154,6 +63,7 @@ class StageCompiler:
         ends = [previous]
         for position, (layer, block) in enumerate(numbered):
             gathered = gathers.nodes.get(position, -1) if gathers else -1
+            released = gathers.size(position) if gathers and gathers.gathering.release else 0
             previous = self._run(
                 into,
                 block,
@@ -161,7 +71,7 @@ class StageCompiler:
                 layer,
                 mode=modes[position],
                 after=(previous, gathered, stores.room(position)),
-                give=gathers.size(position) if gathers and gathers.gathering.release else 0,
+                beside=Beside(let_go=released),
             )
             ends.append(previous)
             if gathers:
@@ -214,7 +124,7 @@ class StageCompiler:
         numbered = list(reversed(in_order))
         modes = self.recompute.modes(blocks)
         again = computed_again(modes)
-        gathers: _Gathers | None = None
+        gathers: Gathers | None = None
         places: list[Sequence[int]] = [()] * len(blocks)
         if part != "weight_gradient":
             gathers = self._gathers(into, numbered, gathering, "backward")
@@ -234,16 +144,16 @@ class StageCompiler:
                 where, earlier = in_order[other]
                 previous = self._run(into, earlier, "recompute", where, after=after, mode=modes[other])
                 after = (previous, *after[1:])
-            give = gathers.size(position) if gathers else 0
+            let_go = gathers.size(position) if gathers else 0
             if gathering and not gathering.release and part != "weight_gradient":
-                give = gathering.size(block)
-            if modes[place] == "input" and part != "weight_gradient":
-                give += block.input_bytes
+                let_go = gathering.size(block)
+            kept_input = modes[place] == "input" and part != "weight_gradient"
             take = sum(r.held for r in reductions if r.first == position)
+            beside = Beside(take, block.input_bytes if kept_input else 0, let_go)
             begin, room = len(into.lanes), self._room(into) if take else -1
             if take and len(sent) > 1:
                 after = (*after, sent[-2])  # gradients that leave have two buffers
-            previous = self._run(into, block, part, layer, after=(*after, room), take=take, give=give)
+            previous = self._run(into, block, part, layer, after=(*after, room), beside=beside)
             ends.append(previous)
             if take:
                 into.fills.append(
@@ -286,10 +196,10 @@ class StageCompiler:
         numbered: list[tuple[int, Block]],
         gathering: Gathering | None,
         phase: str,
-    ) -> _Gathers | None:
+    ) -> Gathers | None:
         if gathering is None or (phase == "backward" and not gathering.release):
             return None
-        gathers = _Gathers(self, into, numbered, gathering, phase)
+        gathers = Gathers(self.describe, self.table, into, numbered, gathering, phase)
         gathers.start()
         return gathers
 
@@ -317,7 +227,8 @@ class StageCompiler:
         if not reduction.out:
             return []
         (lane, row), *others = reduction.out
-        row = replace(row, give=give + reduction.share)
+        give += reduction.share
+        row = replace(row, give=give, buffers=(0, give))
         copied = add_legs(into, self.table, [(lane, row)], after, layer)
         last = add_legs(into, self.table, others, copied, layer)
         into.transfers = replace(into.transfers, gradients=last)
@@ -344,8 +255,7 @@ class StageCompiler:
         *,
         after: tuple[int, ...],
         mode: Mode = "all",
-        take: int = 0,
-        give: int = 0,
+        beside: Beside = NOTHING,
     ) -> int:
         """Adds a block's nodes, the first behind `after`; returns the last one.
 
@@ -356,22 +266,21 @@ class StageCompiler:
             layer: Layer in the chunk.
             after: What the first node waits for.
             mode: What its forward pass keeps.
-            take: Memory that comes with the first node.
-            give: Memory that goes with the last one.
+            beside: Memory that comes and goes with it.
         """
         phase = "backward" if what.endswith("gradient") else what
         steps = self._steps_of(block, what, mode)
         if not steps:
-            if not take and not give:
+            if beside == NOTHING:
                 return after[0]
-            row = Row(Label("memory.pass", "memory", phase), take=take, give=give)
+            row = beside.on(Row(Label("memory.pass", "memory", phase)), first=True, last=True)
             return into.add(LANE["compute"], self.table.add(row), after, layer)
-        key = (id(block), what, mode, take, give)
+        key = (id(block), what, mode, beside)
         if key not in self.stretches:
-            self.stretches[key] = self._stretch(steps, phase, take, give)
+            self.stretches[key] = self._stretch(steps, phase, beside)
         return into.add_stretch(self.stretches[key], after, layer)
 
-    def _stretch(self, steps: Sequence[Step], phase: str, take: int, give: int) -> Stretch:
+    def _stretch(self, steps: Sequence[Step], phase: str, beside: Beside) -> Stretch:
         """A block's nodes on their own: the launching thread's, then the device's."""
         into = TemplateBuilder()
         launched = self._launch(into, steps, phase)
@@ -381,9 +290,12 @@ class StageCompiler:
             waits = tuple(base + a for a in node.after) if number else ()
             if number == len(steps) - 1:
                 waits = (*waits, launched)
-            taken = node.kept_bytes + (take if number == 0 else 0)
-            given = node.freed_bytes + (give if number == len(steps) - 1 else 0)
-            self._add(into, step, phase, waits, taken, given)
+            row = beside.on(self._row(step, phase), first=number == 0, last=number == len(steps) - 1)
+            op = node.op
+            lane = LANE["compute"]
+            if not isinstance(op, Kernel):
+                lane = AXIS_LANE.get(op.axis, LANE["data_parallel"])
+            into.add(lane, self.table.add(row), waits)
         waiting = tuple((place, deps) for place, deps in enumerate(into.deps) if deps)
         return Stretch(tuple(into.lanes), tuple(into.classes), waiting, base)
 
@@ -398,25 +310,13 @@ class StageCompiler:
         operators = sum(op.launches if isinstance(op, Kernel) else 1 for op in ops)
         return into.add(LANE["launch"], self.table.add(self.describe.launching(operators, phase)))
 
-    def _add(
-        self,
-        into: TemplateBuilder,
-        step: Step,
-        phase: str,
-        after: tuple[int, ...],
-        take: int,
-        give: int,
-    ) -> int:
-        op = step.node.op
-        lane = LANE["compute"] if isinstance(op, Kernel) else AXIS_LANE.get(op.axis, LANE["data_parallel"])
-        return into.add(lane, self.table.add(self._row(step, phase, take, give)), after)
-
-    def _row(self, step: Step, phase: str, take: int, give: int) -> Row:
+    def _row(self, step: Step, phase: str) -> Row:
         node, need, keeper = step
         if isinstance(node.op, Kernel):
             row = self.describe.kernel(node.op, phase, counted=phase != "recompute")
         else:
             row = self.describe.communication(node.op, phase)
+        take, give = node.kept_bytes, node.freed_bytes
         if take or give or need:
             row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
         return row

@@ -24,6 +24,7 @@ class Row:
         take: Bytes of device memory taken at the start.
         give: Bytes given back at the end.
         transient: Of both, what is needed only while it runs.
+        buffers: Of `take` and of `give`, gathered parameters, gradients on their way, state passing through.
         keeper: Whose activations the rest of `take` is, if not the label's.
         flops: Arithmetic on the GPU, recomputation included [FLOP].
         model_flops: Of it, what the model needs [FLOP].
@@ -38,6 +39,7 @@ class Row:
     take: int = 0
     give: int = 0
     transient: int = 0
+    buffers: tuple[int, int] = (0, 0)
     keeper: str = ""
     flops: int = 0
     model_flops: int = 0
@@ -75,6 +77,7 @@ class ClassFacts:
         stage: Stage, -1 for what belongs to none.
         axis: Axis along which ranks meet before it begins, empty for none.
         transient: Bytes that it needs only while it runs, int64.
+        buffers: Bytes that it takes and gives back and that are no activations, shape [K, 2].
         keeper: Whose activations it keeps.
         host: Bytes of the host's memory taken and given back a GPU, shape [K, 2].
     """
@@ -86,6 +89,7 @@ class ClassFacts:
     stage: NDArray[np.int32]
     axis: tuple[str, ...]
     transient: NDArray[np.int64]
+    buffers: NDArray[np.int64]
     keeper: tuple[str, ...]
     host: NDArray[np.int64]
 
@@ -146,6 +150,7 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
         stage=stages,
         axis=tuple(row.axis for row in rows),
         transient=transient,
+        buffers=np.array([row.buffers for row in rows], np.int64).reshape(-1, 2),
         keeper=tuple(row.keeper or row.label.name for row in rows),
         host=np.array([row.host for row in rows], np.int64).reshape(-1, 2),
     )
@@ -163,7 +168,9 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
         pool_give=give[moves],
     )
     freeze(found.weight, found.pool_ptr, found.pool_id, found.pool_take, found.pool_give)
-    freeze(facts.flops, facts.model_flops, facts.traffic, facts.stage, facts.transient, facts.host)
+    freeze(
+        facts.flops, facts.model_flops, facts.traffic, facts.stage, facts.transient, facts.buffers, facts.host
+    )
     return found
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from simulator.program.exchanges import Gathering, Reduction
 from simulator.program.offload import Leg, StageOffload
-from simulator.program.passes import Gathering, Reduction
 from simulator.program.plan import Plan
 from simulator.workload import Block, Communication, StateBytes
 from simulator.workload.kernels import Axis

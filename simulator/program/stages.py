@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
+from simulator.program.exchanges import Reduction
 from simulator.program.host_update import HostUpdate
 from simulator.program.layout import Tie, tokens_between
 from simulator.program.model import ModelParts, StageState
@@ -13,7 +14,7 @@ from simulator.program.offload import StageOffload
 from simulator.program.order import Visit
 from simulator.program.outline import Outline
 from simulator.program.pairs import interleaved
-from simulator.program.passes import Reduction, StageCompiler
+from simulator.program.passes import StageCompiler
 from simulator.program.plan import Plan
 from simulator.program.recomputation import recomputation
 from simulator.program.rows import Row, RowTable

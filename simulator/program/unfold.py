@@ -281,6 +281,7 @@ class _Unfolding:
             stage=np.append(np.tile(old.stage, copies), np.int32(-1)).astype(np.int32),
             axis=old.axis * copies + ("",),
             transient=np.append(np.tile(old.transient, copies), 0),
+            buffers=np.concatenate((np.tile(old.buffers, (copies, 1)), np.zeros((1, 2), np.int64))),
             keeper=old.keeper * copies + ("",),
             host=np.concatenate((np.tile(old.host, (copies, 1)), np.zeros((1, 2), np.int64))),
         )

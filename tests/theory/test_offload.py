@@ -202,6 +202,26 @@ def test_device_memory_holds_what_is_left() -> None:
     assert "parameters" not in parts({"parameters": "host"})
 
 
+@pytest.mark.parametrize("sharding", ["none", "parameters"])
+@pytest.mark.parametrize(
+    "offload", [{}, {"parameters": "host"}, {"optimizer": "host", "gradients": "host"}], ids=str
+)
+def test_what_passes_through_is_told_from_activations(sharding: str, offload: dict[str, Any]) -> None:
+    """Inputs of all layers stay whatever else does; two buckets or layers pass at a time."""
+    gpus = 4 if sharding == "parameters" else 1
+    result = outcome(
+        offload,
+        gpus=gpus,
+        training={"recompute": "full"},
+        parallelism={"data_parallel_sharding": sharding, "gradient_bucket": "1 MB"},
+    ).result
+    assert result.memory_by_operator["layer.input"] == LAYERS * SEQUENCE * HIDDEN * 2
+    assert all(size > 0 for size in result.memory_by_part.values())
+    buffers = result.memory_by_part.get("parameter_buffers", 0)
+    assert (buffers > 0) == (bool(offload) or gpus > 1)
+    assert buffers <= 2 * 3 * 2 * VOCABULARY * HIDDEN
+
+
 def test_two_layers_of_activations_are_on_the_gpu_at_a_time() -> None:
     """The one that is computed and the one that is copied; in the backward pass the one that is fetched."""
     small = {"model": {**scenario().model.model_dump(exclude_none=True), "vocab_size": 1000}}

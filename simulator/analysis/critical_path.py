@@ -37,14 +37,20 @@ def critical_path(lowered: Lowered, record: Record, window: Window) -> I64:
     """
     ends = np.array(lowered.step_ends[-1])
     current = int(ends[np.argmax(record.end[ends])])
-    # A view of the memory is walked as quickly as a list, and need not be made into one.
-    awaited = np.ascontiguousarray(record.awaited).data
-    backwards: list[int] = []
-    append = backwards.append
+    # Most activities awaited the one before them: such runs are passed at once.
+    numbers = np.arange(lowered.program.num_activities, dtype=np.int32)
+    begins = np.maximum.accumulate(np.where(record.awaited == numbers - 1, 0, numbers))
+    # Views of the memory are walked as quickly as lists, and need not be made into them.
+    awaited, begin = np.ascontiguousarray(record.awaited).data, begins.data
+    runs: list[int] = []
     while current >= 0:
-        append(current)
-        current = awaited[current]
-    path = np.array(backwards, np.int64)[::-1]
+        runs += (begin[current], current)
+        current = awaited[runs[-2]]
+    first_last = np.array(runs, np.int64)[::-1].reshape(-1, 2)
+    last, first = first_last[:, 0], first_last[:, 1]
+    lengths = last - first + 1
+    before = np.cumsum(lengths) - lengths
+    path: I64 = np.arange(lengths.sum()) + np.repeat(first - before, lengths)
     return path[record.end[path] > window.begin]
 
 

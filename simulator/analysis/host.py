@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.engine import Record
-from simulator.program import Lowered, nodes_of
+from simulator.engine.program import I64
+from simulator.program import Lowered, Nodes, nodes_of
 
 PASSING = "activations_and_buffers"
 """Part of a host's memory: activations that wait for backward passes, and what is on its way to drives."""
@@ -37,11 +38,12 @@ class HostMemory:
 
 def host_memory(lowered: Lowered, record: Record) -> HostMemory | None:
     """What offloading puts on the fullest node; None where nothing is offloaded."""
-    nodes, copies = nodes_of(lowered.plan), lowered.copies
-    away = [state.away for state in lowered.states[::copies]]
-    passing = _passing(lowered, record)
-    if passing is None and not any(away):
+    away = [state.away for state in lowered.states[:: lowered.copies]]
+    moving = lowered.program.structure.once(_moving, lambda: _moving(lowered))
+    if not len(moving) and not any(away):
         return None
+    nodes = nodes_of(lowered.plan)
+    passing = _passing(lowered, record, nodes, moving) if len(moving) else None
     found = []
     for home in sorted(set(nodes.home)):
         stages = [stage for stage, at in enumerate(nodes.home) if at == home]
@@ -57,12 +59,15 @@ def host_memory(lowered: Lowered, record: Record) -> HostMemory | None:
     return HostMemory(peak, int(lowered.group.host.memory_capacity), parts, drives)
 
 
-def _passing(lowered: Lowered, record: Record) -> dict[int, int] | None:
-    """By the first stage of each node the most that activities hold there at a time [B]; None for nothing."""
-    program, facts, nodes = lowered.program, lowered.facts, nodes_of(lowered.plan)
-    moving = np.flatnonzero((facts.host[:, 0] + facts.host[:, 1])[program.cls])
-    if not len(moving):
-        return None
+def _moving(lowered: Lowered) -> I64:
+    """Activities that take or give back some of a host's memory."""
+    host = lowered.facts.host
+    return np.flatnonzero((host[:, 0] + host[:, 1])[lowered.program.cls])
+
+
+def _passing(lowered: Lowered, record: Record, nodes: Nodes, moving: I64) -> dict[int, int]:
+    """By the first stage of each node the most that activities hold there at a time [B]."""
+    program, facts = lowered.program, lowered.facts
     cls = program.cls[moving].astype(np.int64)
     stage = facts.stage[cls]
     copy = cls // max(len(program.classes.labels) // lowered.copies, 1)

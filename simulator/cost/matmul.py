@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import cbrt, ceil, sqrt
+from math import cbrt, sqrt
+from typing import NamedTuple
 
 from simulator.cost.device import REFERENCE_WIDTH, MatrixUnit
 from simulator.specs.calibration import KernelConstants
@@ -59,30 +60,45 @@ def matmul_seconds(
         Osama et al., Stream-K, PPoPP 2023, arXiv:2301.03598.
     Valid: dense operands; shapes for which the library has tuned kernels.
     """
-    c = constants
     units = device.units
-    per_flop = units / (device.peak * c.matmul_peak_fraction)
+    limit = power_limit(2.0 * m * n * k * batch, device, constants)
+    whole, evenly = float("inf"), []
+    for tile_m, tile_n, once, per_k, exchange in _tiles(device, constants):
+        tiles = -(-m // tile_m) * -(-n // tile_n) * batch
+        waves, loop = -(-tiles // units), per_k * k
+        whole = min(whole, waves * (once + loop))
+        evenly.append(((waves + 1) * once + tiles / units * loop, exchange))
+    best = max(whole, limit * cbrt(whole) ** 2)
+    for cycles, exchange in evenly:
+        if cycles + exchange < best:
+            best = min(best, max(cycles, limit * cbrt(cycles) ** 2) + exchange)
+    return best
+
+
+class _Tile(NamedTuple):
+    """Tiles of one size on an accelerator: seconds once, for each element of k, and for the exchange."""
+
+    rows: int
+    columns: int
+    once: float
+    per_k: float
+    exchange: float
+
+
+@lru_cache(maxsize=1024)
+def _tiles(device: MatrixUnit, constants: KernelConstants) -> tuple[_Tile, ...]:
+    c = constants
+    per_flop = device.units / (device.peak * c.matmul_peak_fraction)
     latency = c.matmul_tile_latency * device.slower
     per_element = c.matmul_epilogue_time * device.slower * (1.0 - device.hidden)
-    exchange = PARTIAL_SUM_BYTES * units / device.bandwidth
-    least = power_limit(2.0 * m * n * k * batch, device, c)
+    exchange = PARTIAL_SUM_BYTES * device.units / device.bandwidth
     largest = 1.0 / TILES[0][0] + 1.0 / TILES[0][1]
-    best = float("inf")
-    for tile_m, tile_n in TILES:
-        area = tile_m * tile_n
-        share = -(-m // tile_m) * -(-n // tile_n) * batch / units
-        traffic = 1.0 + c.matmul_tile_overhead * (1.0 / tile_m + 1.0 / tile_n - largest)
-        loop = 2.0 * area * k * per_flop * traffic
-        once = latency + area * per_element
-        waves = ceil(share)
-        whole = waves * (once + loop)
-        even = (waves + 1) * once + share * loop
-        best = min(
-            best,
-            max(whole, least * cbrt(whole) ** 2),
-            max(even, least * cbrt(even) ** 2) + area * exchange,
-        )
-    return best
+    found = []
+    for m, n in TILES:
+        traffic = 1.0 + c.matmul_tile_overhead * (1.0 / m + 1.0 / n - largest)
+        once = latency + m * n * per_element
+        found.append(_Tile(m, n, once, 2.0 * m * n * per_flop * traffic, m * n * exchange))
+    return tuple(found)
 
 
 @lru_cache(maxsize=65536)

@@ -4,7 +4,7 @@ What an empty cell means (`—` where the cell may not be empty):
 
 | column | empty |
 |---|---|
-| family | decoder |
+| family | decoder; stacks and sequences of an encoder-decoder: `_stacks.py` |
 | num_key_value_heads | as many as query heads |
 | head_dim | hidden size over query heads |
 | intermediate_size | four times the hidden size (two matrices); experts only: the experts' width |
@@ -44,6 +44,7 @@ from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, node_interconnect, words
 from simulator.validation._recompute import shards_with_litgpt, usual_recompute
 from simulator.validation._software import attention, precisions, sharding, software, virtual_pipeline
+from simulator.validation._stacks import decoder_length, layers_of_stacks
 
 Mapped = dict[str, Any]
 
@@ -135,6 +136,7 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         **_block(gated),
         **({"mixture": mixture | _leading_dense(latent, cells)} if mixture else {}),
         **({"latent_attention": latent["latent_attention"]} if latent else {}),
+        **layers_of_stacks(cells),
     }
 
 
@@ -196,6 +198,7 @@ def _mixture(cells: Mapping[str, str]) -> Mapped:
 def _training(cells: Mapping[str, str], card: str) -> Mapped:
     return {
         "sequence_length": _count(cells, "sequence_length", 1),
+        **decoder_length(cells),
         "micro_batch_size": _count(cells, "micro_batch_size", 1),
         "global_batch_size": _global_batch(cells),
         "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),

@@ -227,6 +227,16 @@ def test_what_cannot_have_fitted_was_recomputed(micro_batch_size: str, said: str
     assert seconds[0] == seconds[1]
 
 
+def test_an_encoder_decoder_is_shaped_as_t5() -> None:
+    """Spans of 3 tokens, 15 % of 512, each with a sentinel, and an end: run in the next power of two."""
+    made = scenario(BARE | {"family": "encoder-decoder", "num_hidden_layers": "49", "sequence_length": "512"})
+    model: Any = made.model
+    assert (model.num_encoder_layers, model.num_decoder_layers) == (25, 24)
+    spans = 0.15 * 512 / 3
+    assert spans * 4 + 1 <= (made.training.decoder_sequence_length or 0) <= 1.25 * (spans * 4 + 1)
+    assert scenario(BARE).training.decoder_sequence_length is None
+
+
 def test_a_rack_is_one_scale_up_domain() -> None:
     rack = LLAMA | {"gpu": "GB200", "gpus_per_node": "4", "scale_up": "NVLink5"}
     assert scenario(rack | {"num_gpus": "64"}).cluster.node_groups[0].domain == 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from simulator.cost.attention import attention_seconds
@@ -48,7 +47,7 @@ def in_step(
         amounts["tensor"] *= attention_slowdown(kernel, attention, accelerator, calibration)
     elif "tensor" in amounts:
         amounts["tensor"] /= calibration.kernels.step_matrix_fraction
-    return replace(demand, amounts=amounts)
+    return Demand(demand.delay, amounts, demand.compute_units, demand.detail)
 
 
 def attention_slowdown(

@@ -304,8 +304,9 @@ def _holds(demand: Demand, accelerator: AcceleratorSpec) -> Pairs:
 
 
 def _slots(demand: Demand) -> Pairs:
-    return tuple(
+    pairs = [
         (slot, whole(amount * scale))
         for kind, amount in demand.amounts.items()
         for slot, scale in _DEMAND_SLOTS[kind]
-    )
+    ]
+    return tuple(pairs)

@@ -380,6 +380,40 @@ def test_folded_and_unfolded_take_the_same_time(offload: dict[str, Any]) -> None
     assert unfolded.end.max() == folded.end.max()
 
 
+SCHEDULES: list[dict[str, Any]] = [
+    *({"pipeline_schedule": name} for name in ("gpipe", "1f1b", "zb-1p", "zb-2p", "zb-v", "dualpipe")),
+    {"virtual_pipeline": 2},
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"recompute": "full", "recompute_num_layers": 1, "frozen_layers": 3},
+        {"recompute": "selective", "attention": "unfused"},
+    ],
+    ids=str,
+)
+def test_every_schedule_goes_with_all_savers_folded_and_not(
+    schedule: dict[str, Any], training: dict[str, Any]
+) -> None:
+    made = scenario(
+        {"activations": "host", "optimizer": "host", "gradients": "host"},
+        gpus=8,
+        pcie="20 GB/s",
+        host="200 GB/s",
+        training={"global_batch_size": 16, "lora_rank": 8, **training},
+        parallelism={"data_parallel_sharding": "gradients", "pipeline_parallel": 4, **schedule},
+    )
+    lowered = check(made)
+    reference, compiled = play(lowered.program, "reference"), play(lowered.program, "compiled")
+    check_conservation(lowered.program, reference)
+    assert np.array_equal(reference.end, compiled.end)
+    assert np.array_equal(reference.pool_final, lowered.program.pools.initial)
+    assert play(unfold(lowered).lowered.program).end.max() == reference.end.max()
+
+
 @pytest.mark.parametrize(
     ("offload", "changes", "message"),
     [

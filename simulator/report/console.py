@@ -32,6 +32,8 @@ STARVING: Final = 0.05
 """Part of the step spent waiting for data from which the report says that the job starves."""
 
 _MAX_CAUSES: Final = 14
+_PASSING: Final = ("activations", "transient", "parameter_buffers")
+"""Parts of the memory that come and go within a step."""
 _WIDEST: Final = 120
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _LIMIT: Final = 120
@@ -252,8 +254,11 @@ def _shortfall(result: Result) -> str:
     peak, capacity = result.peak_memory_bytes, result.memory_capacity_bytes
     ranked = largest_first(result.memory_by_part)
     holds = f"; {part_label(ranked[0][0])} holds {gib(ranked[0][1])}" if ranked else ""
-    short = gib(peak - capacity)
-    return f"does not fit: needs {gib(peak)}, has {gib(capacity)}: {short} short{_moment(result)}{holds}"
+    short = f"{gib(peak - capacity)} short"
+    passing = sum(result.memory_by_part.get(part, 0) for part in _PASSING)
+    if peak - passing > capacity:
+        short += f" ({gib(peak - passing - capacity)} from the start)"
+    return f"does not fit: needs {gib(peak)}, has {gib(capacity)}: {short}{_moment(result)}{holds}"
 
 
 def _moment(result: Result) -> str:
@@ -264,7 +269,7 @@ def _moment(result: Result) -> str:
     where = f" on stage {moment.stage}" if len(result.memory_by_stage) > 1 else ""
     if not moment.running:
         return where
-    return f"{where}, first {step_time(moment.time_s)} in, under {shown(moment.running[0], _LIMIT)}"
+    return f"{where}, most {step_time(moment.time_s)} in, under {shown(moment.running[0], _LIMIT)}"
 
 
 def _remedies(page: _Page, result: Result) -> None:

@@ -7,8 +7,9 @@
 | nvidia-smi | everything on the fullest device of the first node, where a job is looked at |
 | empty, any other | everything on the fullest device |
 
-Not predicted: torchtune's full fine-tuning on one GPU. Its recipes there run the update within the backward
-pass and keep the optimizer's state in 8 bits or in host memory, and no column says which of it a row did.
+Not predicted: torchtune's full fine-tuning on one GPU where it would not fit as the columns describe it. Its
+recipes can run the update within the backward pass and keep the optimizer's state in 8 bits or in host
+memory, and no column says which of it a row did.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _TENSORS: Final = {"allocated": "allocated", "active": "allocated", "reserved": 
 def peak_bytes(result: Result, cells: Mapping[str, str], gpus_per_node: int) -> int | None:
     """The peak as the source of a row saw it [B]; None where the columns do not describe it."""
     torchtune = "torchtune" in cells.get("framework", "").casefold()
-    if torchtune and result.num_gpus == 1 and cells.get("workload") == "sft":
+    if torchtune and result.num_gpus == 1 and cells.get("workload") == "sft" and not result.fits:
         return None
     kind = cells.get("memory_kind", "").casefold()
     if kind in _TENSORS:

@@ -13,6 +13,7 @@ The first line whose words all stand in the cell `framework` decides:
 | OneFlow, LiBai, TensorFlow (TF2), MXNet | oneflow (static graphs) |
 | llm.c | llm-c |
 | torchtune | torchtune |
+| llm-foundry | llm-foundry |
 | any other, sharded parameters | pytorch-fsdp |
 | any other, tensor or pipeline parallel | megatron-core |
 | any other | pytorch-ddp |
@@ -54,6 +55,7 @@ _TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("mxnet",), "oneflow"),
     (("llm.c",), "llm-c"),
     (("torchtune",), "torchtune"),
+    (("llm-foundry",), "llm-foundry"),
 )
 
 

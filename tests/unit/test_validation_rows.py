@@ -173,6 +173,20 @@ def test_megatron_lm_of_no_year_is_as_old_as_its_youngest_feature(
     assert scenario(LLAMA | {"framework": "Megatron-LM"} | changes).software.name == profile
 
 
+@pytest.mark.parametrize(
+    ("framework", "profile", "generation"),
+    [
+        ("llm-foundry/composer (torch FSDP)", "llm-foundry", "first"),
+        ("torchtune", "torchtune", "second"),
+        ("litgpt", "pytorch-fsdp", "second"),
+    ],
+)
+def test_fused_attention_is_that_of_the_framework(framework: str, profile: str, generation: str) -> None:
+    sharded = {"framework": framework, "data_parallel_sharding": "parameters", "tensor_parallel": "1"}
+    made = scenario(BARE | sharded)
+    assert (made.software.name, made.software.attention_generation) == (profile, generation)
+
+
 def test_jax_recomputes_layers_unless_told_otherwise() -> None:
     assert scenario(BARE | {"framework": "MaxText (JAX)"}).training.recompute == "full"
     assert scenario(BARE | {"framework": "Paxml", "recompute": "none"}).training.recompute == "none"

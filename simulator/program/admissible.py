@@ -231,9 +231,11 @@ def _check_experts(scenario: Outline, mixture: MixtureSpec, data: int) -> None:
 
 
 def _check_adapters(scenario: Outline, model: TransformerSpec) -> None:
-    if model.mixture is not None or model.latent_attention is not None:
+    wanted = [name for name in scenario.training.lora_targets if name.startswith("mlp.")]
+    if model.mixture is not None and wanted:
         raise UnsupportedError(
-            ("training", "lora_rank"), "adapters of experts and of latent attention are not modelled"
+            ("training", "lora_targets"),
+            f"{', '.join(wanted)}: adapters of experts are not modelled; attention.qkv, attention.output are",
         )
     if scenario.parallelism.tensor_parallel > 1 and scenario.training.lora_rank >= model.hidden_size:
         raise PlanError(

@@ -78,7 +78,8 @@ class TrainingSpec(Spec):
     lora_rank: CountOrZero = 0
     """Rank of low-rank adapters beside frozen matrices; 0 trains all parameters."""
     lora_targets: tuple[LoraTarget, ...] = ("attention.qkv", "attention.output", "mlp.up", "mlp.down")
-    """Matrices that have an adapter."""
+    """Matrices that have an adapter; with latent attention, `attention.qkv` are all that make queries, keys
+    and values."""
     frozen_layers: CountOrZero = 0
     """First layers that are not trained, with the embedding before them; adapters stand above them only."""
     optimizer: Optimizer = "adamw"

@@ -120,6 +120,17 @@ def parameters(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard
     return split, width * _down(latent) + latent.q_lora_rank + latent.kv_lora_rank
 
 
+def shapes(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> dict[str, tuple[int, int]]:
+    """Rows and columns of one GPU's matrices, by name."""
+    core, width = _core(model, latent, shard), model.hidden_size
+    return {
+        "attention.down": (width, _down(latent)),
+        "attention.query_up": (latent.q_lora_rank or width, core.query_width),
+        "attention.key_value_up": (latent.kv_lora_rank, _kv_up(latent, core)),
+        "attention.output": (core.output_width, width),
+    }
+
+
 def _weights(
     into: PassBuilder,
     shard: Shard,

@@ -8,17 +8,20 @@ from __future__ import annotations
 from simulator.workload import operators
 from simulator.workload.blocks import PassBuilder, Shard
 
-_CROSS = {
+_SAME = {
     "cross_attention.query": "attention.qkv",
     "cross_attention.key_value": "attention.qkv",
     "cross_attention.output": "attention.output",
+    "attention.down": "attention.qkv",
+    "attention.query_up": "attention.qkv",
+    "attention.key_value_up": "attention.qkv",
 }
-"""Matrices that are adapted with those of self-attention, for tools find both by the same names."""
+"""Matrices that are adapted with those of plain self-attention, for they do the same."""
 
 
 def adapts(name: str, shard: Shard) -> bool:
     """Whether a matrix has an adapter."""
-    return shard.lora_rank > 0 and _CROSS.get(name, name) in shard.lora_targets
+    return shard.lora_rank > 0 and _SAME.get(name, name) in shard.lora_targets
 
 
 def add_forward(into: PassBuilder, name: str, m: int, n: int, k: int, shard: Shard) -> int:

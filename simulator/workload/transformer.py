@@ -107,5 +107,7 @@ def layer_parameters(model: TransformerSpec, shard: Shard, *, dense: bool = True
         vectors += cross_attention.norms(model) + width * model.attention_output_bias
     matrices += sum(rows * columns for rows, columns in shapes.values())
     whole = matrices + vectors + expert
+    if model.latent_attention is not None:
+        shapes |= latent.shapes(model, model.latent_attention, shard)
     adapters = lora.parameters(shapes, shard)
     return LayerParameters(whole + adapters, vectors, expert, whole if shard.lora_rank else 0)

@@ -70,10 +70,10 @@ def shards(model: str) -> list[Shard]:
             expert_parallel=4,
             expert_tensor_parallel=split,
             lora_rank=rank,
-            lora_targets=("attention.qkv", "mlp.down"),
+            lora_targets=("attention.qkv", "attention.output" if experts else "mlp.down"),
         )
         for tensor, context, recipe, dropout, method, rank, split in ways
-        if split in (1, tensor) and not (experts and rank)
+        if split in (1, tensor)
     ]
 
 
@@ -250,6 +250,28 @@ def test_adapters_are_trained_in_split_passes(schedule: str) -> None:
     assert "mlp.up.weight_gradient" not in names
 
 
+@pytest.mark.parametrize("tensor", [1, 4])
+def test_adapters_of_latent_attention_are_counted_matrix_by_matrix(tensor: int) -> None:
+    """r (rows + columns) of the projections down and up and of the output, each split by heads or whole."""
+    model, rank, heads = MODELS["latent"], 8, DENSE["num_attention_heads"] // tensor
+    outcome = run(
+        scenario(
+            {"expert_parallel": 4, "tensor_parallel": tensor, "sequence_parallel": tensor > 1},
+            {"lora_rank": rank, "lora_targets": ("attention.qkv", "attention.output"), "recompute": "full"},
+            model,
+        )
+    )
+    width, down, key, value = 1024, 256 + 128 + 32, heads * (64 + 32), heads * 64
+    sides = (width + down) + (256 + key) + (128 + heads * (64 + 64)) + (value + width)
+    state = outcome.lowered.states[0]
+    assert (state.dense, state.expert) == (8 * rank * sides, 0)
+    names = {label.name for label in outcome.lowered.program.classes.labels}
+    assert {f"attention.{name}.lora_a" for name in ("down", "query_up", "key_value_up", "output")} <= names
+    assert not any(name.startswith("experts") and "weight_gradient" in name for name in names)
+    check_conservation(outcome.lowered.program, outcome.record)
+    assert np.array_equal(outcome.record.pool_final, outcome.lowered.program.pools.initial)
+
+
 @pytest.mark.parametrize(
     ("parallelism", "training", "model", "message"),
     [
@@ -293,7 +315,7 @@ def test_adapters_are_trained_in_split_passes(schedule: str) -> None:
         ({}, {"lora_targets": ("mlp.up",)}, "dense", "does nothing without lora_rank above 0"),
         ({}, {"precision": "nvfp4"}, "dense", 'no figure for "fp4"'),
         ({}, {"precision": "mxfp8"}, "dense", "no matrix units that scale by blocks"),
-        ({}, {"lora_rank": 8}, "experts", "adapters of experts"),
+        ({}, {"lora_rank": 8}, "experts", "mlp.up, mlp.down: adapters of experts are not modelled"),
     ],
 )
 def test_what_cannot_be_split_is_refused_with_the_arithmetic(

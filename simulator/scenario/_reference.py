@@ -35,6 +35,7 @@ from simulator.specs import (
     NormLayer,
     OffloadSpec,
     ParallelismSpec,
+    PoolingLayer,
     SimulationSpec,
     SlowGpusSpec,
     SoftwareSpec,
@@ -84,6 +85,7 @@ _SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
             ("norm", NormLayer),
             ("activation", ActivationLayer),
             ("convolution", ConvolutionLayer),
+            ("pooling", PoolingLayer),
             ("attention", AttentionLayer),
             ("loss", LossLayer),
         )

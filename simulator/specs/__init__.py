@@ -27,6 +27,7 @@ from simulator.specs.model import (
     MixtureSpec,
     ModelSpec,
     NormLayer,
+    PoolingLayer,
     TransformerSpec,
 )
 from simulator.specs.software import SoftwareSpec
@@ -72,6 +73,7 @@ __all__ = [
     "NormLayer",
     "OffloadSpec",
     "ParallelismSpec",
+    "PoolingLayer",
     "Precision",
     "SimulationSpec",
     "SlowGpusSpec",

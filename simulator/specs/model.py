@@ -7,18 +7,38 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from simulator.specs._base import Count, CountOrZero, Spec, _whole
+from simulator.specs.layers import (
+    Activation,
+    ActivationLayer,
+    AttentionLayer,
+    ConvolutionLayer,
+    EmbeddingLayer,
+    Layer,
+    LayerListSpec,
+    LinearLayer,
+    LossLayer,
+    Norm,
+    NormLayer,
+    PoolingLayer,
+    divides,
+)
 
-Activation = Literal["gelu", "relu", "silu", "squared_relu", "tanh", "sigmoid", "none"]
-Norm = Literal["rmsnorm", "layernorm", "batchnorm", "groupnorm"]
-
-
-def _divides(part: int | None, info: ValidationInfo, *wholes: str) -> int | None:
-    """Refuse a part that does not divide what it is a part of; a whole that is wrong itself has been told."""
-    for name in wholes:
-        whole = info.data.get(name)
-        if part is not None and whole is not None and whole % part:
-            raise ValueError(f"must divide {name}, but {whole} = {whole // part} x {part} + {whole % part}")
-    return part
+__all__ = [
+    "ActivationLayer",
+    "AttentionLayer",
+    "ConvolutionLayer",
+    "EmbeddingLayer",
+    "LatentAttentionSpec",
+    "Layer",
+    "LayerListSpec",
+    "LinearLayer",
+    "LossLayer",
+    "MixtureSpec",
+    "ModelSpec",
+    "NormLayer",
+    "PoolingLayer",
+    "TransformerSpec",
+]
 
 
 class MixtureSpec(Spec):
@@ -187,152 +207,7 @@ class TransformerSpec(Spec):
     @field_validator("num_key_value_heads")
     @classmethod
     def _equal_groups_of_heads(cls, heads: int, info: ValidationInfo) -> int | None:
-        return _divides(heads, info, "num_attention_heads")
-
-
-class LinearLayer(Spec):
-    """Fully connected layer."""
-
-    type: Literal["linear"]
-    """Kind of layer."""
-    in_features: Count
-    """Input width."""
-    out_features: Count
-    """Output width."""
-    bias: bool = True
-    """Whether a bias is added."""
-
-
-class EmbeddingLayer(Spec):
-    """Table look-up."""
-
-    type: Literal["embedding"]
-    """Kind of layer."""
-    num_embeddings: Count
-    """Rows."""
-    embedding_dim: Count
-    """Width."""
-
-
-class NormLayer(Spec):
-    """Normalisation over the features."""
-
-    type: Literal["norm"]
-    """Kind of layer."""
-    features: Count
-    """Width (or channels)."""
-    positions: Count = 1
-    """Positions per sample that are normed (height x width for images)."""
-    norm: Norm = "layernorm"
-    """Kind."""
-
-
-class ActivationLayer(Spec):
-    """Element-wise function."""
-
-    type: Literal["activation"]
-    """Kind of layer."""
-    features: Count
-    """Elements per sample and token."""
-    function: Activation = "relu"
-    """Which function."""
-
-
-class ConvolutionLayer(Spec):
-    """Two-dimensional convolution, computed as a matrix multiplication."""
-
-    type: Literal["convolution"]
-    """Kind of layer."""
-    in_channels: Count
-    """Input channels."""
-    out_channels: Count
-    """Output channels."""
-    kernel_size: Count
-    """Side of the square kernel."""
-    input_size: Count
-    """Side of the square input."""
-    stride: Count = 1
-    """Stride."""
-    padding: CountOrZero = Field(default=0, validate_default=True)
-    """Padding on each side."""
-    groups: Count = 1
-    """Groups; equal to the channels in a depthwise convolution."""
-    bias: bool = False
-    """Whether a bias is added."""
-
-    @field_validator("padding")
-    @classmethod
-    def _kernel_fits(cls, padding: int, info: ValidationInfo) -> int:
-        kernel, side = info.data.get("kernel_size"), info.data.get("input_size")
-        if kernel is not None and side is not None and kernel > side + 2 * padding:
-            raise ValueError(f"a kernel of {kernel} does not fit an input of {side} + 2 x {padding}")
-        return padding
-
-    @field_validator("groups")
-    @classmethod
-    def _equal_groups_of_channels(cls, groups: int, info: ValidationInfo) -> int | None:
-        return _divides(groups, info, "in_channels", "out_channels")
-
-
-class AttentionLayer(Spec):
-    """Multi-head attention with its projections."""
-
-    type: Literal["attention"]
-    """Kind of layer."""
-    hidden_size: Count
-    """Width."""
-    num_attention_heads: Count
-    """Query heads."""
-    num_key_value_heads: Count | None = None
-    """Key and value heads; as many as query heads if not given."""
-    causal: bool = False
-    """Whether a token sees only what stands before it."""
-    bias: bool = True
-    """Biases on the projections."""
-
-    @field_validator("num_attention_heads")
-    @classmethod
-    def _equal_heads(cls, heads: int, info: ValidationInfo) -> int | None:
-        return _divides(heads, info, "hidden_size")
-
-    @field_validator("num_key_value_heads")
-    @classmethod
-    def _equal_groups_of_heads(cls, heads: int | None, info: ValidationInfo) -> int | None:
-        return _divides(heads, info, "num_attention_heads")
-
-
-class LossLayer(Spec):
-    """What training minimises."""
-
-    type: Literal["loss"]
-    """Kind of layer."""
-    features: Count
-    """Outputs per sample and token."""
-    function: Literal["mse", "cross_entropy"] = "cross_entropy"
-    """Which loss."""
-
-
-Layer = Annotated[
-    LinearLayer
-    | EmbeddingLayer
-    | NormLayer
-    | ActivationLayer
-    | ConvolutionLayer
-    | AttentionLayer
-    | LossLayer,
-    Field(discriminator="type"),
-]
-
-
-class LayerListSpec(Spec):
-    """A model given layer by layer; linear, norm and activation layers act on every token of a sample."""
-
-    kind: Literal["layers"] = "layers"
-    """Which form of model this block describes."""
-    name: str
-    """Name, as shown in reports."""
-    layers: tuple[Layer, ...] = Field(min_length=1)
-    """Layers in order."""
+        return divides(heads, info, "num_attention_heads")
 
 
 ModelSpec = Annotated[TransformerSpec | LayerListSpec, Field(discriminator="kind")]

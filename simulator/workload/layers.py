@@ -13,6 +13,7 @@ from simulator.specs.model import (
     LinearLayer,
     LossLayer,
     NormLayer,
+    PoolingLayer,
 )
 from simulator.workload import operators
 from simulator.workload.blocks import Block, PassBuilder, Shard
@@ -136,6 +137,21 @@ def _norm(layer: NormLayer, shard: Shard, name: str, _: bool) -> Block:
     return _pointwise(name, "norm", elements, operators.NORM_FLOPS, shard, parameters)
 
 
+def _pooling(layer: PoolingLayer, shard: Shard, name: str, _: bool) -> Block:
+    """Forward each input is read once; backward the gradient of each output goes back to its inputs."""
+    inputs, outputs = (
+        shard.tokens * layer.channels * side**2 for side in (layer.input_size, layer.output_size)
+    )
+    element = shard.element_bytes
+    forward, backward = PassBuilder(), PassBuilder()
+    kept = inputs * element
+    pooled = Kernel(name, "elementwise", inputs, kept, outputs * element, "fp32")
+    forward.add(pooled, kept=kept)
+    back = Kernel(f"{name}.gradient", "elementwise", inputs, kept + outputs * element, kept, "fp32")
+    backward.add(back, freed=kept)
+    return Block(name, forward.done(), backward.done(), 0, kept)
+
+
 def _activation(layer: ActivationLayer, shard: Shard, name: str, _: bool) -> Block:
     elements = shard.tokens * layer.features
     return _pointwise(name, "activation", elements, operators.POINTWISE_FLOPS[layer.function], shard, 0)
@@ -230,6 +246,7 @@ _BUILDERS: dict[type, Callable[..., Block]] = {
     EmbeddingLayer: _embedding,
     NormLayer: _norm,
     ActivationLayer: _activation,
+    PoolingLayer: _pooling,
     AttentionLayer: _attention,
     LossLayer: _loss,
 }

@@ -75,7 +75,7 @@ def read_measurements(folder: Path) -> Measurements:
     for path in sorted(folder.glob("*.csv")):
         table = Table(path)
         benchmark = benchmark_of(table)
-        if benchmark is None:
+        if benchmark is None or not benchmark.fitted:
             continue
         read = list(_observations(table, benchmark, unused))
         files[str(path)] = len(read)

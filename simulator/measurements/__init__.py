@@ -17,6 +17,7 @@ from simulator.measurements._ranking import (
     spearman,
     summarise_rankings,
 )
+from simulator.measurements._rates import KernelRates
 from simulator.measurements._score import Metric, MetricScore, Point, Score, Scorer, WorstRow, quantile
 from simulator.measurements._table import Row, Table
 from simulator.measurements._validation import Validation
@@ -31,6 +32,7 @@ __all__ = [
     "CollectiveWork",
     "Copies",
     "EngineAttention",
+    "KernelRates",
     "KernelWork",
     "Matmuls",
     "Metric",

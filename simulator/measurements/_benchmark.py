@@ -28,6 +28,7 @@ class Benchmark(ABC):
         may_be_empty: Columns of those whose cells may be empty.
         measured: Column of the measurement.
         faults: Column -> what may be wrong with its cell, where it is filled.
+        fitted: Whether constants may be fitted to such rows.
     """
 
     name: ClassVar[str]
@@ -36,6 +37,7 @@ class Benchmark(ABC):
     may_be_empty: ClassVar[tuple[str, ...]] = ()
     measured: ClassVar[str] = "time_us"
     faults: ClassVar[Mapping[str, Fault]]
+    fitted: ClassVar[bool] = True
 
     @abstractmethod
     def work(self, cells: Cells) -> Work:

@@ -11,7 +11,7 @@ from simulator.measurements._hardware import device
 from simulator.measurements._work import KernelWork
 from simulator.workload.kernels import Kernel
 
-_LARGEST_COPY = 2**50
+LARGEST_COPY = 2**50
 
 
 class Copies(Benchmark):
@@ -23,9 +23,7 @@ class Copies(Benchmark):
 
     name = "copies"
     required = ("id", "gpu", "copy_bytes")
-    faults: ClassVar[Mapping[str, Fault]] = {
-        "copy_bytes": lambda text: fault_of_count(text, 1, _LARGEST_COPY)
-    }
+    faults: ClassVar[Mapping[str, Fault]] = {"copy_bytes": lambda text: fault_of_count(text, 1, LARGEST_COPY)}
 
     def work(self, cells: Cells) -> KernelWork:
         """One copy."""

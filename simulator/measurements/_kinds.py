@@ -9,6 +9,7 @@ from simulator.measurements._benchmark import Benchmark
 from simulator.measurements._collective import NodeCollectives, TableCollectives
 from simulator.measurements._copy import Copies
 from simulator.measurements._matmul import Matmuls
+from simulator.measurements._rates import KernelRates
 from simulator.measurements._table import Table
 
 BENCHMARKS: Final[tuple[Benchmark, ...]] = (
@@ -18,6 +19,7 @@ BENCHMARKS: Final[tuple[Benchmark, ...]] = (
     TableCollectives(),
     NodeCollectives(),
     Copies(),
+    KernelRates(),
 )
 """In the order in which they are tried: what has more columns comes first."""
 

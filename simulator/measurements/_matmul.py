@@ -45,26 +45,14 @@ class Matmuls(Benchmark):
 
     def work(self, cells: Cells) -> KernelWork:
         """The product, and the cast before it in fp8."""
-        precision = cells["precision"]
-        if precision not in _OPERAND_BYTES:
-            known = ", ".join(_OPERAND_BYTES)
-            raise UnsupportedError(("precision",), f'"{precision}" is not one of {known}')
         m, n, k = _sizes(cells)
-        accelerator, width = device(cells["gpu"]), _OPERAND_BYTES[precision]
-        reads, writes = width * (m * k + n * k), _RESULT_BYTES * m * n
-        fetched = misses(reads + writes, accelerator.l2_capacity)
-        product = Kernel(
-            name="matmul",
-            kind="matmul",
-            flops=2 * m * n * k,
-            read_bytes=int(fetched * reads),
-            write_bytes=int(fetched * writes),
-            precision=precision,
-            shape=MatmulShape(m, n, k),
-        )
+        accelerator, precision = device(cells["gpu"]), cells["precision"]
+        width = _OPERAND_BYTES.get(precision, 2)
+        footprint = width * (m * k + n * k) + _RESULT_BYTES * m * n
+        own = product(m, n, k, precision, misses(footprint, accelerator.l2_capacity))
         if width != 1:
-            return KernelWork(accelerator, (product,))
-        return KernelWork(accelerator, (product, _cast(m, k, accelerator, cells.get("kernels", ""))))
+            return KernelWork(accelerator, (own,))
+        return KernelWork(accelerator, (own, _cast(m, k, accelerator, cells.get("kernels", ""))))
 
     def group(self, cells: Cells) -> str:
         """Accelerator, precision and kernel library."""
@@ -78,6 +66,27 @@ class Matmuls(Benchmark):
     def source(self, cells: Cells) -> str:
         """The kernel library."""
         return cells.get("kernels") or cells.get("source", "")
+
+
+def product(m: int, n: int, k: int, precision: str, fetched: float) -> Kernel:
+    """A product of [m, k] by [k, n] with a 16-bit result, of which this share comes from device memory.
+
+    Raises:
+        UnsupportedError: The precision is none that libraries were timed in.
+    """
+    if precision not in _OPERAND_BYTES:
+        known = ", ".join(_OPERAND_BYTES)
+        raise UnsupportedError(("precision",), f'"{precision}" is not one of {known}')
+    reads, writes = _OPERAND_BYTES[precision] * (m * k + n * k), _RESULT_BYTES * m * n
+    return Kernel(
+        name="matmul",
+        kind="matmul",
+        flops=2 * m * n * k,
+        read_bytes=int(fetched * reads),
+        write_bytes=int(fetched * writes),
+        precision=precision,
+        shape=MatmulShape(m, n, k),
+    )
 
 
 def _sizes(cells: Cells) -> tuple[int, int, int]:

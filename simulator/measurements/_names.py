@@ -12,6 +12,9 @@ from simulator.errors import UnsupportedError
 if TYPE_CHECKING:
     from simulator.catalog import Kind
 
+_MAKERS = frozenset({"amd", "google", "intel", "nvidia"})
+"""Left out of the names of accelerators and interconnects: no two makers share one."""
+
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
 
 
@@ -48,7 +51,7 @@ def _find(kind: Kind, name: str, path: Sequence[str], preferred: Callable[[str],
         return str(entry(kind, name)["name"])
     except UnknownEntry as unknown:
         suggestions = unknown.suggestions
-    wanted = set(words(name))
+    wanted = set(words(name)) - _MAKERS
     fitting = [each for each in names(kind) if wanted.issubset(words(each))]
     better = [each for each in fitting if preferred(each)]
     chosen = better or fitting

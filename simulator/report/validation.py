@@ -34,10 +34,11 @@ _PROTOCOL: Final = """\
 
 - **Matrix products, attention of inference engines**: repeated from a captured graph. The host's launch time
   is left out; operands of up to 0.4 of the last-level cache are partly found there (the less, the larger). In
-  fp8 a cast of the 16-bit activations (two launches) is within the time; attention includes the kernel that
+  fp8 the library's cast of the 16-bit activations is within the time; attention includes the kernel that
   writes keys and values to the paged cache (TensorRT-LLM: queries too).
-- **Attention in TFLOP/s**: forward and backward alone, operands from device memory; kernels of an older
-  generation than the GPU are not modelled.
+- **Attention in TFLOP/s**: forward and backward alone or together, operands from device memory;
+  FlashAttention-2 in the instructions of 2020, on newer cards, too.
+- **Rates of kernels**: products and copies alone, operands from device memory; in no fit.
 - **Collectives**: nccl-tests, out of place; sizes are the full buffer. Networks without direct access to the
   accelerators' memory are predicted as if they had it.
 - **Training runs**: whole steps as their authors published them, from the columns of the file alone. None is

@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-from simulator.errors import Problem
+from simulator.errors import Problem, UnsupportedError
 from simulator.measurements import (
     Benchmark,
     Copies,
     EngineAttention,
+    KernelRates,
     Matmuls,
     Metric,
     NodeCollectives,
@@ -33,7 +34,7 @@ class BenchmarkKind(MeasurementKind):
     """
 
     benchmark: ClassVar[Benchmark]
-    measured = ("time_us",)
+    measured: ClassVar[tuple[str, ...]] = ("time_us",)
     predicted_columns = ("predicted_time_us",)
     quick = True
 
@@ -139,6 +140,32 @@ class CopyTimes(BenchmarkKind):
     def metric_of(self, cells: Mapping[str, str]) -> Metric:  # noqa: ARG002 - there is one
         """The only one."""
         return self.metrics[0]
+
+
+_RATE_GROUPS = "gpu, kernel, precision"
+
+
+@measurement_kind
+class KernelRateTimes(BenchmarkKind):
+    """Products and copies on many accelerators, as others print their rates."""
+
+    benchmark = KernelRates()
+    name = benchmark.name
+    required = benchmark.required
+    measured = ("tflops", "bandwidth_GBps", "time_ms")
+    metrics = (_time("products", _RATE_GROUPS), _time("copies", _RATE_GROUPS))
+
+    def metric_of(self, cells: Mapping[str, str]) -> Metric:
+        """By what was timed."""
+        return self.metrics[1 if cells["kernel"].startswith("memcpy") else 0]
+
+    def measurement(self, cells: Mapping[str, str], metric: Metric) -> float | None:
+        """The time that the printed rate means [us]; None for what is neither product nor copy."""
+        try:
+            self.benchmark.work(cells)
+        except UnsupportedError:
+            return None
+        return super().measurement(cells, metric)
 
 
 _COLLECTIVE_GROUPS = "collective x ranks"

@@ -13,6 +13,7 @@ from simulator.cli import main
 from simulator.errors import ClustersimError, ScenarioError
 from simulator.measurements import (
     EngineAttention,
+    KernelRates,
     KernelWork,
     Matmuls,
     NodeCollectives,
@@ -39,6 +40,10 @@ TABLES = (
     "hardware,source"
 )
 PAPERS = "id,source,gpu,kernel,precision,batch,seq_len,n_heads,head_dim,causal,direction,time_ms,tflops"
+RATES = (
+    "id,source,gpu,kernel,precision,m,n,k,batch,seq_len,n_heads,head_dim,causal,direction,time_ms,tflops,"
+    "peak_tflops,efficiency,bandwidth_GBps,peak_bandwidth_GBps"
+)
 H100, A100 = "H100-SXM-80GB", "A100-SXM-80GB"
 
 
@@ -56,6 +61,7 @@ def file(folder: Path, name: str, header: str, *rows: str) -> Path:
         (NODE, NodeCollectives),
         (TABLES, TableCollectives),
         (PAPERS, PaperAttention),
+        (RATES, KernelRates),
     ],
 )
 def test_files_are_told_apart_by_their_columns(tmp_path: Path, header: str, kind: type) -> None:
@@ -339,3 +345,39 @@ def test_a_file_of_many_kinds_of_kernels_is_none_of_them(tmp_path: Path) -> None
     assert [each.kind for each in found.files] == ["matrix products"]
     assert found.passed_over == ("others.csv",)
     assert benchmark_of(Table(tmp_path / "others.csv")) is None
+
+
+def test_rates_of_kernels_are_times_of_products_and_copies(tmp_path: Path) -> None:
+    path = file(
+        tmp_path,
+        "rates.csv",
+        RATES,
+        "a,s,NVIDIA H100 SXM,gemm,bf16,2048.0,2048.0,13312.0,,,,,,,,794.5,989,0.8,,",
+        "b,s,V100-PCIE-32GB,memcpy_d2d,,,68000000.0,,,,,,,,,,,,762.8,900",
+        "c,s,V100-PCIE-32GB,memcpy_h2d,,,68000000.0,,,,,,,,,,,,12.4,15.75",
+        "d,s,H100-SXM,gemm (60 s burn),bf16/fp16,,,,,,,,,,,769.0,989,0.78,,",
+    )
+    report = validate(path, workers=1)
+    scores = {score.metric.name: score for score in report.metrics}
+    assert {name: score.total.predicted for name, score in scores.items()} == {"products": 1, "copies": 1}
+    (product,) = scores["products"].worst
+    assert product.measured == pytest.approx(2 * 2048 * 2048 * 13312 / 794.5e12 * 1e6)
+    (copy,) = scores["copies"].worst
+    assert copy.measured == pytest.approx(2 * 68e6 / 762.8e9 * 1e6)
+    assert all(abs(row.error) < 0.1 for row in (product, copy))
+    reasons = "; ".join(report.reasons)
+    assert "memcpy_h2d" in reasons and "60 s burn" in reasons
+
+
+def test_flash_attention_2_on_hopper_is_in_older_instructions() -> None:
+    """Shah et al., FlashAttention-3, Fig. 5: a third to two thirds slower than the newer kernels."""
+    cells = {"id": "a", "gpu": "H100-SXM5 80GB", "precision": "fp16", "batch": "2", "seq_len": "8192"}
+    cells |= {"n_heads": "16", "head_dim": "128", "causal": "no", "direction": "fwd"}
+    calibration = Calibration.load()
+    times = {
+        kernel: PaperAttention().work(cells | {"kernel": f"attention {kernel}"}).seconds(calibration)
+        for kernel in ("FA2", "FA3")
+    }
+    assert 1.5 < times["FA2"] / times["FA3"] < 2.0
+    both = PaperAttention().work(cells | {"kernel": "attention FA2", "direction": "fwd+bwd"})
+    assert 3.0 < both.seconds(calibration) / times["FA2"] < 4.5

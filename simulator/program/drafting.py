@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from simulator.program.order import Visit
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
 from simulator.program.pricing import PricedColumns, PriceList
+from simulator.program.progress import StageSoFar
 from simulator.program.rows import Row, UnpricedClasses, freeze, stamp
 from simulator.program.stages import blocking_sends, compile_stages, send_row
 from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
@@ -45,61 +46,25 @@ class _Tables:
         return base
 
 
-@dataclass(slots=True)
-class _StageSoFar:
-    """Where a stage stands in its step: activities that what follows must wait for.
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What all visits of one kind of pass through a chunk of a stage have in common.
 
     Attributes:
-        tails: Those behind which gathered parameters are let go; the end of the step before at first.
-        compute: End of the last pass.
-        reduced: The last of what replicas communicated.
-        blocked: A send that the stage waits for.
-        turns: Ends of the last but one and the last block, behind which the next pass's fetches begin.
-        gone: The last that gradients which leave the GPU wait for.
-        in_flight: Buckets of gradients that may be filled or reduced at a time.
-        drains: The last so many reductions that free a bucket.
+        template: Template of the pass.
+        shape: The same.
+        layer_base: First layer of the chunk.
+        on_communication: Whether it enters on another lane than the compute lane.
+        waits: Whether it waits for what comes from elsewhere: other passes, or samples.
+        send: Template and class base of the send of what it puts out; None where that stays.
     """
 
-    tails: list[int]
-    in_flight: int
-    compute: int = -1
-    reduced: int = -1
-    blocked: int = -1
-    turns: tuple[int, int] = (-1, -1)
-    gone: int = -1
-    drains: list[int] = field(default_factory=list)
-
-    def waits(self, *, on_communication: bool) -> list[int]:
-        """What the next pass waits for on this stage, beyond the order of its compute lane."""
-        if self.compute < 0:
-            return [*self.tails, self.blocked]
-        return [self.compute if on_communication else -1, self.blocked]
-
-    def ran(self, assembly: Assembly, shape: Template, base: int) -> None:
-        """Takes note of a pass: its gathers follow the tails of the one before, its buckets the drains."""
-        for number, fill in enumerate(shape.fills[: self.in_flight]):
-            if len(self.drains) >= self.in_flight - number:
-                assembly.wait(base + fill, self.drains[number - self.in_flight])
-        self.drains = [*self.drains, *(base + drain for drain in shape.drains)][-self.in_flight :]
-        if shape.heads:
-            late = 1 + max(place for _, place in shape.heads) - len(self.tails)
-            for head, place in shape.heads:
-                tail = self.tails[min(max(place - late, 0), len(self.tails) - 1)]
-                if tail >= 0:
-                    assembly.wait(base + head, tail)
-        if shape.tails:
-            self.tails = [base + tail for tail in shape.tails]
-        self.compute = base + shape.exit
-        last = shape.last_on_data_parallel
-        if last >= 0:
-            self.reduced = base + last
-        transfers = shape.transfers
-        for turn, fetch in transfers.heads:
-            if self.turns[turn] >= 0:
-                assembly.wait(base + fetch, self.turns[turn])
-        self.turns = base + max(transfers.turns[0], 0), base + max(transfers.turns[1], 0)
-        if transfers.gradients >= 0:
-            self.gone = base + transfers.gradients
+    template: int
+    shape: Template
+    layer_base: int
+    on_communication: bool
+    waits: bool
+    send: tuple[int, int] | None
 
 
 class _Drafter:
@@ -116,6 +81,12 @@ class _Drafter:
         self.compiled = compile_stages(scenario, plan, describe, parts, self.assembly, kinds)
         self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
         self.sends: dict[tuple[int, int, int, bool], tuple[int, int]] = {}
+        self.send_template = {
+            forward: self.assembly.register(_single(LANE[f"send_{kind}"], 0))
+            for kind, forward in (("forward", True), ("backward", False))
+        }
+        self.known: dict[tuple[int, str, int, bool], _Known] = {}
+        self.blocking = blocking_sends(scenario)
         self.loader: Loader | None = None
         if scenario.data is not None:
             self.loader = make_loader(
@@ -144,8 +115,7 @@ class _Drafter:
         if found is None:
             kind = "forward" if forward else "backward"
             row = send_row(self.scenario, self.plan, self.topology, stage, to, kind, boundary)
-            lane = LANE[f"send_{kind}"]
-            found = self.assembly.register(_single(lane, 0)), self.tables.add(stage, [row])
+            found = self.send_template[forward], self.tables.add(stage, [row])
             self.sends[stage, to, boundary, forward] = found
         return found
 
@@ -180,46 +150,69 @@ class _Drafter:
         )
 
     def _step(self, step: int) -> None:
-        plan, assembly = self.plan, self.assembly
         started = self.step_ends[-1] if self.step_ends else (-1,) * self.stages
         in_flight = self.scenario.software.reductions_in_flight
-        stages = [_StageSoFar([start], in_flight) for start in started]
+        stages = [StageSoFar([start], in_flight) for start in started]
         if self.step_ends:
             self._begin(step, started)
-        layers = {
-            (stage, chunk): plan.first_layer(stage, chunk)
-            for stage in range(self.stages)
-            for chunk in range(plan.virtual_pipeline)
-        }
         output: list[int] = []
         beside: Visit | None = None
         for visit in self.order:
             if visit.paired:
                 beside = visit
                 continue
+            so_far = stages[visit.stage]
             if beside is not None:
-                self._pair(step, beside, visit, stages[visit.stage], output, layers)
+                self._pair(step, beside, visit, so_far, output)
                 beside = None
                 continue
-            stage, item = visit.stage, visit.item
-            compiled, so_far = self.compiled[stage], stages[stage]
-            template = compiled.passes[item.kind, item.chunk, visit.completes]
-            after = so_far.waits(on_communication=template in compiled.on_communication)
-            base = assembly.add(
-                template,
-                lane_base=stage * len(LANES),
-                class_base=self.class_base[stage],
-                stage=stage,
-                step=step,
-                micro_batch=item.micro_batch,
-                layer_base=layers[stage, item.chunk],
-                after=[*after, self._needed(step, visit, output)],
-            )
-            shape = assembly.templates[template]
-            so_far.ran(assembly, shape, base)
-            self._transfer(shape, base, visit, visit)
-            output.append(self._hand_over(step, visit, base + shape.exit, so_far))
+            known = self._known(visit)
+            after = so_far.waits(on_communication=known.on_communication)
+            if known.waits:
+                after.append(self._needed(step, visit, output))
+            base = self._pass(step, visit, known.template, known.layer_base, after)
+            so_far.ran(self.assembly, known.shape, base)
+            self._transfer(known.shape, base, visit, visit)
+            output.append(self._hand_over(step, visit, known, base + known.shape.exit, so_far))
         self._update(step, [[each.compute, each.reduced, each.gone] for each in stages])
+
+    def _known(self, visit: Visit) -> _Known:
+        """What is the same whenever a stage runs such a pass."""
+        kind, _, chunk = visit.item
+        key = (visit.stage, kind, chunk, visit.completes)
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = self._look_up(visit)
+        return found
+
+    def _look_up(self, visit: Visit) -> _Known:
+        stage, chunk, compiled = visit.stage, visit.item.chunk, self.compiled[visit.stage]
+        template = compiled.passes[visit.item.kind, chunk, visit.completes]
+        forward, part = visit.item.kind == "forward", self.plan.placement.part(stage, chunk)
+        send = None
+        if visit.sends_to not in (-1, stage) and (forward or part > self.parts.untrained_parts):
+            send = self._send(stage, visit.sends_to, part if forward else part - 1, forward=forward)
+        return _Known(
+            template,
+            self.assembly.templates[template],
+            self.plan.first_layer(stage, chunk),
+            template in compiled.on_communication,
+            forward or part >= self.parts.untrained_parts,
+            send,
+        )
+
+    def _pass(self, step: int, visit: Visit, template: int, layer_base: int, after: list[int]) -> int:
+        """Stamps the template of a visit."""
+        return self.assembly.add(
+            template,
+            lane_base=visit.stage * len(LANES),
+            class_base=self.class_base[visit.stage],
+            stage=visit.stage,
+            step=step,
+            micro_batch=visit.item.micro_batch,
+            layer_base=layer_base,
+            after=after,
+        )
 
     def _transfer(self, shape: Template, base: int, forward: Visit, backward: Visit) -> None:
         """What comes back to a stage waits until it has left it."""
@@ -231,51 +224,31 @@ class _Drafter:
 
     def _needed(self, step: int, visit: Visit, output: list[int]) -> int:
         """The activity from elsewhere that a pass waits for, -1 for none."""
-        backward = visit.item.kind != "forward"
-        if backward and self._part(visit) < self.parts.untrained_parts:
-            return -1
         if visit.source >= 0:
             return output[visit.source]
-        if not backward and self.loader is not None:
+        if self.loader is not None and visit.item.kind == "forward":
             return self._load(step, visit.item.micro_batch)
         return -1
 
-    def _part(self, visit: Visit) -> int:
-        """The part of the model that a pass runs through."""
-        return self.plan.placement.part(visit.stage, visit.item.chunk)
-
     def _pair(
-        self,
-        step: int,
-        forward: Visit,
-        backward: Visit,
-        so_far: _StageSoFar,
-        output: list[int],
-        layers: dict[tuple[int, int], int],
+        self, step: int, forward: Visit, backward: Visit, so_far: StageSoFar, output: list[int]
     ) -> None:
         """Two passes side by side; each waits for its own input, and both for what the stage has done."""
-        stage, assembly = forward.stage, self.assembly
-        sources = [self._needed(step, visit, output) for visit in (forward, backward)]
-        template = self.compiled[stage].pair(assembly, forward, backward)
+        assembly, both = self.assembly, (self._known(forward), self._known(backward))
+        sources = [
+            self._needed(step, visit, output) if known.waits else -1
+            for visit, known in zip((forward, backward), both, strict=True)
+        ]
+        template = self.compiled[forward.stage].pair(assembly, forward, backward)
         after = so_far.waits(on_communication=True)
-        base = assembly.add(
-            template,
-            lane_base=stage * len(LANES),
-            class_base=self.class_base[stage],
-            stage=stage,
-            step=step,
-            micro_batch=forward.item.micro_batch,
-            layer_base=layers[stage, forward.item.chunk],
-            after=[*after, sources[0]],
-        )
-        second = backward.item
-        assembly.add_second(second.micro_batch, layers[stage, second.chunk], [*after, sources[1]])
+        base = self._pass(step, forward, template, both[0].layer_base, [*after, sources[0]])
+        assembly.add_second(backward.item.micro_batch, both[1].layer_base, [*after, sources[1]])
         shape = assembly.templates[template]
         so_far.ran(assembly, shape, base)
         self._transfer(shape, base, forward, backward)
         so_far.compute = base + max(shape.exit, shape.second_exit)
-        for visit, done in ((forward, shape.exit), (backward, shape.second_exit)):
-            output.append(self._hand_over(step, visit, base + done, so_far))
+        output.append(self._hand_over(step, forward, both[0], base + shape.exit, so_far))
+        output.append(self._hand_over(step, backward, both[1], base + shape.second_exit, so_far))
 
     def _begin(self, step: int, started: tuple[int, ...]) -> None:
         """The launching threads begin a step: they read the loss or the norm at the end of the one before."""
@@ -289,15 +262,11 @@ class _Drafter:
                 after=(start,),
             )
 
-    def _hand_over(self, step: int, visit: Visit, done: int, so_far: _StageSoFar) -> int:
+    def _hand_over(self, step: int, visit: Visit, known: _Known, done: int, so_far: StageSoFar) -> int:
         """Sends a pass's output on; returns the activity that the receiver waits for."""
-        if visit.sends_to in (-1, visit.stage):
+        if known.send is None:
             return done
-        part, forward = self._part(visit), visit.item.kind == "forward"
-        if not forward and part <= self.parts.untrained_parts:
-            return done  # nobody below wants the gradient
-        boundary = part if forward else part - 1
-        template, class_base = self._send(visit.stage, visit.sends_to, boundary, forward=forward)
+        template, class_base = known.send
         sent = self.assembly.add(
             template,
             lane_base=visit.stage * len(LANES),
@@ -307,7 +276,7 @@ class _Drafter:
             micro_batch=visit.item.micro_batch,
             after=(done,),
         )
-        if blocking_sends(self.scenario):
+        if self.blocking:
             so_far.blocked = sent
         return sent
 

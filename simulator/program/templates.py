@@ -209,14 +209,8 @@ class Assembly:
     """
 
     templates: list[Template] = field(default_factory=list)
-    used: list[int] = field(default_factory=list)
-    lane_base: list[int] = field(default_factory=list)
-    class_base: list[int] = field(default_factory=list)
-    layer_base: list[int] = field(default_factory=list)
-    stage: list[int] = field(default_factory=list)
-    step: list[int] = field(default_factory=list)
-    micro_batch: list[int] = field(default_factory=list)
-    base: list[int] = field(default_factory=list)
+    instances: list[tuple[int, ...]] = field(default_factory=list)
+    """Template, first activity, and bases of lane, class and layer; stage, step, micro-batch."""
     size: int = 0
     seconds: list[tuple[int, int, int]] = field(default_factory=list)
     edge_from: list[int] = field(default_factory=list)
@@ -242,26 +236,20 @@ class Assembly:
         """Stamps a template; its entry waits for the activities `after`. Returns the first activity's id."""
         shape = self.templates[template]
         base = self.size
-        self.used.append(template)
-        self.lane_base.append(lane_base)
-        self.class_base.append(class_base)
-        self.layer_base.append(layer_base)
-        self.stage.append(stage)
-        self.step.append(step)
-        self.micro_batch.append(micro_batch)
-        self.base.append(base)
-        self.size += len(shape.lane)
+        self.instances.append((template, base, lane_base, class_base, layer_base, stage, step, micro_batch))
+        self.size = base + shape.lane.size
+        entry = base + shape.entry
         for source in after:
             if source >= 0:
                 self.edge_from.append(source)
-                self.edge_to.append(base + shape.entry)
+                self.edge_to.append(entry)
         return base
 
     def add_second(self, micro_batch: int, layer_base: int, after: Iterable[int]) -> None:
         """What the second pass of the last instance has for itself."""
-        instance = len(self.used) - 1
-        self.seconds.append((instance, micro_batch, layer_base))
-        entry = self.base[instance] + self.templates[self.used[instance]].second_entry
+        template, base = self.instances[-1][:2]
+        self.seconds.append((len(self.instances) - 1, micro_batch, layer_base))
+        entry = base + self.templates[template].second_entry
         for source in after:
             if source >= 0:
                 self.wait(entry, source)
@@ -273,21 +261,22 @@ class Assembly:
 
     def arrays(self) -> AssembledArrays:
         """All instances as the flat arrays of a Program."""
-        used = np.array(self.used, np.int64)
+        columns = np.array(self.instances, np.int64).reshape(-1, 8).T
+        used, base = columns[0], columns[1]
+        lane_base, class_base, layers, stage, step, micro_batches = columns[2:].astype(np.int32)
         sizes = np.array([t.size for t in self.templates], np.int64)
         offsets = _starts(sizes)
-        base = np.array(self.base, np.int64)
         count = sizes[used]
         source = np.arange(self.size, dtype=np.int64) + np.repeat(offsets[used] - base, count)
-        lane = _flat(self.templates, "lane")[source] + np.repeat(np.array(self.lane_base, np.int32), count)
-        cls = _flat(self.templates, "cls")[source] + np.repeat(np.array(self.class_base, np.int32), count)
+        lane = _flat(self.templates, "lane")[source] + np.repeat(lane_base, count)
+        cls = _flat(self.templates, "cls")[source] + np.repeat(class_base, count)
         layer = _flat(self.templates, "layer")[source]
-        layer_base = np.repeat(np.array(self.layer_base, np.int32), count)
-        micro_batch = np.repeat(np.array(self.micro_batch, np.int32), count)
+        layer_base, micro_batch = np.repeat(layers, count), np.repeat(micro_batches, count)
         for instance, other, other_base in self.seconds:
-            first, template = self.base[instance], self.templates[self.used[instance]]
-            assert template.second_part is not None
-            theirs = first + np.flatnonzero(template.second_part)
+            template, first = self.instances[instance][:2]
+            second_part = self.templates[template].second_part
+            assert second_part is not None
+            theirs = first + np.flatnonzero(second_part)
             micro_batch[theirs], layer_base[theirs] = other, other_base
         dep_ptr, dep = self._dependencies(used, source, base)
         return AssembledArrays(
@@ -296,8 +285,8 @@ class Assembly:
             dep_ptr=dep_ptr,
             dep=dep,
             tags={
-                "stage": np.repeat(np.array(self.stage, np.int32), count),
-                "step": np.repeat(np.array(self.step, np.int32), count),
+                "stage": np.repeat(stage, count),
+                "step": np.repeat(step, count),
                 "micro_batch": micro_batch,
                 "layer": np.where(layer >= 0, layer + layer_base, -1).astype(np.int32),
             },

@@ -71,8 +71,8 @@ def gathering(plan: Plan, per: StateBytes, offload: StageOffload | None = None) 
 
     def fetched(block: Block, phase: str) -> tuple[Leg, ...]:
         size = _share(plan, *parameters(block), sharded=sharded) * per.parameters
-        if offload is None or place is None or not size:
-            return ()
+        if offload is None or place is None or not size or block.teacher:
+            return ()  # a teacher stays where it is
         return tuple(offload.back("parameters", phase, size, place, take=size))
 
     return Gathering(of, sharding.prefetch, sharding.reshard, fetched)

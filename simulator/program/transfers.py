@@ -110,7 +110,8 @@ class Fetches:
             self.nodes[turn] = add_legs(self.into, self.table, legs, after, self.layers[place])
             transfers = replace(transfers, fetched=(*transfers.fetched, (place, first)))
             if after < 0:
-                transfers = replace(transfers, heads=(*transfers.heads, (turn, first)))
+                # Blocks without a backward pass let nothing begin; what follows begins with the pass.
+                transfers = replace(transfers, heads=(*transfers.heads, (min(turn, AHEAD), first)))
         self.into.transfers = transfers
 
 

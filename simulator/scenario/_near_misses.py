@@ -57,7 +57,7 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "lora_rank": ("lora_r", "lora_dim", "peft_dim", "r"),
     "lora_targets": ("target_modules", "lora_attn_modules"),
     "frozen_layers": ("freeze_layers", "num_frozen_layers", "frozen", "freeze", "num_layers_frozen"),
-    "offload": ("cpu_offloading", "offloading", "cpu_offload"),
+    "offload": ("cpu_offloading", "offloading", "cpu_offload", "offload_optimizer", "offload_parameters"),
     "activations": ("cpu_checkpointing", "offload_activations", "enable_activation_offloading"),
     "activation_layers": ("cpu_offloading_num_layers",),
     "parameters": ("offload_param", "offload_params", "params"),

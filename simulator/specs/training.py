@@ -42,7 +42,8 @@ class OffloadSpec(Spec):
     activation_layers: Count | None = None
     """First layers of each stage (or chunk of it) whose activations go there; all if not given."""
     parameters: Place | None = None
-    """Where the passes' parameters lie; they come layer by layer, `parallelism.gather_prefetch` ahead."""
+    """Where the passes' parameters lie; they come layer by layer, `parallelism.gather_prefetch` ahead. A
+    teacher's stay on the GPU."""
     gradients: Literal["host"] | None = None
     """Where gradients are accumulated; they leave the GPU as the backward pass completes them."""
     optimizer: Place | None = None

@@ -380,6 +380,26 @@ def test_folded_and_unfolded_take_the_same_time(offload: dict[str, Any]) -> None
     assert unfolded.end.max() == folded.end.max()
 
 
+@pytest.mark.parametrize(
+    "offload",
+    [{"activations": "host"}, {"parameters": "host", "optimizer": "host", "gradients": "host"}],
+    ids=str,
+)
+def test_a_teacher_stays_on_the_gpu(offload: dict[str, str]) -> None:
+    teacher = {"distillation": {"teacher": scenario().model.model_dump(exclude_none=True)}}
+    found = outcome(offload, training={"recompute": "full"}, **teacher)
+    assert found.result.memory_by_part["teacher"] == 2 * PARAMETERS
+    assert list(found.record.pool_final) == list(found.lowered.program.pools.initial)
+    program = found.lowered.program
+    names = [program.classes.labels[cls].name for cls in program.cls.tolist()]
+    inputs = LAYERS * SEQUENCE * HIDDEN * 2
+    if "parameters" in offload:
+        assert names.count("parameters.to_gpu") == 2 * (LAYERS + 2)
+        assert found.result.host_memory_by_part["parameters"] == 2 * PARAMETERS
+    else:
+        assert found.result.host_memory_by_part["activations_and_buffers"] == inputs
+
+
 SCHEDULES: list[dict[str, Any]] = [
     *({"pipeline_schedule": name} for name in ("gpipe", "1f1b", "zb-1p", "zb-2p", "zb-v", "dualpipe")),
     {"virtual_pipeline": 2},

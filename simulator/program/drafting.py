@@ -75,7 +75,7 @@ class _Drafter:
         self.loader_lane = self.stages * len(LANES)
         self.assembly = Assembly()
         self.tables = _Tables([])
-        self.order = plan.visits(parts.put_off_share)
+        self.order = plan.visits(parts.held)
         kinds = frozenset(visit.item.kind for visit in self.order)
         describe = Describer(plan, self.topology.shared.get("core", -1), scenario.software)
         self.compiled = compile_stages(scenario, plan, describe, parts, self.assembly, kinds)

@@ -28,15 +28,17 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, calibration: Calibration) 
 
     An interpreter's framework loads the code of all its kernels besides the driver's context. Each axis along
     which the plan communicates has a communicator, and all ranks together have one, for what the whole job
-    agrees on. A communicator keeps buffers of all protocols for every channel and every neighbour on its
-    ring and its tree.
+    agrees on; PyTorch makes one for every process group, whoever else has the same members. A communicator
+    keeps buffers of all protocols for every channel and every neighbour on its ring and its tree.
 
-    Source: NCCL, ``NCCL_BUFFSIZE``, ``NCCL_LL_BUFF_SIZE``, ``NCCL_LL128_BUFF_SIZE`` (src/include/device.h).
+    Source: NCCL, ``NCCL_BUFFSIZE``, ``NCCL_LL_BUFF_SIZE``, ``NCCL_LL128_BUFF_SIZE`` (src/include/device.h);
+        PyTorch, ``ProcessGroupNCCL``.
     Valid: communicators that have been used; links between nodes as those inside.
     """
     constants = calibration.memory
     used = sum(plan.degree(group) > 1 for group in _GROUPS)
-    communicators = used + (used > 1)
+    own_group = software.launcher == "python"
+    communicators = used + (used > 1 or (own_group and plan.num_gpus > 1))
     channels = constants.channel_buffer * constants.channel_neighbours * calibration.collectives.channels
     code = constants.kernel_code if software.launcher == "python" else 0.0
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from simulator.program.layout import Blocks, Layout, Tie, lay_out, with_teacher
 from simulator.program.memory import (
@@ -18,8 +17,8 @@ from simulator.program.offload import Offload, check_offload, make_offload
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
 from simulator.program.recomputation import recomputation
-from simulator.program.schedules import WHOLE
-from simulator.program.slots import SLOTS, put_off_share, slot_bytes
+from simulator.program.schedules import Held
+from simulator.program.slots import SLOTS, held_by_stage, slot_bytes
 from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
 from simulator.workload import (
@@ -82,7 +81,7 @@ class ModelParts:
         shard: One GPU's part of a micro-batch.
         ties: Parameters that lie on several stages.
         untrained_parts: Parts of the model, from the first on, below everything that is trained.
-        put_off_share: What weight gradients that are put off keep, over what a micro-batch keeps.
+        held: What a micro-batch takes on each stage.
         offload: What lies outside of device memory, if anything.
     """
 
@@ -92,7 +91,7 @@ class ModelParts:
     shard: Shard
     ties: tuple[Tie, ...]
     untrained_parts: int = 0
-    put_off_share: Fraction = WHOLE
+    held: tuple[Held, ...] = ()
     offload: Offload | None = None
 
 
@@ -154,7 +153,7 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
         shard=shard,
         ties=laid_out.ties,
         untrained_parts=_untrained_parts(blocks, plan),
-        put_off_share=put_off_share((b for chunks in blocks for c in chunks for b in c), recomputed),
+        held=held_by_stage(blocks, recomputed),
         offload=offload,
     )
 

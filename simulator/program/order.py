@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
 from simulator.errors import PlanError
-from simulator.program.schedules import KEY, SCHEDULES, WHOLE, Order, Pass, Placement
+from simulator.program.schedules import KEY, SCHEDULES, Held, Order, Pass, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,11 @@ def visits(
     chunks: int,
     *,
     pairs: bool = False,
-    put_off: Fraction = WHOLE,
+    held: tuple[Held, ...] = (),
 ) -> tuple[Visit, ...]:
     """The merged order of a named schedule; kept, for it depends on nothing else."""
     known = SCHEDULES[name]
-    order = known(stages, micro_batches, chunks, put_off=put_off)
+    order = known(stages, micro_batches, chunks, held=held)
     return merged(order, known.placement(stages, chunks), pairs=pairs)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from simulator.errors import PlanError, UnsupportedError
 from simulator.program.admissible import check_frozen, check_idle, check_precision, check_split, check_tensor
@@ -12,7 +11,7 @@ from simulator.program.divide import layers_by_stack, layers_per_part, nearest, 
 from simulator.program.order import Visit, merged, own_order, visits
 from simulator.program.outline import ClusterShape, Outline
 from simulator.program.recomputation import check_recomputation
-from simulator.program.schedules import KEY, SCHEDULES, WHOLE, Order, Placement
+from simulator.program.schedules import KEY, SCHEDULES, Held, Order, Placement
 from simulator.scenario import Scenario
 from simulator.specs.model import LayerListSpec, TransformerSpec
 
@@ -97,11 +96,11 @@ class Plan:
         """GPUs that hold the same stage, folded into one representative."""
         return self.num_gpus // self.pipeline_parallel
 
-    def visits(self, put_off: Fraction = WHOLE) -> tuple[Visit, ...]:
+    def visits(self, held: tuple[Held, ...] = ()) -> tuple[Visit, ...]:
         """All passes of a step in an order in which nothing comes before what it depends on.
 
         Args:
-            put_off: What a weight gradient that is put off keeps, over what a micro-batch keeps.
+            held: What a micro-batch takes on each stage; as much put off as in flight if not given.
         """
         if self.own_order is not None:
             return merged(self.own_order, self.placement, pairs=self.pairs)
@@ -111,7 +110,7 @@ class Plan:
             self.num_micro_batches,
             self.placement.chunks,
             pairs=self.pairs,
-            put_off=put_off,
+            held=held,
         )
 
     def first_layer(self, stage: int, chunk: int) -> int:

@@ -25,8 +25,14 @@ class Pass(NamedTuple):
     chunk: int = 0
 
 
-WHOLE = Fraction(1)
-"""Weight gradients that keep as much as a whole micro-batch."""
+class Held(NamedTuple):
+    """What a micro-batch takes on a stage, in units of what the fullest stage's layers keep of one."""
+
+    kept: Fraction = Fraction(1)
+    """While it is in flight."""
+    put_off: Fraction = Fraction(1)
+    """While its weight gradients are put off."""
+
 
 Order = list[list[Pass]]
 Layout = Literal["loop", "v", "two_way"]
@@ -96,7 +102,7 @@ class Schedule:
     fills: bool = False
 
     def __call__(
-        self, stages: int, micro_batches: int, chunks: int = 1, *, put_off: Fraction = WHOLE
+        self, stages: int, micro_batches: int, chunks: int = 1, *, held: tuple[Held, ...] = ()
     ) -> Order:
         """The order of every stage.
 
@@ -104,10 +110,10 @@ class Schedule:
             stages: Stages P.
             micro_batches: Micro-batches.
             chunks: Chunks of a stage, where any number goes.
-            put_off: What a weight gradient that is put off keeps, over what a forward pass keeps for both.
+            held: What a micro-batch takes on each stage; as much put off as in flight if not given.
         """
         if self.fills:
-            return self.order(stages, micro_batches, put_off)
+            return self.order(stages, micro_batches, held or (Held(),) * stages)
         if self.chunks is None:
             return self.order(stages, micro_batches, chunks)
         return self.order(stages, micro_batches)

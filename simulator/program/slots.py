@@ -1,14 +1,14 @@
-"""Room that a stage keeps for micro-batches beyond those that it holds at a time."""
+"""What micro-batches take on the stages: in flight, put off, and room that is kept for more of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 from simulator.program.order import Visit
 from simulator.program.plan import Plan
 from simulator.program.recomputation import Mode, Recomputation
-from simulator.program.schedules import WHOLE
+from simulator.program.schedules import Held
 from simulator.workload import Block
 
 SLOTS = "pipeline_slots"
@@ -46,16 +46,49 @@ def slot_bytes(
     return total
 
 
-def put_off_share(blocks: Iterable[Block], recomputation: Recomputation) -> Fraction:
-    """What weight gradients that are put off keep, over what a forward pass keeps, of layers; at most 1.
+def held_by_stage(
+    blocks: Sequence[Sequence[Sequence[Block]]], recomputation: Recomputation
+) -> tuple[Held, ...]:
+    """What a micro-batch takes on each stage, in units of what the fullest stage's layers keep of one.
 
-    Source: M_W and M_B of Qi et al., arXiv:2401.10241, section 2.
+    A stage with fewer layers is given as much in these units as the fullest, one with the head its own. What
+    layers put off counts no more than what they have in flight.
+
+    Source: M_B and M_W of Qi et al., arXiv:2401.10241, section 2.
     """
-    layers = [block for block in blocks if block.name == "layer" and block.backward]
-    modes = recomputation.modes(layers)
-    kept = sum(_kept(*each) for each in zip(layers, modes, strict=True))
-    held = sum(node.held_bytes for block in layers for node in block.backward)
-    return Fraction(held, kept) if 0 < held < kept else WHOLE
+    every = [
+        (block, mode)
+        for chunks in blocks
+        for part in chunks
+        for block, mode in zip(part, recomputation.modes(part), strict=True)
+    ]
+    layers = [(block, mode) for block, mode in every if block.name == "layer" and block.backward]
+    share = _put_off(layers)
+    per_stage = []
+    for chunks in blocks:
+        mine = [each for part in chunks for each in zip(part, recomputation.modes(part), strict=True)]
+        per_stage.append((mine, sum(_kept(*each) for each in mine if each[0].name == "layer")))
+    unit = max(layers_keep for _, layers_keep in per_stage)
+    if not unit:
+        return (Held(),) * len(blocks)
+    return tuple(
+        Held(
+            max(Fraction(1), Fraction(sum(_kept(*each) for each in mine), unit)),
+            max(share, Fraction(_held(mine), unit)),
+        )
+        for mine, _ in per_stage
+    )
+
+
+def _put_off(blocks: Sequence[tuple[Block, Mode]]) -> Fraction:
+    """What blocks hold for weight gradients that are put off, over what they keep; at most 1."""
+    kept, held = sum(_kept(*each) for each in blocks), _held(blocks)
+    return Fraction(held, kept) if 0 < held < kept else Fraction(1)
+
+
+def _held(blocks: Sequence[tuple[Block, Mode]]) -> int:
+    """What weight gradients that are put off keep [B]."""
+    return sum(node.held_bytes for block, _ in blocks for node in block.backward)
 
 
 def most_in_flight(visits: Sequence[Visit], stage: int, chunk: int) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Sequence
 from math import floor
 
-from simulator.program.schedules import Order, Pass, schedule
+from simulator.program.schedules import Held, Order, Pass, schedule
 
 
 @schedule("zb-1p")
@@ -22,7 +22,7 @@ def zero_bubble_1p(stages: int, micro_batches: int) -> Order:
 
 
 @schedule("zb-2p", fills=True)
-def zero_bubble_2p(stages: int, micro_batches: int, put_off: Fraction) -> Order:
+def zero_bubble_2p(stages: int, micro_batches: int, held: Sequence[Held]) -> Order:
     """ZB-2P: twice the passes ahead; weights wait until memory for 2 P micro-batches is used up.
 
     The bubble is (P - 1)(T_F + T_B - 2 T_W): none where the three take equally long. No bubble calls for a
@@ -31,11 +31,12 @@ def zero_bubble_2p(stages: int, micro_batches: int, put_off: Fraction) -> Order:
 
     Source: Qi et al., arXiv:2401.10241, sections 2.3 and 3.1.
     """
-    ahead = [2 * (stages - stage) - 1 for stage in range(stages)]
-    return [
-        _handcrafted(micro_batches, warm_up=passes, put_off=floor((2 * stages - passes) / put_off))
-        for passes in ahead
-    ]
+    order = []
+    for stage, (kept, put_off) in enumerate(held):
+        ahead = 2 * (stages - stage) - 1
+        waiting = max(0, floor((2 * stages - ahead * kept) / put_off))
+        order.append(_handcrafted(micro_batches, warm_up=ahead, put_off=waiting))
+    return order
 
 
 def _handcrafted(micro_batches: int, *, warm_up: int, put_off: int) -> list[Pass]:

@@ -11,7 +11,7 @@ from simulator.engine import ProgramBuilder, Record, play
 from simulator.errors import PlanError
 from simulator.program import SCHEDULES
 from simulator.program.order import check_complete, merged, own_order
-from simulator.program.schedules import Order, Pass, Placement
+from simulator.program.schedules import Held, Order, Pass, Placement
 
 UNIT = 1_000_000
 """One unit of time [ps]."""
@@ -140,7 +140,8 @@ def test_zb_2p_uses_up_its_memory(stages: int, kept: Fraction) -> None:
 
     M_W / M_B is 32 / (34 + 5 a s / h) with unfused attention (Qi et al., arXiv:2401.10241, table 1).
     """
-    for passes in SCHEDULES["zb-2p"](stages, 40 * stages, put_off=kept):
+    held_by_stage = (Held(put_off=kept),) * stages
+    for passes in SCHEDULES["zb-2p"](stages, 40 * stages, held=held_by_stage):
         held = most = Fraction(0)
         for item in passes:
             held += {"forward": Fraction(1), "input_gradient": kept - 1}.get(item.kind, -kept)

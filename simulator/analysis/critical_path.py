@@ -41,9 +41,9 @@ def critical_path(lowered: Lowered, record: Record, window: Window) -> I64:
     numbers = np.arange(lowered.program.num_activities, dtype=np.int32)
     begins = np.maximum.accumulate(np.where(record.awaited == numbers - 1, 0, numbers))
     # Views of the memory are walked as quickly as lists, and need not be made into them.
-    awaited, begin = np.ascontiguousarray(record.awaited).data, begins.data
+    awaited, end, begin = (np.ascontiguousarray(a).data for a in (record.awaited, record.end, begins))
     runs: list[int] = []
-    while current >= 0:
+    while current >= 0 and end[current] > window.begin:
         runs += (begin[current], current)
         current = awaited[runs[-2]]
     first_last = np.array(runs, np.int64)[::-1].reshape(-1, 2)

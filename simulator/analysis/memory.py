@@ -139,7 +139,7 @@ def _holders(
     net = np.zeros(size, np.int64)
     np.add.at(net, moves.place, taken - given)
     some = np.flatnonzero((net > 0)[moves.place])
-    places = np.unique(moves.place[some], return_inverse=True)[1]
+    places = (np.cumsum(net > 0) - 1)[moves.place[some]]
     left = _left(taken[some], given[some], places, start[some])
     keeper = keepers.by_class[moves.cls[some]]
     kept = np.zeros(len(keepers.names), np.int64)

@@ -112,7 +112,8 @@ def _headline(page: _Page, result: Result) -> None:
     model = shown(result.model, _LIMIT)
     if not result.fits:
         needs = f"needs {gib(result.peak_memory_bytes)} a GPU, has {gib(result.memory_capacity_bytes)}"
-        if result.peak_memory_bytes <= result.memory_capacity_bytes:
+        short_of_host = result.host_memory_bytes > result.host_memory_capacity_bytes
+        if short_of_host and result.peak_memory_bytes <= result.memory_capacity_bytes:
             needs = _host_needs(result)
         page.line(f"{model} does not fit on {machine}: {needs}.", style="bold red")
         return

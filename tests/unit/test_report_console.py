@@ -96,6 +96,34 @@ def test_a_model_that_does_not_fit_is_a_verdict_with_the_whole_budget() -> None:
     assert "13.0 GiB short (5.0 GiB from the start); optimizer state holds 70.0 GiB" in text
 
 
+def offloaded(capacity: int) -> Result:
+    return dataclasses.replace(
+        make_result(),
+        fits=capacity >= 96 * GIB,
+        host_memory_bytes=96 * GIB,
+        host_memory_capacity_bytes=capacity,
+        host_memory_by_part={"optimizer": 90 * GIB, "gradients": 6 * GIB},
+        drives_by_part={"parameters": 12 * GIB},
+    )
+
+
+def test_what_lies_on_the_host_is_told() -> None:
+    text = report(offloaded(128 * GIB))
+    told_by_part = text[text.index("Offloaded, per node") :].splitlines()
+    assert re.match(r"  optimizer state +90\.0 GiB  70\.3 %", told_by_part[1])
+    assert re.match(r"  gradients +6\.0 GiB   4\.7 %", told_by_part[2])
+    assert re.match(r"  parameters on drives +12\.0 GiB", told_by_part[3])
+    assert "fits: 32.0 GiB free" in told_by_part[5]
+    assert "Offloaded" not in report(make_result())
+
+
+def test_a_host_that_is_too_small_is_the_verdict() -> None:
+    text = report(offloaded(64 * GIB))
+    needs = "needs 96.0 GiB of a host's memory, has 64.0 GiB: 32.0 GiB short"
+    assert " ".join(text.split("\n\n")[0].split()).endswith(f"{needs}.")
+    assert f"does not fit: {needs}" in " ".join(text.split())
+
+
 @pytest.mark.parametrize(("stall", "said"), [(0.049, False), (0.051, True)])
 def test_a_job_that_starves_on_storage_says_so(stall: float, said: bool) -> None:
     step = 10.0

@@ -10,9 +10,10 @@ from typing import Final, get_args
 
 from simulator.cost.demand import Demand
 from simulator.cost.groups import Ends, Members, RankGroup, ends
+from simulator.cost.routing import parts_visited
 from simulator.specs import AcceleratorSpec, LinkSpec
 from simulator.specs.calibration import Calibration, CollectiveConstants
-from simulator.workload.kernels import Collective
+from simulator.workload.kernels import Collective, Routed
 
 BYTES_PER_CHANNEL = 2**19
 """Message that one channel (compute unit) is started for: NCCL's buffer of one step, 512 KiB [B]."""
@@ -42,6 +43,7 @@ class _Problem:
     places: tuple[int, ...] = ()
     early: bool = False
     pcie: float = inf
+    routed: Routed | None = None
 
     @property
     def domains(self) -> int:
@@ -69,7 +71,12 @@ class _Option:
 
 
 def collective_demand(
-    collective: Collective, message_bytes: int, group: RankGroup, calibration: Calibration
+    collective: Collective,
+    message_bytes: int,
+    group: RankGroup,
+    calibration: Calibration,
+    *,
+    routed: Routed | None = None,
 ) -> Demand:
     """What a collective demands of each member.
 
@@ -81,6 +88,7 @@ def collective_demand(
         message_bytes: Full buffer, as nccl-tests prints it [B].
         group: Who takes part.
         calibration: Constants that all hardware shares.
+        routed: How tokens are routed whose copies travel together in this all-to-all.
 
     Returns:
         Delay, effective ``scale_up``, ``scale_out``, ``pcie`` (what is staged in the host's memory) and
@@ -108,10 +116,13 @@ def collective_demand(
         group.places,
         group.early_library,
         inf if group.scale_out.transport == "direct" else group.pcie_bandwidth or inf,
+        routed,
     )
     constants = calibration.collectives
     best = _quickest(problem, constants)
     traffic = _volume(collective, group.num_ranks) * message_bytes
+    if routed is not None:
+        traffic *= parts_visited(routed, group.num_ranks) / routed.num_experts_per_tok
     amounts = {"memory_bandwidth": 2.0 * traffic / calibration.kernels.memory_fraction}
     if best.up:
         amounts["scale_up"] = best.up
@@ -303,10 +314,25 @@ def _direct(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Opti
         share = problem.size / problem.ranks
         up = (problem.local - 1) * problem.members.detour * share
         out = (problem.ranks - problem.local) * share
+        peers = problem.ranks - problem.local
+        if problem.routed is not None:
+            up, out, peers = _routed(problem, problem.routed)
         hops = (float(problem.local > 1), float(problem.domains > 1))
-        posts = constants.network_post * (problem.ranks - problem.local)
         for option in _options(problem, constants, "direct", hops, (up, out)):
-            yield replace(option, delay=option.delay + posts)
+            yield replace(option, delay=option.delay + constants.network_post * peers)
+
+
+def _routed(problem: _Problem, routed: Routed) -> tuple[float, float, int]:
+    """Bytes of tokens on each link, and messages to other domains, where each of these gets a token once.
+
+    A token crosses to the member of the same place in every domain that holds one of its experts, and from
+    there to every member that does.
+    """
+    token_bytes = problem.size / routed.num_experts_per_tok
+    domains, local = problem.domains, problem.local
+    out = token_bytes * parts_visited(routed, domains) * (domains - 1) / domains
+    up = token_bytes * parts_visited(routed, problem.ranks) * (local - 1) / local
+    return up * problem.members.detour, out, domains - 1
 
 
 def _tree_volume(problem: _Problem) -> float:

@@ -207,6 +207,8 @@ def _mixture(reader: Reader, architecture: Architecture, made: dict[str, object]
         "moe_intermediate_size": reader.count("moe_intermediate_size", default=default_inner),
         "num_shared_experts": reader.count("n_shared_experts", default=0, least=0),
         "first_k_dense_replace": reader.count("first_k_dense_replace", default=0, least=0),
+        "n_group": reader.count("n_group", default=1),
+        "topk_group": reader.count("topk_group", default=1),
     }
     for key in ("decoder_sparse_step", "moe_layer_freq"):
         if (reader.number(key) or 1) != 1:

@@ -53,7 +53,14 @@ class Describer:
     def meeting(self, item: Communication, ranks: Ranks | None = None) -> Meeting:
         """A collective among the ranks along its axis, or among others."""
         ranks = ranks or self.ranks(item.axis, neighbours=item.collective == "send")
-        return Meeting(item.collective, item.message_bytes, ranks, self.core, self.plan.num_gpus_per_stage)
+        return Meeting(
+            item.collective,
+            item.message_bytes,
+            ranks,
+            self.core,
+            self.plan.num_gpus_per_stage,
+            item.routed,
+        )
 
     def ranks(self, axis: str, *, neighbours: bool = False) -> Ranks:
         """Who takes part in a collective along an axis, or in a send between neighbours of it.

@@ -45,7 +45,24 @@ def visits(
     """The merged order of a named schedule; kept, for it depends on nothing else."""
     known = SCHEDULES[name]
     order = known(stages, micro_batches, chunks, held=held)
+    if pairs and stages == 1:
+        order = [_one_ahead(passes) for passes in order]
     return merged(order, known.placement(stages, chunks), pairs=pairs)
+
+
+def _one_ahead(passes: list[Pass]) -> list[Pass]:
+    """Every forward pass before the backward pass that it follows, of the micro-batch before it.
+
+    A single stage turns each micro-batch round at once, so passes of two of them never meet; with one more in
+    flight they do.
+
+    Source: Megatron-Core, ``overlap_moe_expert_parallel_comm`` without pipelining.
+    """
+    found = list(passes)
+    for place in range(1, len(found) - 1):
+        if (found[place].kind, found[place + 1].kind) == ("backward", "forward"):
+            found[place], found[place + 1] = found[place + 1], found[place]
+    return found
 
 
 def merged(

@@ -20,6 +20,7 @@ from simulator.program.pricing import Figures, Pairs, Price, picoseconds, whole
 from simulator.program.topology import NANOSECONDS, SLOT
 from simulator.specs.hardware import AcceleratorSpec, StorageSpec
 from simulator.workload import Collective, Kernel
+from simulator.workload.kernels import Routed
 
 _DEMAND_SLOTS = {
     "tensor": ((SLOT["tensor"], 1.0),),
@@ -87,6 +88,7 @@ class Meeting:
         ranks: Who takes part.
         core: Id of the fabric's core, -1 where it never limits.
         gpus: GPUs that do the same at the same time, all of which pass the core.
+        routed: How tokens are routed whose copies travel together.
     """
 
     absolute: ClassVar[bool] = False
@@ -95,6 +97,7 @@ class Meeting:
     ranks: Ranks
     core: int
     gpus: int
+    routed: Routed | None = None
 
     @staticmethod
     def depends_on(figures: Figures) -> tuple[object, ...]:
@@ -115,7 +118,9 @@ class Meeting:
             ranks.places,
             group.host.pcie_bandwidth,
         )
-        demand = collective_demand(self.collective, self.message_bytes, members, figures.calibration)
+        demand = collective_demand(
+            self.collective, self.message_bytes, members, figures.calibration, routed=self.routed
+        )
         demands = _slots(demand)
         if self.core >= 0 and "scale_out" in demand.amounts:
             demands += ((self.core, whole(demand.amounts["scale_out"] * self.gpus)),)

@@ -54,6 +54,10 @@ class MixtureSpec(Spec):
     """Experts that every token visits."""
     first_k_dense_replace: CountOrZero = 0
     """Leading layers that keep a dense MLP of `intermediate_size`."""
+    n_group: Count = Field(default=1, validate_default=True)
+    """Groups that the experts are in, in order (node-limited routing)."""
+    topk_group: Count = Field(default=1, validate_default=True)
+    """Groups that the experts of one token may be in."""
 
     @field_validator("num_experts_per_tok")
     @classmethod
@@ -61,6 +65,27 @@ class MixtureSpec(Spec):
         if visited > info.data.get("num_experts", visited):
             raise ValueError(f"{visited} of only {info.data['num_experts']} experts (num_experts)")
         return visited
+
+    @field_validator("n_group")
+    @classmethod
+    def _equal_groups(cls, groups: int, info: ValidationInfo) -> int | None:
+        return divides(groups, info, "num_experts")
+
+    @field_validator("topk_group")
+    @classmethod
+    def _enough_experts(cls, chosen: int, info: ValidationInfo) -> int:
+        groups, experts = info.data.get("n_group"), info.data.get("num_experts")
+        visited = info.data.get("num_experts_per_tok")
+        if groups is None or experts is None or visited is None:
+            return chosen
+        if chosen > groups:
+            raise ValueError(f"{chosen} of only {groups} groups (n_group)")
+        if chosen * (experts // groups) < visited:
+            raise ValueError(
+                f"{chosen} groups of {experts // groups} experts hold fewer than the {visited} "
+                "that a token visits (num_experts_per_tok)"
+            )
+        return chosen
 
 
 class LatentAttentionSpec(Spec):

@@ -13,6 +13,11 @@ NormKernel = Literal["single_pass", "fused", "separate"]
 """``single_pass``: one read of its operands backward; ``fused``: one kernel forward, two passes backward;
 ``separate``: one kernel an arithmetic step."""
 
+ExpertDispatch = Literal["all_to_all", "deduplicated"]
+"""``all_to_all``: every copy of a token travels to its expert on its own; ``deduplicated``: a token travels
+to each node once, by the rank of the same place, and from there to each rank once over the scale-up links; on
+the way back, results are summed where it was passed on."""
+
 Launcher = Literal["python", "native"]
 """Who launches kernels: an interpreter, operator by operator, or compiled code."""
 
@@ -73,6 +78,8 @@ class SoftwareSpec(Spec):
     fused_optimizer: bool = True
     """Clipping, update and the passes' copy of the parameters are one kernel; else gradients are unscaled and
     converted, clipped, and parameters copied by kernels of their own."""
+    expert_dispatch: ExpertDispatch = "all_to_all"
+    """How tokens travel to their experts and back."""
     launcher: Launcher = "python"
     """Who launches kernels."""
     allocator: Allocator = "caching"

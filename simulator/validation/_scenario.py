@@ -43,7 +43,15 @@ from typing import Any, Final, get_args
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, node_interconnect, words
 from simulator.validation._recompute import shards_with_litgpt, usual_recompute
-from simulator.validation._software import attention, precisions, sharding, software, virtual_pipeline
+from simulator.validation._software import (
+    attention,
+    expert_overlap,
+    precisions,
+    profile,
+    sharding,
+    software,
+    virtual_pipeline,
+)
 from simulator.validation._stacks import decoder_length, layers_of_stacks
 
 Mapped = dict[str, Any]
@@ -92,7 +100,7 @@ def scenario_mapping(cells: Mapping[str, str]) -> Mapped:
         "model": _model(cells),
         "training": _training(cells, cluster["accelerator"]),
         "parallelism": _parallelism(cells),
-        "software": software(cells),
+        "software": profile(cells),
     }
 
 
@@ -238,6 +246,7 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
     schedule = cells.get("pipeline_schedule", "none")
     if schedule != "none":
         mapped["pipeline_schedule"] = _allowed("parallelism", "pipeline_schedule", schedule)
+    mapped |= expert_overlap(cells)
     if "num_experts" in cells and mapped["tensor_parallel"] > 1:
         mapped["expert_tensor_parallel"] = _expert_tensor_parallel(mapped)
     group = _count(cells, "sharding_group_size", 0)

@@ -18,6 +18,8 @@ The first line whose words all stand in the cell `framework` decides:
 | any other, tensor or pipeline parallel | megatron-core |
 | any other | pytorch-ddp |
 
+Which dispatcher took tokens to their experts, and whether beside other work, stands in `notes`: DeepEP and
+HybridEP send a token to each node once; where notes are silent, every copy travels, and nothing beside it.
 The year of Megatron-LM stands in `framework`, or is that of the paper on arXiv that `source` names; else
 the run's youngest feature tells: fused attention came in 2023, sequence parallelism and selective
 recomputation in 2022 (Korthikanti et al., arXiv:2205.05198).
@@ -71,6 +73,28 @@ def software(cells: Mapping[str, str]) -> str:
         return "pytorch-fsdp"
     split = max(int(float(cells.get(f"{axis}_parallel", "1"))) for axis in ("tensor", "pipeline"))
     return "megatron-core" if split > 1 else "pytorch-ddp"
+
+
+_BY_NODE: Final = ("deepep", "hybridep")
+"""Dispatchers that send a token to each node once: DeepSeek's DeepEP, NVIDIA's HybridEP."""
+
+_OVERLAPPED: Final = ("moe_a2a_overlap=true", "ep overlap", "+ overlap")
+"""How notes say that the exchange among experts runs beside the passes of another micro-batch."""
+
+
+def profile(cells: Mapping[str, str]) -> str | dict[str, str]:
+    """The profile of a row; with the dispatcher of tokens that its notes name."""
+    name, notes = software(cells), cells.get("notes", "").casefold()
+    if "num_experts" in cells and any(word in notes for word in _BY_NODE):
+        return {"base": name, "expert_dispatch": "deduplicated"}
+    return name
+
+
+def expert_overlap(cells: Mapping[str, str]) -> dict[str, bool]:
+    """Keys of `parallelism`: whether the notes say that the exchange among experts is hidden."""
+    notes = cells.get("notes", "").casefold()
+    split = float(cells.get("expert_parallel", "1")) > 1
+    return {"overlap_expert_exchange": True} if split and any(w in notes for w in _OVERLAPPED) else {}
 
 
 def sharding(cells: Mapping[str, str]) -> str:

@@ -50,7 +50,7 @@ class AttentionShape:
     """Fused attention of `batch` sequences: `heads` query heads on `kv_heads` key and value heads.
 
     `query_length` and `key_length` are tokens; `causal` halves the work of a square problem; a `window` above
-    0 leaves each query that many keys, itself the last.
+    0 leaves each query that many keys, itself the last; `paged` keys and values are found through a table.
     """
 
     batch: int
@@ -62,6 +62,7 @@ class AttentionShape:
     causal: bool
     direction: Literal["forward", "backward"] = "forward"
     window: int = 0
+    paged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,23 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class Routed:
+    """Tokens on their way to experts that are sent to each domain, and each rank of it, once.
+
+    Attributes:
+        num_experts: Experts of the layer, spread evenly over the ranks.
+        num_experts_per_tok: Experts that each token visits.
+        n_group: Groups of experts.
+        topk_group: Groups that a token's experts may be in.
+    """
+
+    num_experts: int
+    num_experts_per_tok: int
+    n_group: int = 1
+    topk_group: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Communication:
     """A collective that every rank along an axis takes part in.
 
@@ -102,9 +120,12 @@ class Communication:
         axis: Along which axis of the plan.
         message_bytes: Full buffer, as nccl-tests prints it: what each rank ends up with in an all-reduce,
             all-gather or broadcast, what each rank starts with in a reduce-scatter or all-to-all [B].
+        routed: Where the message of an all-to-all is tokens, one copy for each expert, that travel together;
+            None if every copy travels on its own.
     """
 
     name: str
     collective: Collective
     axis: Axis
     message_bytes: int
+    routed: Routed | None = None

@@ -3,8 +3,10 @@
 Tokens are sent to the GPUs that hold their experts and back again by all-to-all. Where experts are split over
 the tensor-parallel GPUs, those exchange what arrived.
 
+A framework that deduplicates sends a token to each node once, however many of its experts are there.
+
 Source: Lepikhin et al., GShard, arXiv:2006.16668; Fedus et al., Switch Transformer, arXiv:2101.03961
-(capacity factor); DeepSeek-V3, arXiv:2412.19437 (shared experts).
+(capacity factor); DeepSeek-V3, arXiv:2412.19437 (shared experts, node-limited routing, dispatch by node).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from math import ceil
 from simulator.specs.model import MixtureSpec, TransformerSpec
 from simulator.workload import chains, operators
 from simulator.workload.blocks import PassBuilder, Shard
-from simulator.workload.kernels import Axis, Collective, Communication, Kernel
+from simulator.workload.kernels import Axis, Collective, Communication, Kernel, Routed
 from simulator.workload.matrices import add_input_gradient, add_product
 
 ROUTER_FLOPS = 12
@@ -92,7 +94,17 @@ class Routing:
         shard = self.shard
         number = min(shard.dispatch_bytes, shard.element_bytes) if dispatched else shard.element_bytes
         size = self.exchanged * self.width * number
-        return self._collective(name, "all_to_all", "expert", self.shard.expert_parallel, size)
+        if shard.expert_parallel == 1:
+            return None
+        return Communication(f"{name}.all_to_all", "all_to_all", "expert", size, self.routed)
+
+    @property
+    def routed(self) -> Routed | None:
+        """How copies of a token travel together, if they do."""
+        mixture = self.mixture
+        if self.shard.software.expert_dispatch == "all_to_all":
+            return None
+        return Routed(mixture.num_experts, mixture.num_experts_per_tok, mixture.n_group, mixture.topk_group)
 
     def inside(self, name: str, collective: Collective) -> Communication | None:
         """What those that split each expert exchange."""
@@ -104,6 +116,15 @@ class Routing:
         self, name: str, collective: Collective, axis: Axis, ranks: int, size: int
     ) -> Communication | None:
         return None if ranks == 1 else Communication(f"{name}.{collective}", collective, axis, size)
+
+    @property
+    def sorts(self) -> bool:
+        """Whether what arrives rank by rank is put into the order of several experts by a kernel of its own.
+
+        Source: Megatron-Core, ``sort_chunks_by_idxs`` in MoEAlltoAllTokenDispatcher; dispatchers that send a
+        token to a node once write it where its experts read it.
+        """
+        return self.shard.expert_parallel > 1 and self.experts > 1 and self.routed is None
 
     def moved(self, name: str) -> Kernel:
         """Copies of tokens put into the order of their experts, or back."""
@@ -129,6 +150,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
     sent = into.add(r.exchange("experts.dispatch", dispatched=True))
     shared = _add_shared(into, r, placed)
     sent = into.add(r.inside("experts.dispatch", "all_gather"), after=(sent,)) if _splits(r) else sent
+    sent = into.add(r.moved("experts.sort"), after=(sent,)) if r.sorts else sent
     taken = r.worked * width * shard.operand_bytes
     up = add_product(
         into,
@@ -147,6 +169,8 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
         kept=r.worked * r.inner * shard.operand_bytes,
     )
     add_product(into, "experts.down", r.per_expert, width, r.inner, shard, batch=r.experts)
+    if r.sorts:
+        into.add(r.moved("experts.unsort"))
     into.add(r.inside("experts.combine", "reduce_scatter"))
     into.add(r.exchange("experts.combine"))
     summed = into.add(_weighted("experts.unpermute", r))
@@ -224,6 +248,8 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
     shared = _add_shared_gradient(into, r, placed)
     if _splits(r):
         sent = into.add(r.inside("experts.combine.gradient", "all_gather"), after=(sent,))
+    if r.sorts:
+        sent = into.add(r.moved("experts.unsort.gradient"), after=(sent,))
     add_input_gradient(
         into,
         "experts.down",
@@ -237,7 +263,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
     _expert_weights(into, r, "experts.down", width, r.inner, freed=r.worked * r.inner * shard.operand_bytes)
     into.add(chains.activation_gradient(model, r.worked * r.inner, shard), freed=r.worked * r.up * element)
     data = add_input_gradient(into, "experts.up", r.per_expert, width, r.up, shard, batch=r.experts)
-    back = data
+    back = into.add(r.moved("experts.sort.gradient"), after=(data,)) if r.sorts else data
     if _splits(r):
         back = into.add(r.inside("experts.dispatch.gradient", "reduce_scatter"), after=(back,))
     if shard.expert_parallel > 1:

@@ -40,6 +40,8 @@ DEEPSEEK = {
     "n_shared_experts": 1,
     "num_experts_per_tok": 8,
     "first_k_dense_replace": 3,
+    "n_group": 8,
+    "topk_group": 4,
     "moe_layer_freq": 1,
     "num_nextn_predict_layers": 1,
     "q_lora_rank": 1536,

@@ -1,0 +1,88 @@
+"""Domains that a token visits, against drawing experts; traffic of tokens that travel to each domain once."""
+
+import random
+
+import pytest
+
+from simulator.cost import RankGroup, collective_demand
+from simulator.cost.routing import parts_visited
+from simulator.specs import AcceleratorSpec, Calibration, LinkSpec
+from simulator.workload.kernels import Routed
+
+DEEPSEEK_V3 = Routed(256, 8, 8, 4)
+IDEAL = Calibration.load().with_values(
+    **{
+        name: 1.0 if name.endswith("_fraction") or name == "channels" else 0.0
+        for name in Calibration.load().constants
+    }
+)
+
+
+def drawn(routed: Routed, parts: int, tokens: int = 20_000) -> float:
+    """The same by drawing groups and experts."""
+    source = random.Random(1)
+    size, seen = routed.num_experts // routed.n_group, 0
+    for _ in range(tokens):
+        groups = source.sample(range(routed.n_group), routed.topk_group)
+        pool = [group * size + place for group in groups for place in range(size)]
+        visited = source.sample(pool, routed.num_experts_per_tok)
+        seen += len({expert * parts // routed.num_experts for expert in visited})
+    return seen / tokens
+
+
+@pytest.mark.parametrize(
+    ("routed", "parts"),
+    [
+        (DEEPSEEK_V3, 8),
+        (DEEPSEEK_V3, 2),
+        (DEEPSEEK_V3, 64),
+        (Routed(160, 6, 8, 3), 8),
+        (Routed(128, 8), 2),
+        (Routed(128, 8), 16),
+        (Routed(8, 2), 8),
+    ],
+)
+def test_parts_visited_are_those_of_drawing(routed: Routed, parts: int):
+    assert parts_visited(routed, parts) == pytest.approx(drawn(routed, parts), rel=0.01)
+
+
+def test_no_more_parts_than_experts_and_groups_allow():
+    assert parts_visited(DEEPSEEK_V3, 1) == pytest.approx(1.0)
+    assert 3.5 < parts_visited(DEEPSEEK_V3, 8) < 4.0
+    assert parts_visited(Routed(256, 8), 8) > 5.0
+    assert parts_visited(DEEPSEEK_V3, 256) == pytest.approx(8.0)
+
+
+def group(ranks: int, local: int) -> RankGroup:
+    gpu = AcceleratorSpec.model_validate(
+        {
+            "name": "GPU",
+            "peak_flops": {"bf16": "1 PFLOP/s"},
+            "vector_flops": "60 TFLOP/s",
+            "memory_capacity": "80 GB",
+            "memory_bandwidth": "3 TB/s",
+        }
+    )
+    up = LinkSpec.model_validate({"name": "u", "bandwidth": "200 GB/s", "latency": "0 s"})
+    out = LinkSpec.model_validate({"name": "o", "bandwidth": "50 GB/s", "latency": "0 s"})
+    return RankGroup(ranks, local, gpu, up, out)
+
+
+def test_a_token_crosses_the_network_once_for_each_node_that_it_visits():
+    size = 8 * 10**8
+    together = collective_demand("all_to_all", size, group(64, 8), IDEAL, routed=DEEPSEEK_V3)
+    apart = collective_demand("all_to_all", size, group(64, 8), IDEAL)
+    nodes, ranks = parts_visited(DEEPSEEK_V3, 8), parts_visited(DEEPSEEK_V3, 64)
+    assert apart.amounts["scale_out"] == pytest.approx(size * 7 / 8)
+    assert together.amounts["scale_out"] == pytest.approx(size / 8 * nodes * 7 / 8)
+    assert together.amounts["scale_up"] == pytest.approx(size / 8 * ranks * 7 / 8)
+    assert together.amounts["scale_up"] > apart.amounts["scale_up"]
+
+
+def test_inside_one_domain_only_experts_of_one_rank_share_a_token():
+    size = 10**8
+    together = collective_demand("all_to_all", size, group(8, 8), IDEAL, routed=Routed(128, 8))
+    apart = collective_demand("all_to_all", size, group(8, 8), IDEAL)
+    assert "scale_out" not in together.amounts
+    share = parts_visited(Routed(128, 8), 8) / 8
+    assert together.amounts["scale_up"] == pytest.approx(share * apart.amounts["scale_up"])

@@ -12,6 +12,7 @@ Source: ``remat_policy: 'full'`` in MaxText/configs/base.yml of AI-Hypercomputer
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,6 +29,23 @@ def usual_recompute(cells: Mapping[str, str], profile: str) -> str:
     """What the row says, or the default of the framework with that profile."""
     whole = profile == _SAVES_NOTHING or shards_with_litgpt(cells)
     return cells.get("recompute", "full" if whole else "none")
+
+
+def recomputed_layers(cells: Mapping[str, str]) -> dict[str, object]:
+    """Keys of `training` for how many layers of each part are recomputed, where a row says so.
+
+    It does in columns of those names, or in a note that quotes its recipe (``recompute_num_layers=5``), whose
+    method is Megatron's ``block`` unless it says otherwise.
+    """
+    if cells.get("recompute") != "full":
+        return {}
+    quoted = re.search(r"\brecompute_num_layers=(\d+)", cells.get("notes", ""))
+    number = cells.get("recompute_num_layers") or (quoted[1] if quoted else "")
+    if not number or not float(number):
+        return {}
+    method = cells.get("recompute_method")
+    found: dict[str, object] = {"recompute_num_layers": int(float(number))}
+    return found if method is None else found | {"recompute_method": method}
 
 
 def shards_with_litgpt(cells: Mapping[str, str]) -> bool:

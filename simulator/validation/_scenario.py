@@ -20,6 +20,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | sequence_parallel | off |
 | pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
 | recompute | as the framework does by default; more where the memory is obviously short (`_recompute.py`) |
+| recompute_num_layers, recompute_method | what a note quotes of the recipe; all layers else |
 | optimizer | adam |
 | rank of adapters (no column) | 8, on queries, keys and values |
 | latent attention (no columns) | that of the catalogue's model of the same name |
@@ -42,7 +43,7 @@ from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, node_interconnect, words
-from simulator.validation._recompute import shards_with_litgpt, usual_recompute
+from simulator.validation._recompute import recomputed_layers, shards_with_litgpt, usual_recompute
 from simulator.validation._software import (
     attention,
     expert_overlap,
@@ -212,6 +213,7 @@ def _training(cells: Mapping[str, str], card: str) -> Mapped:
         "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
         "recompute": _allowed("training", "recompute", usual_recompute(cells, software(cells))),
+        **recomputed_layers(cells),
         **attention(cells),
         **precisions(cells),
         **_LORA[cells.get("workload") == "lora"],

@@ -107,6 +107,24 @@ def test_empty_cells_have_their_stated_meaning() -> None:
     assert (group.gpus_per_node, group.scale_up.bandwidth, group.scale_out.bandwidth) == (8, 450e9, 50e9)
 
 
+@pytest.mark.parametrize(
+    ("cells", "number", "method"),
+    [
+        ({"recompute": "full"}, None, None),
+        ({"recompute": "full", "notes": "recipe: recompute_num_layers=5; merged"}, 5, None),
+        ({"recompute": "full", "recompute_num_layers": "3", "recompute_method": "uniform"}, 3, "uniform"),
+        ({"recompute": "full", "notes": "block recompute with recompute_num_layers=0"}, None, None),
+        ({"recompute": "none", "notes": "recompute_num_layers=5"}, None, None),
+    ],
+    ids=str,
+)
+def test_layers_are_recomputed_as_a_row_says(
+    cells: dict[str, str], number: int | None, method: str | None
+) -> None:
+    training = scenario({**BARE, **cells}).training
+    assert (training.recompute_num_layers, training.recompute_method) == (number, method)
+
+
 def test_data_parallel_is_what_is_left_of_the_gpus() -> None:
     made = scenario(BARE | {"tensor_parallel": "8", "pipeline_parallel": "4"})
     assert made.parallelism.data_parallel == 16

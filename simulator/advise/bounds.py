@@ -9,6 +9,7 @@ from typing import Any
 from simulator.program.admissible import check_precision
 from simulator.program.describe import Describer
 from simulator.program.loading import loader_cores
+from simulator.program.memory import Overheads
 from simulator.program.model import ModelParts, build_parts
 from simulator.program.offload import StageOffload
 from simulator.program.outline import Outline
@@ -73,7 +74,7 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     outline = Outline.of(scenario)
     plan = plan_of(outline)
     check_precision(scenario)
-    parts = build_parts(outline, plan, calibration)
+    parts = build_parts(outline, plan, Overheads.of(calibration))
     memory = _memory_bytes(outline, plan, parts)
     capacity = int(scenario.cluster.node_groups[0].accelerator.memory_capacity)
     if memory > capacity:

@@ -9,6 +9,7 @@ from typing import Final
 from simulator.program.admissible import check_precision
 from simulator.program.draft import Draft
 from simulator.program.drafting import draft
+from simulator.program.memory import Overheads
 from simulator.program.model import build_parts
 from simulator.program.outline import Outline
 from simulator.program.plan import plan_of
@@ -24,28 +25,27 @@ KEPT_ACTIVITIES: Final = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    calibration: Calibration
     size: Expected
     draft: Draft
 
 
 class Drafts:
-    """The drafts of the last outlines, each with one calibration; the longest unused goes first."""
+    """The last drafts, by all that they depend on; the longest unused goes first."""
 
     def __init__(self, most_activities: int = KEPT_ACTIVITIES) -> None:
         self.most_activities = most_activities
-        self._kept: OrderedDict[Outline, _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[Outline, Overheads], _Kept] = OrderedDict()
 
     def get(self, outline: Outline, calibration: Calibration, scenario: Scenario) -> Draft:
         """The draft of a scenario; checks what depends on figures, too."""
-        kept = self._kept.get(outline)
-        if kept is None or kept.calibration is not calibration:
-            kept = self._make(outline, calibration, scenario)
-            self._kept[outline] = kept
+        key = outline, Overheads.of(calibration)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = self._make(*key, scenario)
         else:
             check_precision(scenario)
             kept.size.check(scenario)
-        self._kept.move_to_end(outline)
+        self._kept.move_to_end(key)
         self._shrink()
         return kept.draft
 
@@ -53,13 +53,13 @@ class Drafts:
         """Forgets all; nothing but time depends on it."""
         self._kept.clear()
 
-    def _make(self, outline: Outline, calibration: Calibration, scenario: Scenario) -> _Kept:
+    def _make(self, outline: Outline, overheads: Overheads, scenario: Scenario) -> _Kept:
         plan = plan_of(outline)
         check_precision(scenario)
-        parts = build_parts(outline, plan, calibration)
+        parts = build_parts(outline, plan, overheads)
         size = expected(plan, parts, outline.steps)
         size.check(scenario)
-        return _Kept(calibration, size, draft(outline, plan, parts))
+        return _Kept(size, draft(outline, plan, parts))
 
     def __len__(self) -> int:
         """How many are kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import NamedTuple
 
 from simulator.program.axes import Group
 from simulator.program.plan import Plan
@@ -20,10 +21,35 @@ FRAGMENTATION = "fragmentation"
 OUTSIDE = (FRAMEWORK, COMMUNICATION)
 """Parts that the framework's allocator does not know of."""
 
+
+class Overheads(NamedTuple):
+    """The constants of a calibration that device memory depends on, and the only ones; see its file."""
+
+    driver_context: float
+    kernel_code: float
+    channel_buffer: float
+    channel_neighbours: float
+    channels: float
+    fragmentation: float
+
+    @staticmethod
+    def of(calibration: Calibration) -> Overheads:
+        """Those of a calibration."""
+        memory = calibration.memory
+        return Overheads(
+            driver_context=memory.driver_context,
+            kernel_code=memory.kernel_code,
+            channel_buffer=memory.channel_buffer,
+            channel_neighbours=memory.channel_neighbours,
+            channels=calibration.collectives.channels,
+            fragmentation=memory.fragmentation,
+        )
+
+
 _GROUPS: tuple[Group, ...] = ("tensor", "data", "pipeline", "context", "expert")
 
 
-def outside_bytes(plan: Plan, software: SoftwareSpec, calibration: Calibration) -> dict[str, int]:
+def outside_bytes(plan: Plan, software: SoftwareSpec, overheads: Overheads) -> dict[str, int]:
     """Memory that the framework's allocator does not know of, by part [B].
 
     An interpreter's framework loads the code of all its kernels besides the driver's context. Each axis along
@@ -35,14 +61,13 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, calibration: Calibration) 
         PyTorch, ``ProcessGroupNCCL``.
     Valid: communicators that have been used; links between nodes as those inside.
     """
-    constants = calibration.memory
     used = sum(plan.degree(group) > 1 for group in _GROUPS)
     own_group = software.launcher == "python"
     communicators = used + (used > 1 or (own_group and plan.num_gpus > 1))
-    channels = constants.channel_buffer * constants.channel_neighbours * calibration.collectives.channels
-    code = constants.kernel_code if software.launcher == "python" else 0.0
+    channels = overheads.channel_buffer * overheads.channel_neighbours * overheads.channels
+    code = overheads.kernel_code if software.launcher == "python" else 0.0
     return {
-        FRAMEWORK: ceil(constants.driver_context + code),
+        FRAMEWORK: ceil(overheads.driver_context + code),
         COMMUNICATION: ceil(communicators * channels),
     }
 
@@ -61,7 +86,7 @@ def sharding_bytes(plan: Plan, software: SoftwareSpec, gradients: int) -> int:
     return bucket + (gradients if software.flat_gradients and not plan.sharding.gradients else 0)
 
 
-def fragmentation_bytes(largest: int, software: SoftwareSpec, calibration: Calibration) -> int:
+def fragmentation_bytes(largest: int, software: SoftwareSpec, overheads: Overheads) -> int:
     """Memory that the allocator holds and cannot hand out [B].
 
     Blocks of large tensors that come once a pass serve tensors of other sizes badly; what comes back in the
@@ -70,8 +95,8 @@ def fragmentation_bytes(largest: int, software: SoftwareSpec, calibration: Calib
     Args:
         largest: The most that an operator outside the layers needs while it runs [B].
         software: Whose allocator it is; one that plans ahead holds nothing in vain.
-        calibration: How much of it is held in vain.
+        overheads: How much of it is held in vain.
     """
     if software.allocator == "planned":
         return 0
-    return ceil(largest * calibration.memory.fragmentation)
+    return ceil(largest * overheads.fragmentation)

@@ -9,6 +9,7 @@ from simulator.program.layout import Blocks, Layout, Tie, lay_out, with_teacher
 from simulator.program.memory import (
     BUCKETS,
     FRAGMENTATION,
+    Overheads,
     fragmentation_bytes,
     outside_bytes,
     sharding_bytes,
@@ -19,7 +20,6 @@ from simulator.program.plan import Plan
 from simulator.program.recomputation import recomputation
 from simulator.program.schedules import Held
 from simulator.program.slots import SLOTS, held_by_stage, slot_bytes
-from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
 from simulator.workload import (
     BYTES_PER_ELEMENT,
@@ -95,7 +95,7 @@ class ModelParts:
     offload: Offload | None = None
 
 
-def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> ModelParts:
+def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelParts:
     """The model's blocks on the plan's stages.
 
     Raises:
@@ -146,7 +146,7 @@ def build_parts(scenario: Outline, plan: Plan, calibration: Calibration) -> Mode
     return ModelParts(
         blocks=blocks,
         states=tuple(
-            _state(chunks, plan, states, shard, calibration, {SLOTS: more}, offload)
+            _state(chunks, plan, states, shard, overheads, {SLOTS: more}, offload)
             for chunks, more in zip(blocks, room, strict=True)
         ),
         state_bytes=states,
@@ -228,7 +228,7 @@ def _state(
     plan: Plan,
     per: StateBytes,
     shard: Shard,
-    calibration: Calibration,
+    overheads: Overheads,
     more: Mapping[str, int],
     offload: Offload | None,
 ) -> StageState:
@@ -276,9 +276,9 @@ def _state(
             "gradient_copies": _gradient_copies(per, shard) * updated,
             "gradient_placeholders": placeholder_bytes(blocks, shard),
             BUCKETS: sharding_bytes(plan, shard.software, (dense + trained_experts) * per.communication),
-            FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, calibration),
+            FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, overheads),
             **more,
-            **outside_bytes(plan, shard.software, calibration),
+            **outside_bytes(plan, shard.software, overheads),
         },
         dense=dense,
         expert=trained_experts,

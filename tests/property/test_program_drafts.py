@@ -15,6 +15,7 @@ from simulator.program import Lowered, lower
 from simulator.program.drafts import DRAFTS
 from simulator.run import run
 from simulator.scenario import Scenario, load_scenario
+from simulator.specs.calibration import Calibration
 
 SCENARIOS = sorted(Path("scenarios").glob("*.yaml"))
 SMALL = "scenarios/quickstart.yaml"
@@ -138,9 +139,24 @@ def test_programs_of_one_outline_share_their_activities_and_nobody_can_change_th
     assert one.structure is other.structure
     assert one.lane is other.lane
     assert not np.array_equal(one.capacities.rates, other.capacities.rates)
-    for array in (one.lane, one.cls, one.dep_ptr, one.dep, *one.tags.values(), one.classes.pool_take):
+    shared: list[Any] = [one.lane, one.cls, one.dep_ptr, one.dep, *one.tags.values(), one.classes.pool_take]
+    for array in shared:
         with pytest.raises(ValueError, match="read-only"):
             array[:1] = 0
+
+
+@pytest.mark.parametrize(("constant", "kept"), [("memory_fraction", True), ("driver_context", False)])
+def test_a_calibration_lays_out_anew_only_what_device_memory_depends_on(constant: str, kept: bool) -> None:
+    scenario, calibration = load_scenario(SMALL), Calibration.load()
+    other = calibration.with_values(**{constant: calibration.constants[constant].value * 0.9})
+    DRAFTS.clear()
+    fresh = lower(scenario, other)
+    DRAFTS.clear()
+    first = lower(scenario, calibration)
+    changed = lower(scenario, other)
+    assert_equal(changed, fresh)
+    assert (changed.program.structure is first.program.structure) == kept
+    assert len(DRAFTS) == 2 - kept
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def key_words(key: str, others: Sequence[str] = ()) -> str:
     short = (
         steps[-1:] if steps and steps[-1] not in ends and steps[0] in ("training", "parallelism") else steps
     )
-    return shown(" ".join(short).replace("_", " ").replace("flops", "FLOP/s"), 60)
+    return shown(" ".join(short).replace("_", " ").replace("flops", "rate"), 60)
 
 
 def value_label(value: object, measure: Measure) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, text_width, widest
-from simulator.report.charts.sweep_lines import best_points
+from simulator.report.charts.sweep_lines import best_points, wide
 from simulator.report.charts.ticks import Scale, group_thousands, mark_x, mark_y
 from simulator.report.palette import INK, QUIET, colour
 from simulator.report.sweeps import SavedSweep, key_words, value_label
@@ -30,12 +30,13 @@ _GROUND: Final = "#ECECEC"
 def draw_heatmap(sweep: SavedSweep, x: str, y: str, metric: str) -> tuple[Figure, pd.DataFrame]:
     """A figure over two axes, light to dark; what has no figure says why."""
     from matplotlib import colormaps
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import LogNorm, Normalize
 
     measure = sweep.measure(metric)
     best = best_points(sweep, [x, y], metric)
     values = best[metric] * measure.scale
-    norm = Normalize(*((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)))
+    scale = LogNorm if wide(values.tolist()) else Normalize
+    norm = scale(*((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)))
     shades = colormaps["cividis"]
     cells = [
         (a, b, shades(norm(v)), value_label(v, measure._replace(scale=1.0)))
@@ -52,6 +53,7 @@ def draw_heatmap(sweep: SavedSweep, x: str, y: str, metric: str) -> tuple[Figure
     )
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL)
+    bar.ax.minorticks_off()
     group_thousands(bar.ax.yaxis)
     _absent(figure, axes, sweep, x, y, best)
     return figure, best[[x, y, metric]]

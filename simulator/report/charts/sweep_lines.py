@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, widest
 from simulator.report.charts.ticks import DASHES, HUES, MARKERS, Scale, group_thousands, mark_x, thin
 from simulator.report.palette import QUIET
-from simulator.report.sweeps import SavedSweep, key_words
+from simulator.report.sweeps import Measure, SavedSweep, key_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,7 @@ _INSET: Final = 0.25
 _MOST: Final = len(HUES)
 _FEWER: Final = 6
 _WIDE: Final = 30.0
+_HEADING: Final = 2.3
 
 
 def best_points(sweep: SavedSweep, keys: list[str], y: str) -> pd.DataFrame:
@@ -40,11 +41,12 @@ def draw_lines(
     measure = sweep.measure(y)
     scale = Scale(sweep, x, even=bars)
     title = f"{measure.words[:1].upper()}{measure.words[1:]} over {scale.measure.words}"
+    series, left_out = _series(sweep, by)
+    note += f"; {len(series)} of {len(series) + left_out} lines" if left_out else ""
     figure = new_figure(_HEIGHT, title, sweep.subject + note)
-    series = _series(sweep, by)
     legend = [fitted(figure, label, 1.9) for label, _ in series] if by else []
-    heading = fitted(figure, sweep.measure(by).label, 2.3) if by else ""
-    side = widest(figure, [*legend, heading]) + 0.55 if by else 0.0
+    heading = _heading(figure, sweep.measure(by)) if by else ""
+    side = widest(figure, [*legend, *heading.split("\n")]) + 0.55 if by else 0.0
     left, width = MARGIN + 0.95, WIDTH - MARGIN * 2 - 0.95 - side
     axes = place(figure, left, 0.65, width, _HEIGHT - 0.65 - 0.8)
     bars = scale.even
@@ -59,7 +61,7 @@ def draw_lines(
         else:
             _line(axes, number, *_with_gaps(sweep, scale, x, by, value, places, heights))
     axes.grid(axis="y")
-    if scale.logarithmic and _wide(best[y].tolist()):
+    if scale.logarithmic and wide(best[y].tolist()):
         axes.set_yscale("log")
         axes.minorticks_off()
     else:
@@ -79,18 +81,27 @@ def draw_lines(
     return figure, best[[*keys, y]]
 
 
-def _wide(figures: list[float]) -> bool:
-    """Whether figures span so much that a line from zero hides the small ones."""
+def wide(figures: list[float]) -> bool:
+    """Whether figures span so much that an even scale hides the small ones."""
     return bool(figures) and min(figures) > 0 and max(figures) > _WIDE * min(figures)
 
 
-def _series(sweep: SavedSweep, by: str | None) -> list[tuple[str, Any]]:
+def _heading(figure: Figure, measure: Measure) -> str:
+    """Words and unit of the legend, on two lines where they are too long for one."""
+    if widest(figure, [measure.label]) <= _HEADING:
+        return measure.label
+    lines = [measure.words, f"[{measure.unit}]"] if measure.unit else [measure.words]
+    return "\n".join(fitted(figure, line, _HEADING) for line in lines)
+
+
+def _series(sweep: SavedSweep, by: str | None) -> tuple[list[tuple[str, Any]], int]:
+    """Label and value of each line, and how many there would be besides."""
     if by is None:
-        return [("", None)]
+        return [("", None)], 0
     scale = Scale(sweep, by, even=True)
-    return thin(
-        list(zip(scale.labels, scale.values, strict=True)), _MOST if len(scale.values) <= _MOST else _FEWER
-    )
+    every = list(zip(scale.labels, scale.values, strict=True))
+    kept = thin(every, _MOST if len(every) <= _MOST else _FEWER)
+    return kept, len(every) - len(kept)
 
 
 def _is(column: pd.Series[Any], value: Any) -> pd.Series[Any]:

@@ -18,6 +18,8 @@ _HEIGHT: Final = 5.0
 _HUE: Final = "#0072B2"
 _GROUND: Final = "#9A9A9A"
 _MOST_NAMED: Final = 8
+_HEADROOM: Final = 1.08
+"""Height of the axis over the highest point, so that its number stands inside."""
 
 
 def cost_of(sweep: SavedSweep) -> str:
@@ -47,10 +49,11 @@ def draw_pareto(sweep: SavedSweep, x: str, y: str, *, with_front: bool = True) -
     frame = sweep.frame.dropna(subset=[x, y])
     best = front(sweep, x, y) if with_front else frame.iloc[:0]
     title = f"{up.words[:1].upper()}{up.words[1:]} against {across.words}"
-    note = f"; {len(best)} of {len(frame):,} on the front" if with_front else ""
     varying = sweep.varying()
     listed = best.loc[thin(list(best.index), _MOST_NAMED)]
-    table = 0.26 * (len(listed) + 1) + 0.15 if len(listed) else 0.0
+    note = f"; {len(best)} of {len(frame):,} on the front" if with_front else ""
+    note += f", {len(listed)} of them numbered" if len(listed) < len(best) else ""
+    table = 0.26 * (len(listed) + 2) + 0.15 if len(listed) else 0.0
     height = _HEIGHT + table
     figure = new_figure(height, title, sweep.subject + note)
     left, width = MARGIN + 0.95, WIDTH - 2 * MARGIN - 1.0
@@ -73,7 +76,7 @@ def draw_pareto(sweep: SavedSweep, x: str, y: str, *, with_front: bool = True) -
     axes.set_xlabel(across.label)
     axes.set_ylabel(up.label)
     if len(frame):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, _HEADROOM * float(frame[y].max()) * up.scale or None)
     group_thousands(axes.xaxis)
     group_thousands(axes.yaxis)
     _numbered(axes, sweep, listed, x, y)
@@ -106,7 +109,8 @@ def _table(
         return
     columns = [*varying[:6], x, y]
     heads = ["", *(key_words(key) if key in varying else sweep.measure(key).words for key in columns)]
-    rows = [heads]
+    units = ["", *("" if key in varying else sweep.measure(key).unit for key in columns)]
+    rows = [heads, [f"[{unit}]" if unit else "" for unit in units]]
     for number, (_, row) in enumerate(best.iterrows(), 1):
         rows.append([str(number), *(_told(sweep, key, row[key]) for key in columns)])
     widths = [0.3, *(widest(figure, [row[i] for row in rows]) + 0.3 for i in range(1, len(heads)))]
@@ -123,7 +127,7 @@ def _table(
                 (top - 0.26 * place_in) / height,
                 text,
                 fontsize=SMALL,
-                color=QUIET if place_in == 0 else "#222222",
+                color=QUIET if place_in < 2 else "#222222",
             )
             at += widths[column]
 

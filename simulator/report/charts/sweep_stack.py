@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _HEIGHT: Final = 4.6
 _MOST: Final = 10
+_VISIBLE: Final = 0.005
+"""Share of the tallest bar below which a cause is thinner than the white between two."""
 
 
 def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
@@ -35,14 +37,16 @@ def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
         return None
     scale = Scale(sweep, x, even=True)
     parts = best[columns].fillna(0.0)
-    totals = {str(c).partition(".")[2]: float(parts[c].sum()) for c in columns}
+    tallest = float(parts.sum(axis=1).max())
+    seen = [c for c in columns if parts[c].max() >= _VISIBLE * tallest]
+    totals = {str(c).partition(".")[2]: float(parts[c].sum()) for c in seen}
     causes = [cause for cause, _ in grouped(totals, _MOST)]
     named = [cause for cause in causes if f"breakdown.{cause}" in columns]
     data = pd.DataFrame({cause: parts[f"breakdown.{cause}"].tolist() for cause in named})
     rest = [c for c in columns if str(c).partition(".")[2] not in named]
     if rest:
         data["other"] = parts[rest].sum(axis=1).tolist()
-    unit, times = time_unit(float(data.sum(axis=1).max()))
+    unit, times = time_unit(tallest)
     figure = new_figure(_HEIGHT, f"Where a step goes over {scale.measure.words}", sweep.subject + note)
     labels = [fitted(figure, cause_label(str(cause)), 2.2) for cause in data.columns]
     side = widest(figure, labels) + 0.55
@@ -60,6 +64,7 @@ def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
     axes.grid(axis="y")
     group_thousands(axes.yaxis)
     axes.set_xlim(-0.5, len(scale.values) - 0.5)
+    axes.set_ylim(0, 1.05 * tallest * times)
     axes.set_ylabel(f"time of a step [{unit}]")
     axes.set_xlabel(scale.measure.label)
     mark_x(figure, axes, scale, width)

@@ -50,7 +50,7 @@ class AttentionShape:
     """Fused attention of `batch` sequences: `heads` query heads on `kv_heads` key and value heads.
 
     `query_length` and `key_length` are tokens; `causal` halves the work of a square problem; a `window` above
-    0 leaves each query that many keys, itself the last; `paged` keys and values are found through a table.
+    0 leaves each query that many keys, itself the last.
     """
 
     batch: int
@@ -62,7 +62,6 @@ class AttentionShape:
     causal: bool
     direction: Literal["forward", "backward"] = "forward"
     window: int = 0
-    paged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,12 @@ def check_idle(scenario: Outline) -> None:
             mixture,
             "a model with routed experts",
         ),
+        (
+            parallelism,
+            ("optimizer_post_validation",),
+            parallelism.pipeline_parallel > 1 and training.gradient_clipping,
+            "pipeline_parallel above 1 and gradient_clipping",
+        ),
         (training, ("lora_targets",), training.lora_rank > 0, "lora_rank above 0"),
     )
     for block, keys, applies, what in needs:

@@ -307,6 +307,10 @@ class _Drafter:
     def _update(self, step: int, gradients: list[list[int]]) -> None:
         """Reductions that are left and the norm on every stage, one join of them all, then the update.
 
+        Where updates are validated afterwards there is no join: a stage goes on when it has its own norm.
+
+        Source: Qi et al., arXiv:2401.10241, section 4.
+
         Args:
             step: Which step.
             gradients: Activities by stage after which its gradients are complete.
@@ -317,7 +321,8 @@ class _Drafter:
             base = self._stamp(template, stage, step, after=tuple(gradients[stage]))
             norms.append(base + self.assembly.templates[template].exit)
         joined = -1
-        if self.stages > 1 and self.scenario.training.gradient_clipping:
+        waits = not self.scenario.parallelism.optimizer_post_validation
+        if self.stages > 1 and self.scenario.training.gradient_clipping and waits:
             joined = self.assembly.add(
                 self.join_template, lane_base=0, class_base=self.join_class, stage=-1, step=step, after=norms
             )

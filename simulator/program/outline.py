@@ -121,10 +121,11 @@ class Outline:
 
 
 def _warmup_steps(scenario: Scenario) -> int:
-    """Steps before the measured ones: one where samples are loaded, for the first of them come late.
+    """Steps before the measured ones: one where the first step is unlike the others.
 
-    The loader starts with an empty queue, so from the second step on it either keeps ahead or sets the pace.
+    A loader starts with an empty queue, so from the second step on it either keeps ahead or sets the pace.
+    Stages that do not meet at the end of a step begin the next one by one, as they ended it.
     """
     if scenario.simulation.warmup_steps is not None:
         return scenario.simulation.warmup_steps
-    return 0 if scenario.data is None else 1
+    return int(scenario.data is not None or scenario.parallelism.optimizer_post_validation)

@@ -130,6 +130,9 @@ class ParallelismSpec(Spec):
     """Layers of each part (stage, or chunk of it) in the model's order; as even as they go if not given."""
     overlap_point_to_point: bool | None = None
     """Whether a stage computes on while it sends to its neighbours."""
+    optimizer_post_validation: bool = False
+    """Whether stages of a pipeline update their parameters before all have met: the norm that clips is looked
+    at afterwards, an update taken back where it should have clipped. Steps of the stages then overlap."""
     context_parallel: Count = 1
     """GPUs that each sequence is split over."""
     context_parallel_method: Literal["ring", "all_to_all", "all_gather"] = "ring"

@@ -19,6 +19,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | data_parallel_sharding | none; in recipes that always share out the optimizer's state, that |
 | sequence_parallel | off |
 | pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
+| post-validation (no column) | with zero-bubble schedules, whose authors run them so (arXiv:2401.10241) |
 | recompute | as the framework does by default; more where the memory is obviously short (`_recompute.py`) |
 | recompute_num_layers, recompute_method | what a note quotes of the recipe; all layers else |
 | optimizer | adam |
@@ -248,6 +249,7 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
     schedule = cells.get("pipeline_schedule", "none")
     if schedule != "none":
         mapped["pipeline_schedule"] = _allowed("parallelism", "pipeline_schedule", schedule)
+        mapped["optimizer_post_validation"] = schedule.startswith("zb")
     mapped |= expert_overlap(cells)
     if "num_experts" in cells and mapped["tensor_parallel"] > 1:
         mapped["expert_tensor_parallel"] = _expert_tensor_parallel(mapped)

@@ -14,8 +14,8 @@ FRAMEWORK = "framework"
 """Part of the memory: context of the driver and code of the libraries."""
 COMMUNICATION = "communication_buffers"
 """Part of the memory: buffers through which communicators send."""
-BUCKETS = "sharding_buckets"
-"""Part of the memory: buffers through which sharded state is reduced and gathered."""
+BUCKETS = "gradient_buckets"
+"""Part of the memory: buffers through which gradients are reduced and sharded state is gathered."""
 FRAGMENTATION = "fragmentation"
 """Part of the memory: what the allocator holds and cannot hand out."""
 OUTSIDE = (FRAMEWORK, COMMUNICATION)
@@ -72,16 +72,16 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, overheads: Overheads) -> d
     }
 
 
-def sharding_bytes(plan: Plan, software: SoftwareSpec, gradients: int) -> int:
-    """Buffers through which sharded state is reduced and gathered [B]; none where nothing is shared out.
+def bucket_bytes(plan: Plan, software: SoftwareSpec, gradients: int) -> int:
+    """Buffers through which gradients are reduced and sharded state is gathered [B].
 
     Args:
         plan: The plan; a framework that shards does so for a single replica, too.
-        software: Its bucket, and whether it lays gradients side by side first.
+        software: Its bucket, and whether it lays gradients side by side or copies them into buckets first.
         gradients: All gradients of the GPU as they are reduced [B].
     """
     if not plan.sharding.optimizer:
-        return 0
+        return gradients if software.bucket_copies and plan.degree("data") > 1 else 0
     bucket = min(int(software.sharding_buckets or 0), gradients)
     return bucket + (gradients if software.flat_gradients and not plan.sharding.gradients else 0)
 

@@ -10,9 +10,9 @@ from simulator.program.memory import (
     BUCKETS,
     FRAGMENTATION,
     Overheads,
+    bucket_bytes,
     fragmentation_bytes,
     outside_bytes,
-    sharding_bytes,
 )
 from simulator.program.offload import Offload, check_offload, make_offload
 from simulator.program.outline import Outline
@@ -275,7 +275,7 @@ def _state(
             **state,
             "gradient_copies": _gradient_copies(per, shard) * updated,
             "gradient_placeholders": placeholder_bytes(blocks, shard),
-            BUCKETS: sharding_bytes(plan, shard.software, (dense + trained_experts) * per.communication),
+            BUCKETS: bucket_bytes(plan, shard.software, (dense + trained_experts) * per.communication),
             FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, overheads),
             **more,
             **outside_bytes(plan, shard.software, overheads),

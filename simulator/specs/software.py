@@ -65,6 +65,8 @@ class SoftwareSpec(Spec):
     pass waits before it fills one more."""
     flat_parameters: bool = False
     """Sharded parameters of a layer are one flat tensor, whose gradient takes in frozen ones."""
+    bucket_copies: bool = False
+    """Gradients that all replicas keep whole are reduced in buckets that stand beside them."""
     flat_gradients: bool = False
     """Where the optimizer's state alone is sharded, gradients are copied side by side to be reduced."""
     gradient_placeholders: bool = False

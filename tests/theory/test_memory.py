@@ -150,10 +150,17 @@ def test_gradients_are_laid_side_by_side_and_reduced_through_a_bucket(
     sizes = [
         run(scenario(software=software, parallelism__data_parallel_sharding=sharding))
         .lowered.states[0]
-        .parts["sharding_buckets"]
+        .parts["gradient_buckets"]
         for sharding in ("none", "optimizer", "gradients")
     ]
     assert sizes == [0, gradients + through, through]
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(8, 1), (1, 0)])
+def test_ddp_reduces_in_buckets_beside_the_gradients(gpus: int, expected: int) -> None:
+    """As much again as the gradients, unless one GPU has nothing to reduce."""
+    parts = run(scenario(software="pytorch-ddp", cluster__gpus_per_node=gpus)).lowered.states[0].parts
+    assert parts["gradient_buckets"] == expected * parts["gradients"]
 
 
 @pytest.mark.parametrize(

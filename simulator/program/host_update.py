@@ -25,6 +25,11 @@ TILE_PARAMETERS = 128 * 2**20
 """Parameters of a tile. Source: ``TILE`` in csrc/includes/cpu_adam.h of deepspeedai/DeepSpeed."""
 BUFFERS = 2
 """Tiles whose state is on the GPU at a time, where that updates them."""
+DRIVE_BUFFERS = 4
+"""Tiles whose state is in the host's memory on its way from the drives and back.
+
+Source: ``buffer_count`` of ``offload_optimizer`` in DeepSpeed's configuration.
+"""
 
 
 def tiles(count: int) -> list[int]:
@@ -45,6 +50,7 @@ class HostUpdate:
         optimizer: Update rule.
         into: The template so far; its first activity waits for what comes before.
         ends: Activities that the end of the update waits for.
+        drained: Ends of the tiles' ways back to the drives.
     """
 
     offload: StageOffload
@@ -54,6 +60,7 @@ class HostUpdate:
     optimizer: str
     into: TemplateBuilder = field(default_factory=TemplateBuilder)
     ends: list[int] = field(default_factory=list)
+    drained: list[int] = field(default_factory=list)
 
     def run(self, kernels: Iterable[Kernel], here: int, there: int) -> TemplateBuilder:
         """The whole update; its last activity waits for everything.
@@ -100,9 +107,7 @@ class HostUpdate:
         settings, per = self.offload.settings, self.per
         state = count * per.optimizer
         if settings.optimizer == "nvme":
-            ready.append(
-                add_legs(self.into, self.table, [self.offload.read("optimizer.state", state)], begin)
-            )
+            ready.append(self._read(state, begin))
         if settings.gradients is None:
             size = count * per.gradients
             legs = self.offload.out("optimizer.gradients", "optimizer", size, "host")
@@ -110,8 +115,7 @@ class HostUpdate:
         lane, row = self.offload.worked("optimizer.host_update", "optimizer", self._traffic(count))
         last = updated = self.into.add(lane, self.table.add(row), ready)
         if settings.optimizer == "nvme":
-            legs = [self.offload.written("optimizer.state", state)]
-            self.ends.append(add_legs(self.into, self.table, legs, updated))
+            self.ends.append(self._write(state, updated))
         size = count * per.parameters
         if settings.parameters is None:
             legs = self.offload.back("optimizer.parameters", "optimizer", size, "host")
@@ -129,8 +133,7 @@ class HostUpdate:
         gone = count * (per.optimizer + (per.parameters if settings.parameters else 0))
         ready = begin
         if settings.optimizer == "nvme":
-            state = count * per.optimizer
-            ready = add_legs(self.into, self.table, [self.offload.read("optimizer.state", state)], begin)
+            ready = self._read(count * per.optimizer, begin)
         lane, row = self.offload.back("optimizer.state", "optimizer", held, "host", take=held)[0]
         copied = self.into.add(lane, self.table.add(row), (ready, before))
         last = copied
@@ -140,13 +143,24 @@ class HostUpdate:
         lane, row = self.offload.out("optimizer.state", "optimizer", gone, "host", give=held)[0]
         out = last = self.into.add(lane, self.table.add(row), (last,))
         if settings.optimizer == "nvme":
-            legs = [self.offload.written("optimizer.state", count * per.optimizer)]
-            last = add_legs(self.into, self.table, legs, out)
+            last = self._write(count * per.optimizer, out)
         if settings.parameters == "nvme":
             legs = [self.offload.written("optimizer.parameters", count * per.parameters, came=False)]
             last = add_legs(self.into, self.table, legs, out)
         self.ends.append(last)
         return out
+
+    def _read(self, state: int, begin: int) -> int:
+        """A tile's state from the drives, as soon as there is a buffer for it."""
+        full = len(self.drained) >= DRIVE_BUFFERS
+        after = self.drained[-DRIVE_BUFFERS] if full else begin
+        return add_legs(self.into, self.table, [self.offload.read("optimizer.state", state)], after)
+
+    def _write(self, state: int, after: int) -> int:
+        """A tile's state back to them."""
+        legs = [self.offload.written("optimizer.state", state)]
+        self.drained.append(add_legs(self.into, self.table, legs, after))
+        return self.drained[-1]
 
     def _kernels(self, count: int) -> tuple[Kernel, ...]:
         """The update of so many parameters on the GPU."""

@@ -172,6 +172,17 @@ def test_state_on_drives_takes_what_they_take(way: str) -> None:
     assert found.result.drives_by_part == {"optimizer": 12 * PARAMETERS}
 
 
+def test_four_tiles_of_state_are_between_the_drives_and_the_update() -> None:
+    """12 bytes for each of at most 128 Mi parameters; they come and go at the pace of the writes."""
+    model = {"model": {**scenario().model.model_dump(exclude_none=True), "num_hidden_layers": 4 * LAYERS}}
+    count = 4 * LAYERS * LAYER + ENDS
+    found = outcome({"optimizer": "nvme"}, drives=("2 GB/s", "1 GB/s"), **model)
+    tile = 12 * count / -(-count // (128 * 2**20))
+    assert found.result.host_memory_by_part["activations_and_buffers"] == pytest.approx(4 * tile, rel=1e-6)
+    taken = found.result.step_time_s - step(**model)
+    assert 12 * count / GB < taken < 12 * count / GB + 2 * tile / GB
+
+
 def test_a_part_of_the_state_takes_a_part_of_the_time() -> None:
     whole, half = (
         step({"optimizer": "host", "optimizer_fraction": part}, host="10 GB/s") for part in (1.0, 0.5)

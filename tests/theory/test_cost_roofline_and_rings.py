@@ -2,6 +2,7 @@
 
 import pytest
 
+from simulator.catalog import entry
 from simulator.cost import (
     RankGroup,
     capacity_rates,
@@ -10,6 +11,8 @@ from simulator.cost import (
     link_rates,
     send_demand,
 )
+from simulator.cost.device import matrix_unit
+from simulator.cost.roofline import blurred
 from simulator.specs import AcceleratorSpec, Calibration, LinkSpec
 from simulator.workload.kernels import AttentionShape, Kernel, MatmulShape
 
@@ -102,6 +105,40 @@ def test_a_matmul_is_a_roofline():
     thin = Kernel("x", "matmul", 2 * 64 * n * k, 2 * (64 + n) * k, 128 * n, "bf16", MatmulShape(64, n, k))
     traffic = (2 * (64 + n) * k + 128 * n) / 3.35e12
     assert kernel_demand(thin, H100, IDEAL).seconds(rates) == pytest.approx(traffic, rel=0.15)
+
+
+def test_two_limits_are_their_maximum_or_their_sum_and_between_near_the_ridge_only():
+    assert blurred(3.0, 2.0, 0.0) == blurred(2.0, 3.0, 0.0) == 3.0
+    assert blurred(3.0, 2.0, 1.0) == pytest.approx(5.0)
+    assert blurred(3.0, 4.0, 0.5) == pytest.approx(5.0)  # the Euclidean norm
+    assert blurred(1.0, 1.0, 1 / 3) == pytest.approx(2 ** (1 / 3))
+    assert blurred(1.0, 0.05, 1 / 3) == pytest.approx(1.0, abs=1e-4)
+    assert blurred(1.0, 0.0, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "hidden"),
+    [
+        # FLOP of one streaming multiprocessor a cycle in 16 bit, from the architecture whitepapers: 1024 for
+        # Volta and Ada, 2048 for Ampere, 4096 for Hopper, twice that for Blackwell; 2048 for CDNA 3.
+        ("V100-SXM2-32GB", 1024, 0.0),
+        ("L40S", 1024, 0.0),
+        ("A100-SXM4-80GB", 2048, 0.0),
+        ("MI300X", 2048, 0.0),
+        ("H100-SXM5-80GB", 4096, 1.0),
+        ("H100-PCIe-80GB", 4096, 1.0),
+        ("B200-SXM-180GB", 8192, 1.0),
+        ("GB200", 8192, 1.0),
+    ],
+)
+def test_peak_units_and_clock_give_the_width_of_a_unit(name: str, width: float, hidden: float):
+    sheet = AcceleratorSpec.model_validate(entry("accelerators", name))
+    unit = matrix_unit(sheet, "bf16" if "bf16" in sheet.peak_flops else "fp16")
+    assert unit.width == pytest.approx(width, rel=0.02)
+    assert unit.hidden == pytest.approx(hidden, abs=0.02)
+    assert unit.peak == pytest.approx(unit.units * unit.width * unit.clock)
+    assert unit.narrowed(width / 2).peak == pytest.approx(unit.peak / 2, rel=0.02)
+    assert unit.narrowed(4 * width) is unit
 
 
 def test_the_ridge_lies_at_295_flop_a_byte():

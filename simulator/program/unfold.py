@@ -116,9 +116,8 @@ def _replica_numbers(plan: Plan, axis: str) -> I64:
 
 class _Unfolding:
     def __init__(self, lowered: Lowered, by: By, shared: Shared, *, joins: bool) -> None:
-        axes = frozenset(
-            a for a in lowered.facts.axis if joins and a and lowered.plan.axes.meets_other_end(a)
-        )
+        meets = lowered.plan.axes.meets_other_end
+        axes = frozenset(axis for axis in {*lowered.facts.axis} if joins and axis and meets(axis))
         self.ends = axes
         self.numbers: I64 = np.arange(lowered.program.num_activities)
         if axes:

@@ -39,12 +39,11 @@ def play_compiled(program: Program, rate_changes: Sequence[tuple[int, int, int]]
     """
     _load()
     table = ClassTable(program.classes, program.capacities.rates)
-    if not rate_changes:
-        pairs = sweep.fixed_order_pairs(program, table)
-        if pairs is not None:
-            return sweep.play_in_order(program, table, pairs)
-    state = layout.lay_out(program, table)
-    outcome = kernel.begin(state, program.lane)
+    pairs = sweep.occurring_pairs(program)
+    if pairs is not None and not rate_changes and sweep.is_order_fixed(program, table, pairs):
+        return sweep.play_in_order(program, table, pairs)
+    state = layout.lay_out(program, table, pairs)
+    outcome = kernel.begin(state)
     for at_ps, changes in groupby(rate_changes, key=lambda change: change[0]):
         if at_ps > 0 and outcome in (layout.GOING, layout.STOPPED):
             state, outcome = _run(state, at_ps)
@@ -54,7 +53,7 @@ def play_compiled(program: Program, rate_changes: Sequence[tuple[int, int, int]]
     if outcome in (layout.GOING, layout.STOPPED):
         state, outcome = _run(state, MAX_PICOSECONDS)
     _complain(program, state, outcome)
-    return _record(program, state)
+    return _record(state)
 
 
 def _load() -> None:
@@ -106,11 +105,14 @@ def _complain(program: Program, state: State, outcome: int) -> None:
         raise deadlock_error(program, state.end, state.pools["level"][:-1], last)
 
 
-def _record(program: Program, state: State) -> Record:
+def _record(state: State) -> Record:
     ready, kind = np.empty_like(state.start), np.zeros_like(state.limit)
-    kernel.complete_history(state, program.lane, ready, kind, np.full(len(state.lanes), -1, np.int32))
-    segments = state.segments[: state.counters[layout.SEGMENTS]]
-    segments = segments[np.argsort(segments["activity"], kind="stable")]
+    kernel.complete_history(state, ready, kind, np.full(len(state.lanes), -1, np.int32))
+    count = int(state.counters[layout.SEGMENTS])
+    activity, start = np.empty(count, np.int32), np.empty(count, np.int64)
+    limit, left = np.empty(count, np.int32), np.empty(count)
+    if count:
+        kernel.sort_segments(state, np.zeros(len(state.start) + 1, np.int64), activity, start, limit, left)
     pools = state.pools[:-1]
     return Record(
         ready=ready,
@@ -119,10 +121,10 @@ def _record(program: Program, state: State) -> Record:
         awaited=state.awaited,
         awaited_kind=kind,
         limit=state.limit,
-        segment_activity=segments["activity"].copy(),
-        segment_start=segments["start"].copy(),
-        segment_limit=segments["limit"].copy(),
-        segment_left=segments["left"].copy(),
+        segment_activity=activity,
+        segment_start=start,
+        segment_limit=limit,
+        segment_left=left,
         pool_peak=pools["peak"].copy(),
         pool_peak_time=pools["peak_time"].copy(),
         pool_final=pools["level"].copy(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -31,6 +33,13 @@ def inner(function: _F) -> _F:
     """Compiles a function that only compiled functions of the same file call: it becomes part of them."""
     wrapped: _F = numba.njit(function, forceinline=True, **_OPTIONS)
     return wrapped
+
+
+def checksum() -> str:
+    """CRC-32 of the files that are compiled into entry points which stand in `kernel`."""
+    here = Path(__file__).parent
+    parts = [here / "layout.py", here / "tables.py", *sorted(here.joinpath("loop").glob("*.py"))]
+    return f"{zlib.crc32(b''.join(part.read_bytes() for part in parts)):08x}"
 
 
 def forget_cache() -> None:

@@ -1,8 +1,8 @@
 """How the compiled player lays its state out: one structured array a kind of thing, all of it flat.
 
 A lane runs one activity at a time, so what changes while an activity runs is kept once a lane.
-An activity itself costs eight bytes beside the Program and the Record: who follows on its lane,
-and the first lane that waits for it.
+An activity itself costs sixteen bytes beside the Program and the Record: who follows on its lane,
+the first lane that waits for it, and how much comes after it on its lane.
 """
 
 from __future__ import annotations
@@ -20,6 +20,18 @@ Table = NDArray[Any]
 WAITING: Final = 0
 DELAYED: Final = 1
 DRAWING: Final = 2
+QUEUED: Final = 3
+FINISHED: Final = 4
+"""States of a lane: for dependencies, through its delay, at work, for room in a pool, through with all."""
+
+NOBODY: Final = -2
+"""Instead of the first lane that waits for an activity: none ever will."""
+
+LONGEST_WAIT: Final = 1 << 58
+"""Work ahead on a lane is counted no further than that [ps]: three days, and no sum of times overflows."""
+
+MOST_NEAR: Final = 16
+"""Lanes with which a lane may share capacities or pools and still be played in runs."""
 
 NOW: Final = 0
 HEAP: Final = 1
@@ -33,8 +45,10 @@ INSTANT: Final = 8
 PENDING: Final = 9
 CULPRIT: Final = 10
 WIDTH: Final = 11
-COUNTERS: Final = 12
-"""Fields of the array of counters: the clock, lengths of lists, whom an error names, slots a lane."""
+BEGUN: Final = 12
+COUNTERS: Final = 13
+"""Fields of the array of counters: the clock, lengths of lists, whom an error names, slots a lane, and the
+lane that began to draw last."""
 
 GOING: Final = 0
 ENDED: Final = 1
@@ -64,16 +78,26 @@ LANE: Final = np.dtype(
         ("next_limit", "i4"),
         ("state", "i4"),
         ("forced", "i4"),
+        ("near", "i4"),  # lanes with which it shares something
+        ("near_end", "i4"),  # before the first of them where they are too many
     ],
     align=True,
 )
 SLOT: Final = np.dtype(
     [("usage", "f8"), ("next", "i4"), ("previous", "i4"), ("activity", "i4"), ("lane", "i4")], align=True
 )
-LINK: Final = np.dtype([("follower", "i4"), ("waiter", "i4")])
+LINK: Final = np.dtype([("ahead", "i8"), ("follower", "i4"), ("waiter", "i4")])
 SEGMENT: Final = np.dtype([("start", "i8"), ("left", "f8"), ("activity", "i4"), ("limit", "i4")], align=True)
 LISTS: Final = np.dtype(
-    [("heap", "i4"), ("eligible", "i4"), ("instant", "i4"), ("component", "i4"), ("forced", "i4")], align=True
+    [
+        ("key", "i8"),
+        ("heap", "i4"),
+        ("eligible", "i4"),
+        ("instant", "i4"),
+        ("component", "i4"),
+        ("forced", "i4"),
+    ],
+    align=True,
 )
 CAPACITY: Final = np.dtype(
     [
@@ -107,6 +131,7 @@ CLASS: Final = np.dtype(
         ("pool_end", "i4"),
         ("limit", "i4"),
         ("queue", "i4"),  # pool whose queue it joins, -1 if it takes from no blocking pool
+        ("plain", "i4"),  # nothing but a delay, demands and pools that do not block
     ],
     align=True,
 )
@@ -134,6 +159,7 @@ POOL: Final = np.dtype(
 class State(NamedTuple):
     """Everything that the kernel works on; it can stop at any instant and go on from there."""
 
+    lane: I32
     cls: I32
     dep_ptr: I64
     dep: I32
@@ -152,11 +178,19 @@ class State(NamedTuple):
     pools: Table
     segments: Table
     lists: Table
+    near: I32
     counters: I64
 
 
-def lay_out(program: Program, table: ClassTable) -> State:
-    """The state before anything has happened."""
+def lay_out(program: Program, table: ClassTable, pairs: I64 | None = None) -> State:
+    """The state before anything has happened.
+
+    Args:
+        program: What is to be played.
+        table: Its figures.
+        pairs: Which classes stand on which lanes (lane * classes + class), in order; without them
+            nothing is played in runs.
+    """
     count, num_lanes = program.num_activities, len(program.lanes.names)
     classes, demands, holds, deltas = _lay_out_classes(program, table)
     pools = _lay_out_pools(program)
@@ -165,10 +199,10 @@ def lay_out(program: Program, table: ClassTable) -> State:
         classes["queue"][classes["queue"] >= 0] = len(pools) - 1
     counters = np.zeros(COUNTERS, np.int64)
     counters[WIDTH] = (classes["demand_end"] - classes["demand"]).max(initial=0)
+    counters[BEGUN] = -1
     lanes, slots = _lay_out_lanes(program, int(counters[WIDTH]))
-    links = np.empty(count, LINK)
-    links["follower"] = links["waiter"] = -1
     return State(
+        lane=program.lane,
         cls=program.cls,
         dep_ptr=program.dep_ptr,
         dep=program.dep,
@@ -176,7 +210,7 @@ def lay_out(program: Program, table: ClassTable) -> State:
         end=np.full(count, -1, np.int64),
         limit=np.full(count, -1, np.int32),
         awaited=np.full(count, -1, np.int32),
-        links=links,
+        links=np.empty(count, LINK),
         classes=classes,
         demands=demands,
         holds=holds,
@@ -187,6 +221,7 @@ def lay_out(program: Program, table: ClassTable) -> State:
         pools=pools,
         segments=np.zeros(max(num_lanes, 1024), SEGMENT),
         lists=np.zeros(num_lanes, LISTS),
+        near=_find_near(program, lanes, pairs),
         counters=counters,
     )
 
@@ -212,6 +247,11 @@ def _lay_out_classes(program: Program, table: ClassTable) -> tuple[Table, Table,
     deltas = np.zeros(source.pool_id.shape[0], DELTA)
     deltas["pool"], deltas["take"], deltas["give"] = source.pool_id, source.pool_take, source.pool_give
     refresh_classes(classes, demands, table)
+    blocking = np.zeros(len(classes), np.bool_)
+    owners = np.repeat(np.arange(len(classes)), np.diff(source.pool_ptr))
+    blocking[owners[program.pools.blocking[source.pool_id]]] = True
+    drawing = np.diff(source.demand_ptr) > 0
+    classes["plain"] = drawing & (np.diff(source.hold_ptr) == 0) & ~blocking
     return classes, demands, holds, deltas
 
 
@@ -257,3 +297,56 @@ def _lay_out_lanes(program: Program, width: int) -> tuple[Table, Table]:
     for name in ("activity", "place", "next_waiter"):
         lanes[name] = -1
     return lanes, np.zeros(len(lanes) * width, SLOT)
+
+
+def _find_near(program: Program, lanes: Table, pairs: I64 | None) -> I32:
+    """For each lane those that draw on, hold or take from anything that it does; lanes learn where they are.
+
+    A lane with more than `MOST_NEAR` of them, or one of many on the same thing, gets a negative end.
+    """
+    if pairs is None:
+        lanes["near_end"] = -1
+        return np.zeros(0, np.int32)
+    classes = program.classes
+    used = (classes.demand_ptr, classes.demand_capacity, classes.hold_ptr, classes.hold_capacity)
+    near, lanes["near"], lanes["near_end"] = program.structure.once(
+        (_near, *(array.tobytes() for array in used)), lambda: _near(program, pairs)
+    )
+    return near
+
+
+def _near(program: Program, pairs: I64) -> tuple[I32, I32, I32]:
+    """Near lanes of all lanes behind one another, and where those of each begin and end."""
+    count = len(program.lanes.names)
+    on, what = _uses(program, pairs)
+    starts = np.flatnonzero(np.diff(what, prepend=-1))
+    sizes = np.diff(starts, append=len(what))
+    crowded = np.zeros(count, np.bool_)
+    crowded[on[np.repeat(sizes > MOST_NEAR + 1, sizes)]] = True
+    couples = [np.zeros(0, np.int64)]
+    for distance in range(1, min(MOST_NEAR + 1, int(sizes.max(initial=1)))):
+        one, other = on[:-distance], on[distance:]
+        same = (what[:-distance] == what[distance:]) & ~crowded[one] & ~crowded[other]
+        couples += [one[same] * count + other[same], other[same] * count + one[same]]
+    lane, near = np.divmod(np.unique(np.concatenate(couples)), count)
+    ends = np.searchsorted(lane, np.arange(count), side="right").astype(np.int32)
+    begins = np.concatenate(([np.int32(0)], ends[:-1]))
+    few = ~crowded & (ends - begins <= MOST_NEAR)
+    return near.astype(np.int32), begins, np.where(few, ends, np.int32(-1))
+
+
+def _uses(program: Program, pairs: I64) -> tuple[I64, I64]:
+    """Lanes and what they use, each once, in order of what: capacities, behind them pools."""
+    classes, count = program.classes, len(program.lanes.names)
+    on, cls = np.divmod(pairs, max(len(classes.labels), 1))
+    found = []
+    for pointers, things, first in (
+        (classes.demand_ptr, classes.demand_capacity, 0),
+        (classes.hold_ptr, classes.hold_capacity, 0),
+        (classes.pool_ptr, classes.pool_id, len(program.capacities.names)),
+    ):
+        sizes = np.diff(pointers)[cls].astype(np.int64)
+        rows = np.repeat(pointers[cls] - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
+        found.append((first + things[rows].astype(np.int64)) * count + np.repeat(on, sizes))
+    what, lane = np.divmod(np.unique(np.concatenate(found)), count)
+    return lane, what

@@ -23,23 +23,31 @@ _LARGEST_BITMAP = 1 << 30
 """Pairs of lane and class up to which it is found out which occur (128 MiB of bits)."""
 
 
-def fixed_order_pairs(program: Program, table: ClassTable) -> I64 | None:
-    """The pairs (lane * classes + class) that occur, in order; None where the order may not be fixed."""
+def occurring_pairs(program: Program) -> I64 | None:
+    """The pairs (lane * classes + class) that occur, in order; None where they would be too many to look."""
+    return program.structure.once(occurring_pairs, lambda: _find_pairs(program))
+
+
+def _find_pairs(program: Program) -> I64 | None:
+    lanes, count = len(program.lanes.names), len(program.classes.labels)
+    if lanes * count > _LARGEST_BITMAP:
+        return None
+    bits = np.zeros((lanes * count + 7) // 8, np.uint8)
+    _mark_pairs(program.lane, program.cls, count, bits)
+    return np.flatnonzero(np.unpackbits(bits, bitorder="little"))
+
+
+def is_order_fixed(program: Program, table: ClassTable, pairs: I64) -> bool:
+    """Whether ends follow in order of id: nothing is ever contended, waited for in a pool, or held."""
     classes, pools = program.classes, program.pools
     if (pools.blocking[classes.pool_id] & (classes.pool_take > 0)).any():
-        return None
+        return False
     if np.isin(classes.hold_capacity, classes.demand_capacity).any():
-        return None
+        return False
     workless = (np.diff(classes.demand_ptr) == 0) & (classes.delay == 0)
     if (np.repeat(workless, np.diff(classes.pool_ptr)) & (classes.pool_give > 0)).any():
-        return None
-    count = len(classes.labels)
-    if len(program.lanes.names) * count > _LARGEST_BITMAP:
-        return None
-    bits = np.zeros((len(program.lanes.names) * count + 7) // 8, np.uint8)
-    _mark_pairs(program.lane, program.cls, count, bits)
-    pairs = np.flatnonzero(np.unpackbits(bits, bitorder="little"))
-    return pairs if _always_fits(program, table, pairs) else None
+        return False
+    return _always_fits(program, table, pairs)
 
 
 def play_in_order(program: Program, table: ClassTable, pairs: I64) -> Record:

@@ -49,6 +49,36 @@ def random_program(seed: int, length: int) -> tuple[Program, Changes]:
     return b.build(), changes
 
 
+def random_runs(seed: int, length: int) -> Program:
+    """Groups of lanes like those of a GPU: a busy one beside others that wait for it, for each other or for
+    other groups, on capacities that at times have room for all of them."""
+    draw = np.random.default_rng(seed)
+    b = ProgramBuilder()
+    groups = []
+    for group in range(draw.integers(1, 4)):
+        rates = [int(rate) for rate in draw.choice([3, 10, 1000, 10**12], size=2)]
+        capacities = [b.capacity(f"c{group}.{i}", rate) for i, rate in enumerate(rates)]
+        lanes = [b.lane(f"l{group}.{i}") for i in range(draw.integers(2, 4))]
+        pool = b.pool(f"p{group}", 50, blocking=bool(draw.random() < 0.1))
+        groups.append((capacities, lanes, pool))
+    for number in range(length):
+        capacities, lanes, pool = groups[draw.integers(len(groups))]
+        busy = draw.random() < 0.85
+        waits = number > 0 and draw.random() < (0.1 if busy else 0.9)
+        taken = {pool: int(draw.integers(1, 4))} if draw.random() < 0.4 else {}
+        away = groups[draw.integers(len(groups))][0] if draw.random() < 0.1 else capacities
+        b.activity(
+            lanes[0] if busy else int(draw.choice(lanes[1:])),
+            {c: int(draw.integers(1, 9)) for c in {capacities[0], away[1]} if draw.random() < 0.8},
+            delay_ps=int(draw.choice([0, 0, 3, 10**11])),
+            holds={capacities[0]: 1} if not busy and draw.random() < 0.2 else {},
+            takes=taken,
+            gives={p: amount for p, amount in taken.items() if draw.random() < 0.9},
+            after=[int(draw.integers(max(0, number - 8), number))] if waits else [],
+        )
+    return b.build()
+
+
 def outcome(program: Program, player: str, changes: Changes) -> dict[str, object]:
     try:
         record = play(program, player, changes)
@@ -80,6 +110,14 @@ def test_both_players_give_the_same_record(seed: int, length: int) -> None:
     assert compiled_is_loaded()
     program, changes = random_program(seed, length)
     assert_same(outcome(program, "reference", changes), outcome(program, "compiled", changes))
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**32 - 1), st.integers(20, 60))
+def test_runs_of_activities_played_as_one_are_told_one_by_one(seed: int, length: int) -> None:
+    assert compiled_is_loaded()
+    program = random_runs(seed, length)
+    assert_same(outcome(program, "reference", []), outcome(program, "compiled", []))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

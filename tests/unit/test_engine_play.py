@@ -291,3 +291,9 @@ def test_auto_weighs_loading_and_compiling_against_playing(
     choice = choose(chain(length).build())
     assert choice.player == chosen
     assert choice.why
+
+
+def test_compiled_code_on_disk_is_told_apart_by_all_that_is_in_it() -> None:
+    """numba looks at the file of the entry points alone: the number in it must be that of its parts."""
+    kernel, jit = (importlib.import_module(f"simulator.engine.{name}") for name in ("kernel", "jit"))
+    assert jit.checksum() == kernel.PARTS, f'write PARTS: Final = "{jit.checksum()}" into engine/kernel.py'

@@ -1,0 +1,1 @@
+"""The parts of the compiled event loop; `kernel` puts them together."""

@@ -52,9 +52,10 @@ def begin(s: State) -> int:
         me, link = s.lanes[lane], s.links[activity]
         link.follower = me.activity
         link.waiter = NOBODY
-        link.ahead = me.eligible
         me.activity = activity
-        me.eligible = min(me.eligible + length(s, s.cls[activity]), LONGEST_WAIT)
+        if s.near.shape[0] > 0:
+            link.ahead = me.eligible
+            me.eligible = min(me.eligible + length(s, s.cls[activity]), LONGEST_WAIT)
     for row in range(s.dep.shape[0]):
         s.links[s.dep[row]].waiter = -1
     for lane in range(s.lanes.shape[0]):

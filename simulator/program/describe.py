@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.engine import Label
 from simulator.program.plan import Plan
@@ -30,7 +30,8 @@ class Describer:
         """The row of a kernel; recomputation does not count towards the model's arithmetic."""
         return Row(
             Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
-            Running(kernel, launched_ahead=phase != "optimizer"),
+            # What has the same price is one work, whatever it is called.
+            Running(replace(kernel, name="", model_flops=0), launched_ahead=phase != "optimizer"),
             flops=kernel.flops,
             model_flops=kernel.model_flops if counted else 0,
             traffic=kernel.read_bytes + kernel.write_bytes,

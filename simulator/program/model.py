@@ -212,12 +212,12 @@ def _accumulated(
 
 
 def _teacher(blocks: tuple[Block, ...], plan: Plan, shard: Shard) -> dict[str, int]:
-    """A teacher's parameters in the precision of the passes, shared out where the student's are [B]."""
+    """A teacher's parameters in the precision of the passes [B]."""
     held = [block for block in blocks if block.teacher]
     if not held:
         return {}
     experts = sum(block.expert_parameters for block in held)
-    dense, sharded = sum(block.parameters for block in held) - experts, plan.sharding.parameters
+    dense, sharded = sum(block.parameters for block in held) - experts, plan.sharding.teacher
     ranks = plan.degree("shard"), plan.degree("expert_data")
     shares = (-(-dense // ranks[0]), -(-experts // ranks[1])) if sharded else (dense, experts)
     return {"teacher": sum(shares) * shard.element_bytes}

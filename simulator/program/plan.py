@@ -27,6 +27,7 @@ class Sharding:
         reshard: Whether gathered parameters are let go between forward and backward pass.
         prefetch: Layers gathered ahead.
         each: Whether gradients are reduced after each micro-batch.
+        teacher: Whether a teacher's parameters are shared out.
     """
 
     optimizer: bool = False
@@ -35,6 +36,7 @@ class Sharding:
     reshard: bool = True
     prefetch: int = 1
     each: bool = False
+    teacher: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,7 @@ def _sharding(scenario: Outline) -> Sharding:
         reshard=parallelism.reshard_after_forward,
         prefetch=parallelism.gather_prefetch,
         each=level >= 2 or leave if each is None else each,
+        teacher=_shares_teacher(scenario),
     )
 
 
@@ -324,6 +327,13 @@ def _layers_per_part(scenario: Outline, placement: Placement) -> tuple[int, ...]
     if parallelism.encoder_pipeline_parallel is not None:
         return layers_by_stack(model, placement, parallelism)
     return layers_per_part(model.num_hidden_layers, placement, parallelism.pipeline_layers)
+
+
+def _shares_teacher(scenario: Outline) -> bool:
+    if scenario.distillation is None:
+        return False
+    own = scenario.distillation.teacher_sharding
+    return (own or scenario.parallelism.data_parallel_sharding) == "parameters"
 
 
 def _teacher_layers(scenario: Outline, data: int, placement: Placement) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.program.exchanges import Gathering, Reduction
 from simulator.program.offload import Leg, StageOffload
@@ -55,18 +55,31 @@ def parameter_collectives(plan: Plan, per: StateBytes, dense: int, expert: int) 
     return _gathers(plan, per, dense, expert)
 
 
-def gathering(plan: Plan, per: StateBytes, offload: StageOffload | None = None) -> Gathering | None:
-    """How parameters that are sharded, or lie outside, come to their block; None if all are there."""
+def gathering(
+    plan: Plan, per: StateBytes, offload: StageOffload | None = None, *, teacher_bytes: int = 2
+) -> Gathering | None:
+    """How parameters that are sharded, or lie outside, come to their block; None if all are there.
+
+    Args:
+        plan: The plan.
+        per: Bytes per parameter.
+        offload: What lies outside.
+        teacher_bytes: Bytes of a teacher's parameter.
+    """
     sharding = plan.sharding
     place = offload.settings.parameters if offload else None
-    sharded = sharding.parameters and plan.degree("shard") > 1
-    if not sharded and place is None:
+    several = plan.degree("shard") > 1
+    sharded, teacher = sharding.parameters and several, sharding.teacher and several
+    if not sharded and not teacher and place is None:
         return None
+    of_teacher = replace(per, parameters=teacher_bytes)
 
     def parameters(block: Block) -> tuple[int, int]:
         return block.parameters - block.expert_parameters + block.read_parameters, block.expert_parameters
 
     def of(block: Block) -> tuple[Communication, ...]:
+        if block.teacher:
+            return _gathers(plan, of_teacher, *parameters(block)) if teacher else ()
         return _gathers(plan, per, *parameters(block)) if sharded else ()
 
     def fetched(block: Block, phase: str) -> tuple[Leg, ...]:

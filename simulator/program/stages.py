@@ -204,7 +204,7 @@ class _StageMaker:
     ) -> int:
         plan, per = self.plan, self.parts.state_bytes
         prefix = () if received is None else self._gather_received(received, kind)
-        gathered = gathering(plan, per, self._offload)
+        gathered = gathering(plan, per, self._offload, teacher_bytes=self.parts.shard.element_bytes)
         if kind == "forward":
             return self.assembly.register(compiler.forward(blocks, prefix, gathered))
         reduced: tuple[Reduction, ...] = ()

@@ -87,6 +87,13 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
         "seq_length", "seq_len", "seqlen", "seq", "seq_size", "context_length", "max_length", "max_seq_len",
         "encoder_seq_length", "block_size",
     ),
+    "decoder_sequence_length": ("decoder_seq_length", "target_length", "max_target_length"),
+    "encoder_pipeline_parallel": (
+        "pipeline_model_parallel_split_rank", "encoder_pipeline_model_parallel_size", "split_rank",
+    ),
+    "num_encoder_layers": ("encoder_layers",),
+    "num_decoder_layers": ("decoder_layers",),
+    "distillation": ("knowledge_distillation", "kd", "teacher_model"),
     "precision": ("dtype", "datatype", "data_type", "torch_dtype", "mixed_precision", "param_dtype"),
     "gradient_precision": ("grad_dtype", "grad_reduce_in_fp32", "reduce_dtype", "main_grads_dtype"),
     "recompute": (
@@ -133,7 +140,7 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "intermediate_size": ("ffn_hidden_size", "d_ff", "ffn_dim", "feedforward", "ffn", "mlp_dim"),
     "num_attention_heads": ("n_head", "num_heads", "n_heads", "heads", "attn_heads"),
     "num_key_value_heads": ("num_query_groups", "n_kv_heads", "kv_heads", "num_kv_heads"),
-    "head_dim": ("attn_size", "kv_channels", "head_size", "d_head"),
+    "head_dim": ("attn_size", "kv_channels", "head_size", "d_head", "d_kv"),
     "vocab_size": ("vocab", "padded_vocab_size", "n_vocab", "vocabulary_size"),
     "max_position_embeddings": ("n_positions", "n_ctx", "max_seq_length"),
     "tie_word_embeddings": ("tied_embeddings", "share_embeddings", "tie_embeddings"),

@@ -140,6 +140,26 @@ def test_any_split_conserves_and_both_players_agree(plan: dict[str, Any], top_k:
     assert np.array_equal(record.end, other.end)
 
 
+@pytest.mark.parametrize("own", [None, "none", "parameters"])
+@pytest.mark.parametrize("students", ["optimizer", "parameters"])
+def test_a_teacher_is_shared_out_as_it_is_said(own: str | None, students: str) -> None:
+    plan = {"data_parallel_sharding": students}
+    outcome = taught(plan, {"parameter_precision": "fp32"}, teacher_sharding=own)
+    check_conservation(outcome.lowered.program, outcome.record)
+    count, shared = count_parameters(teacher()), (own or students) == "parameters"
+    held = outcome.lowered.states[0].parts["teacher"]
+    assert held == 2 * (-(-count // 8) if shared else count)
+    classes = outcome.lowered.program.classes
+    gathered = [
+        int(classes.pool_take[row])
+        for number, label in enumerate(classes.labels)
+        for row in range(classes.pool_ptr[number], classes.pool_ptr[number + 1])
+        if label.name == "parameters.all_gather" and label.phase == "forward"
+    ]
+    layer = 2 * (4096 * (4096 + 2 * 1024) + 4096 * 4096 + 3 * 4096 * 14336 + 2 * 4096)
+    assert (layer in gathered) == shared
+
+
 def test_few_logits_take_less_memory_than_all_of_them() -> None:
     whole, few = taught(training={"micro_batch_size": 4}), taught(training={"micro_batch_size": 4}, top_k=64)
     logits = 4 * LENGTH * 128256 * 2

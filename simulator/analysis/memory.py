@@ -36,6 +36,7 @@ class MemoryPeak:
         time: When the peak is first reached [ps].
         by_stage: Peak of each stage [B].
         by_kind: One of `KINDS` -> highest peak of any stage [B].
+        over: When that stage first needs more than its GPU has [ps]; None where it never does.
     """
 
     stage: int
@@ -47,6 +48,7 @@ class MemoryPeak:
     time: int
     by_stage: list[int]
     by_kind: dict[str, int]
+    over: int | None = None
 
 
 def memory_peak(lowered: Lowered, record: Record) -> MemoryPeak:
@@ -73,7 +75,20 @@ def memory_peak(lowered: Lowered, record: Record) -> MemoryPeak:
         time=time,
         by_stage=by_stage,
         by_kind=_by_kind(lowered, record),
+        over=_first_over(lowered, record, stage),
     )
+
+
+def _first_over(lowered: Lowered, record: Record, stage: int) -> int | None:
+    """When a stage first needs more than there is [ps]."""
+    pools = lowered.program.pools
+    limit = int(pools.limits[stage])
+    if int(record.pool_peak[stage]) <= limit:
+        return None
+    if int(pools.initial[stage]) > limit:
+        return 0
+    times, stages, levels = memory_changes(lowered, record)
+    return int(times[(stages == stage) & (levels > limit)][0])
 
 
 def _by_kind(lowered: Lowered, record: Record) -> dict[str, int]:

@@ -68,11 +68,13 @@ class PeakMoment:
         stage: Pipeline stage.
         time_s: First moment of the peak, from the beginning of the first simulated step.
         running: Operators that ran, the one that needed most first.
+        over_s: When that stage first needed more than there is; None where it never did.
     """
 
     stage: int
     time_s: float
     running: tuple[str, ...]
+    over_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,12 @@ def summarise(
         host_memory_capacity_bytes=host.capacity,
         host_memory_by_part=host.parts,
         drives_by_part=host.drives,
-        peak_moment=PeakMoment(memory.stage // lowered.copies, memory.time / PICOSECONDS, memory.running),
+        peak_moment=PeakMoment(
+            memory.stage // lowered.copies,
+            memory.time / PICOSECONDS,
+            memory.running,
+            None if memory.over is None else memory.over / PICOSECONDS,
+        ),
         breakdown=breakdown,
         bottlenecks=_bottlenecks(lowered, record, window),
         utilization=utilization(lowered, record, window),

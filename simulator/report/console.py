@@ -254,7 +254,7 @@ def _host_needs(result: Result) -> str:
 def _shortfall(result: Result) -> str:
     peak, capacity = result.peak_memory_bytes, result.memory_capacity_bytes
     ranked = largest_first(result.memory_by_part)
-    holds = f"; {part_label(ranked[0][0])} holds {gib(ranked[0][1])}" if ranked else ""
+    holds = f"; {gib(ranked[0][1])} of it: {part_label(ranked[0][0])}" if ranked else ""
     short = f"{gib(peak - capacity)} short"
     passing = sum(result.memory_by_part.get(part, 0) for part in _PASSING)
     if peak - passing > capacity:
@@ -268,6 +268,8 @@ def _moment(result: Result) -> str:
     if moment is None:
         return ""
     where = f" on stage {moment.stage}" if len(result.memory_by_stage) > 1 else ""
+    if moment.over_s:
+        where += f", from {step_time(moment.over_s)} on"
     if not moment.running:
         return where
     return f"{where}, most {step_time(moment.time_s)} in, under {shown(moment.running[0], _LIMIT)}"

@@ -410,7 +410,20 @@ def test_remedies_are_taken_together_where_none_is_enough() -> None:
 
 
 def test_what_fits_needs_no_remedy() -> None:
-    assert remedies(run(scenario())) == []
+    outcome = run(scenario())
+    assert remedies(outcome) == []
+    assert outcome.result.peak_moment is not None and outcome.result.peak_moment.over_s is None
+
+
+def test_a_verdict_says_when_memory_runs_out() -> None:
+    """Up to that moment the fullest stage has room; at it, no more."""
+    outcome = too_large()
+    moment, limit = outcome.result.peak_moment, outcome.result.memory_capacity_bytes
+    assert moment is not None and moment.over_s is not None and 0 < moment.over_s <= moment.time_s
+    course = outcome.result.memory_timeline
+    mine = course[course["stage"] == moment.stage]
+    before, after = mine[mine["time_s"] < moment.over_s], mine[mine["time_s"] <= moment.over_s]
+    assert before["bytes"].max() <= limit < after["bytes"].max()
 
 
 def test_players_agree_on_the_peak() -> None:

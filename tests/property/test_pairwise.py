@@ -79,6 +79,13 @@ FACTORS: dict[str, list[Choice]] = {
         training(recompute="full", recompute_num_layers=1),
         training(attention="unfused"),
     ],
+    "offload": [
+        training(),
+        training(offload={"activations": "host"}),
+        training(offload={"optimizer": "host", "optimizer_fraction": 0.5}),
+        training(offload={"activations": "nvme", "optimizer": "nvme", "optimizer_step": "gpu"}),
+    ],
+    "trained": [training(), training(frozen_layers=1)],
     "precision": [training(precision=name) for name in get_args(TrainingPrecision)],
     "optimizer": [training(optimizer=name) for name in get_args(Optimizer)],
     "accelerator": [{"cluster": {"system": name}} for name in ("dgx-b200", "dgx-h100")],
@@ -203,6 +210,7 @@ KEYS = (
     "training.attention",
     "training.recompute",
     "training.recompute_num_layers",
+    "training.offload.optimizer",
 )
 """Keys that may be named by a refusal of this table."""
 

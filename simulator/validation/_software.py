@@ -195,5 +195,5 @@ def _year(name: str, source: str) -> int | None:
     named = re.search(r"\b(20[12]\d)\b", name)
     if named is not None:
         return int(named[1])
-    paper = re.search(r"arxiv[: ]*(\d\d)\d\d\.\d{4,5}", source.casefold())
+    paper = re.search(r"arxiv(?:\.org/(?:abs|pdf)/|[: ]*)(\d\d)\d\d\.\d{4,5}", source.casefold())
     return None if paper is None else 2000 + int(paper[1])

@@ -162,6 +162,8 @@ def test_experts_become_a_mixture() -> None:
         ("Megatron-LM (commit 6985e589)", "", "megatron-lm-2021"),
         ("Megatron-LM", "Narayanan et al., arXiv:2104.04473", "megatron-lm-2021"),
         ("Megatron-LM", "Korthikanti et al., Table 5, arXiv:2205.05198", "megatron-lm-2022"),
+        ("Megatron-LM", "https://arxiv.org/abs/2205.05198 Tables 3 and 5", "megatron-lm-2022"),
+        ("Megatron-LM", "https://arxiv.org/pdf/2104.04473", "megatron-lm-2021"),
         ("Megatron-LM fork", "Qi et al., Tables 3-4, arXiv:2401.10241", "megatron-core"),
         ("Megatron-LM", "", "megatron-lm-2022"),
         ("Megatron-DeepSpeed", "arXiv:2104.04473", "megatron-deepspeed"),

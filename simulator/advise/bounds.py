@@ -36,13 +36,15 @@ class Bounds:
         plan: The plan.
         memory_bytes: What the fullest stage needs at least: its state, and the activations in flight [B].
         capacity_bytes: Device memory [B].
-        step_s: No step can be shorter [s].
+        step_s: No step can be shorter [s]; 0 if it cannot fit.
+        kernels_s: What one GPU's share of a micro-batch takes on all stages together, kernels alone [s].
     """
 
     plan: Plan
     memory_bytes: int
     capacity_bytes: int
     step_s: float
+    kernels_s: float
 
     @property
     def can_fit(self) -> bool:
@@ -77,14 +79,9 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     parts = build_parts(outline, plan, Overheads.of(calibration))
     memory = _memory_bytes(outline, plan, parts)
     capacity = int(scenario.cluster.node_groups[0].accelerator.memory_capacity)
-    if memory > capacity:
-        return Bounds(plan, memory, capacity, 0.0)
-    return Bounds(
-        plan,
-        memory,
-        capacity,
-        _step_seconds(scenario, plan, parts, calibration, {} if prices is None else prices),
-    )
+    alone = _alone(scenario, plan, calibration, {} if prices is None else prices)
+    step = _step_seconds(plan, parts, alone) if memory <= capacity else 0.0
+    return Bounds(plan, memory, capacity, step, alone.kernels(parts.blocks) / PICOSECONDS)
 
 
 def _memory_bytes(outline: Outline, plan: Plan, parts: ModelParts) -> int:
@@ -124,9 +121,7 @@ def _in_flight(plan: Plan, stage: int) -> int:
     return 1
 
 
-def _step_seconds(
-    scenario: Scenario, plan: Plan, parts: ModelParts, calibration: Calibration, prices: Prices
-) -> float:
+def _alone(scenario: Scenario, plan: Plan, calibration: Calibration, prices: Prices) -> _Alone:
     cluster, outline = scenario.cluster, Outline.of(scenario)
     group = cluster.node_groups[0]
     topology = make_topology(plan.group, plan)
@@ -134,7 +129,10 @@ def _step_seconds(
     figures = Figures(group, cluster.storage, calibration, scenario.software)
     cores = loader_cores(scenario.data, plan, group.host)
     rates = topology.capacities(cluster, loader_cores=cores).rates.tolist()
-    alone = _Alone(describe, figures, rates, recomputation(outline), prices)
+    return _Alone(describe, figures, rates, recomputation(outline), prices)
+
+
+def _step_seconds(plan: Plan, parts: ModelParts, alone: _Alone) -> float:
     passes = [[alone.both_passes(chunk) for chunk in chunks] for chunks in parts.blocks]
     busy = [sum(chunks) for chunks in passes]
     waits = [0] * len(busy)
@@ -163,6 +161,19 @@ class _Alone:
         self.describe, self.figures, self.rates = describe, figures, rates
         self.recompute, self.prices = recompute, prices
         self.known: dict[tuple[int, bool, Mode], tuple[int, int, int]] = {}
+
+    def kernels(self, stages: Sequence[Sequence[Sequence[Block]]]) -> int:
+        """All kernels of both passes through the whole model, with what is computed again."""
+        known: dict[tuple[int, Mode], int] = {}
+        total = 0
+        for chunk in (chunk for chunks in stages for chunk in chunks):
+            for block, mode in zip(chunk, self.recompute.modes(chunk), strict=True):
+                if (id(block), mode) not in known:
+                    nodes = (*block.forward, *self._again(block, mode), *block.backward)
+                    ops = [node for node in nodes if isinstance(node.op, Kernel)]
+                    known[id(block), mode] = sum(self._alone(node) for node in ops)
+                total += known[id(block), mode]
+        return total
 
     def both_passes(self, blocks: Sequence[Block]) -> int:
         """Forward and backward pass through a chunk."""

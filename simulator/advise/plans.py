@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -56,9 +57,10 @@ class PlanSearch:
     Attributes:
         best: The best plans that fit, the best first.
         enumerated: Plans of the space.
-        illegal: Of them, refused: something does not divide.
+        illegal: Of them, found to be refused: something does not divide.
         without_memory: Not simulated, as what a GPU keeps between steps does not fit.
-        bounded: Not simulated, as they cannot be among the best even without communication.
+        bounded: Not simulated, as they cannot be among the best even without communication, whether or not
+            they would be legal and fit.
         simulated: Simulated.
         too_large: Of these, plans that do not fit.
         wall_s: Time that all this took [s].
@@ -140,8 +142,8 @@ def search_plans(
 ) -> PlanSearch:
     """The best plans of `plan_space`, exactly: no plan that is left out could be among them.
 
-    Plans whose state does not fit are left out; the others are simulated in the order of what they can reach
-    at most, until no bound is left that beats the last of the best. Equal plans rank by GPUs, then in the
+    Plans are simulated in the order of what they can reach at most, without those whose state does not fit,
+    until no bound is left that beats the last of the best. Equal plans rank by GPUs, then in the
     order of the space.
 
     Args:
@@ -155,47 +157,30 @@ def search_plans(
         ClustersimError: As `plan_space`, or no plan is legal.
     """
     begun, tell = perf_counter(), progress or (lambda _, __: None)
-    calibration, prices = Calibration.load(), Prices()
-    enumerated = illegal = without_memory = 0
-    waiting: list[tuple[float, int, int, dict[str, Any]]] = []
-    for number, overrides in enumerate(plan_space(scenario, max_gpus)):
-        enumerated += 1
-        tell(0.0, f"{enumerated:,} plans")
-        changed = planned_scenario(scenario, overrides)
-        try:
-            found = bounds(changed, calibration, prices)
-        except PlanError:
-            illegal += 1
-            continue
-        if not found.can_fit:
-            without_memory += 1
-            continue
-        at_most = _score(scenario.training.global_batch_size / found.step_s, found.plan.num_gpus, objective)
-        waiting.append((-at_most, found.plan.num_gpus, number, overrides))
-    if enumerated == illegal:
-        raise ClustersimError("plan: no plan is legal; does the global batch divide over the replicas?")
-    waiting.sort(key=lambda plan: plan[:3])
+    waiting = _Waiting(scenario, max_gpus, objective)
     kept: list[tuple[float, int, int, Mapping[str, Any], Played]] = []
     simulated = too_large = 0
-    for at_most, gpus, number, overrides in waiting:
-        if len(kept) == best and -at_most < -kept[-1][0]:
-            break
-        tell(simulated / len(waiting), f"{simulated:,} plans simulated, {len(waiting) - simulated:,} left")
-        simulated += 1
+    while (plan := waiting.next(kept[-1][0] if len(kept) == best else math.inf)) is not None:
+        _, gpus, number, overrides = plan
+        left = len(waiting.plans)
+        tell(simulated / (simulated + left + 1), f"{simulated:,} plans simulated, {left:,} left")
         try:
-            found_plan = played(planned_scenario(scenario, overrides), calibration=calibration)
+            found = played(planned_scenario(scenario, overrides), calibration=waiting.calibration)
         except ClustersimError:
-            illegal += 1
-            simulated -= 1
+            waiting.illegal += 1
             continue
-        step_s, _, fits = found_plan.essentials()
+        simulated += 1
+        step_s, _, fits = found.essentials()
         if not fits:
             too_large += 1
             continue
         score = _score(scenario.training.global_batch_size / step_s, gpus, objective)
-        kept.append((-score, gpus, number, overrides, found_plan))
+        kept.append((-score, gpus, number, overrides, found))
         kept.sort(key=lambda plan: plan[:3])
         del kept[best:]
+    enumerated, illegal, without_memory = waiting.enumerated, waiting.illegal, waiting.without_memory
+    if enumerated == illegal:
+        raise ClustersimError("plan: no plan is legal; does the global batch divide over the replicas?")
     return PlanSearch(
         best=tuple(FoundPlan(overrides, plan.result()) for *_, overrides, plan in kept),
         enumerated=enumerated,
@@ -206,6 +191,82 @@ def search_plans(
         too_large=too_large,
         wall_s=perf_counter() - begun,
     )
+
+
+_Candidate = tuple[float, int, int, Mapping[str, Any]]
+"""At most minus what it reaches, its GPUs, its number in the space, its overrides."""
+
+
+class _Waiting:
+    """Plans of a space, the most promising first, each bounded no more closely than it must be.
+
+    At first a plan's bound is the kernels of a micro-batch, which plans of the same tensor parallelism,
+    micro-batch and recomputation share, spread evenly over the stages. Only a plan that comes first by it is
+    looked at closely, and takes its place by its own bounds.
+    """
+
+    def __init__(self, scenario: Scenario, max_gpus: int, objective: Objective) -> None:
+        self.scenario, self.objective = scenario, objective
+        self.calibration, self.prices = Calibration.load(), Prices()
+        self.kernels: dict[tuple[Any, ...], float] = {}
+        self.illegal = self.without_memory = 0
+        self.exact: set[int] = set()
+        self.plans: list[_Candidate] = []
+        for number, overrides in enumerate(plan_space(scenario, max_gpus)):
+            gpus = overrides["cluster.nodes"] * scenario.cluster.node_groups[0].gpus_per_node
+            self.plans.append((self._roughly(gpus, overrides), gpus, number, overrides))
+        self.enumerated = len(self.plans)
+        heapq.heapify(self.plans)
+
+    def next(self, worst: float) -> _Candidate | None:
+        """The plan to simulate next; None once none can beat, or equal, minus the score `worst`."""
+        while self.plans and self.plans[0][0] <= worst:
+            plan = heapq.heappop(self.plans)
+            if plan[2] in self.exact:
+                return plan
+            self._look_closely(plan)
+        return None
+
+    def _look_closely(self, plan: _Candidate) -> None:
+        roughly, gpus, number, overrides = plan
+        self.exact.add(number)
+        try:
+            found = bounds(planned_scenario(self.scenario, overrides), self.calibration, self.prices)
+        except PlanError:
+            self.illegal += 1
+            return
+        if not found.can_fit:
+            self.without_memory += 1
+            return
+        closely = -_score(self.scenario.training.global_batch_size / found.step_s, gpus, self.objective)
+        heapq.heappush(self.plans, (max(roughly, closely), gpus, number, overrides))
+
+    def _roughly(self, gpus: int, overrides: Mapping[str, Any]) -> float:
+        """Minus the score at best, by the kernels alone; minus infinity where they are not known."""
+        scenario, micro = self.scenario, overrides["training.micro_batch_size"]
+        tensor, pipeline = (overrides.get(f"parallelism.{key}_parallel", 1) for key in ("tensor", "pipeline"))
+        shared = tensor, micro, overrides.get("training.recompute")
+        known = self.kernels.get(shared)
+        if known is None:
+            known = self._kernels(overrides)
+            if known is None:
+                return -math.inf
+            self.kernels[shared] = known
+        ranks = tensor * pipeline * scenario.parallelism.context_parallel
+        batch = scenario.training.global_batch_size
+        step = batch * ranks / (gpus * micro) * known / pipeline
+        return -_score(batch / step, gpus, self.objective) if step else -math.inf
+
+    def _kernels(self, overrides: Mapping[str, Any]) -> float | None:
+        """Kernels of a micro-batch on all stages [s]; 0 where other plans may have fewer, None if refused."""
+        model = self.scenario.model
+        split = isinstance(model, TransformerSpec) and bool(model.num_encoder_layers)
+        if split or self.scenario.distillation is not None:
+            return 0.0
+        try:
+            return bounds(planned_scenario(self.scenario, overrides), self.calibration, self.prices).kernels_s
+        except PlanError:
+            return None
 
 
 def _score(samples_per_s: float, gpus: int, objective: Objective) -> float:

@@ -1,12 +1,13 @@
 """Plan search against brute force, and its bounds against what they bound."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from simulator import load_scenario, simulate
-from simulator.advise import plan_space, planned_scenario, search_plans
-from simulator.advise.bounds import bounds
+from simulator.advise import plan_space, planned_scenario, plans, search_plans
+from simulator.advise.bounds import Prices, bounds
 from simulator.errors import ClustersimError, PlanError
 from simulator.specs.calibration import Calibration
 
@@ -94,3 +95,19 @@ def test_illegal_plans_are_told_by_the_planner():
 def test_a_limit_below_one_node_is_refused():
     with pytest.raises(ClustersimError, match="4 GPUs are less than one node of 8"):
         search_plans(job(), 4)
+
+
+@pytest.mark.parametrize("objective", ["throughput", "throughput_per_gpu"])
+def test_a_rough_bound_promises_no_less_than_a_close_one(objective):
+    scenario, known = job(training__global_batch_size=16), Prices()
+    looked = 0
+    for roughly, gpus, _, overrides in plans._Waiting(scenario, 16, objective).plans:
+        try:
+            found = bounds(planned_scenario(scenario, overrides), Calibration.load(), known)
+        except PlanError:
+            continue
+        if found.can_fit:
+            score = 16 / found.step_s / (gpus if objective == "throughput_per_gpu" else 1)
+            assert -math.inf < roughly <= -score, overrides
+            looked += 1
+    assert looked > 30

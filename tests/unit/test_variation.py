@@ -95,7 +95,7 @@ def test_loading_that_storage_can_serve_is_swept_exactly() -> None:
     "changes",
     [
         {"parallelism.tensor_parallel": "2", "parallelism.sequence_parallel": "true"},
-        {"parallelism.pipeline_parallel": "2"},
+        {"parallelism.pipeline_parallel": "2", "cluster.scale_up.bandwidth": "5 GB/s"},
         {"parallelism.data_parallel_sharding": "parameters"},
         {"parallelism.overlap_gradient_reduction": "true"},
     ],

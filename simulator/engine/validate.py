@@ -45,7 +45,16 @@ def validate(program: Program, first: int = 0) -> None:
     _check_lanes(program.lanes)
     _check_pools(program.pools)
     _check_classes(program.classes, len(program.capacities.names), len(program.pools.names))
-    _check_activities(program, first)
+    if first or _may_change(program):
+        _check_activities(program, first)
+    else:
+        program.structure.once(_check_activities, lambda: _check_activities(program, 0))
+
+
+def _may_change(program: Program) -> bool:
+    """Whether anybody can still write into the arrays of activities."""
+    arrays = (program.lane, program.cls, program.dep_ptr, program.dep, *program.tags.values())
+    return any(array.flags.writeable for array in arrays)
 
 
 def _check_capacities(capacities: Capacities) -> None:

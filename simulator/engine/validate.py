@@ -53,8 +53,8 @@ def validate(program: Program, first: int = 0) -> None:
 
 def _may_change(program: Program) -> bool:
     """Whether anybody can still write into the arrays of activities."""
-    arrays = (program.lane, program.cls, program.dep_ptr, program.dep, *program.tags.values())
-    return any(array.flags.writeable for array in arrays)
+    arrays: tuple[NDArray[Any], ...] = (program.lane, program.cls, program.dep_ptr, program.dep)
+    return any(array.flags.writeable for array in (*arrays, *program.tags.values()))
 
 
 def _check_capacities(capacities: Capacities) -> None:

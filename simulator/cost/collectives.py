@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, inf, log2
-from typing import Final, get_args
+from typing import get_args
 
 from simulator.cost.demand import Demand
+from simulator.cost.device import REFERENCE_CLOCK, highest_clock
 from simulator.cost.groups import Ends, Members, RankGroup, ends
 from simulator.cost.routing import parts_visited
 from simulator.specs import AcceleratorSpec, LinkSpec
@@ -17,9 +18,6 @@ from simulator.workload.kernels import Collective, Routed
 
 BYTES_PER_CHANNEL = 2**19
 """Message that one channel (compute unit) is started for: NCCL's buffer of one step, 512 KiB [B]."""
-
-REFERENCE_CLOCK: Final = 1.83e9
-"""Clock that the start-ups of the calibration hold at: that of H100 [Hz]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +184,8 @@ def link_rates(group: RankGroup) -> dict[str, float]:
 
 
 def _device(accelerator: AcceleratorSpec, calibration: Calibration) -> _Device:
-    clock = accelerator.boost_clock or REFERENCE_CLOCK
     bandwidth = accelerator.memory_bandwidth * calibration.kernels.memory_fraction
-    return _Device(REFERENCE_CLOCK / clock, bandwidth)
+    return _Device(REFERENCE_CLOCK / highest_clock(accelerator), bandwidth)
 
 
 @lru_cache(maxsize=65536)

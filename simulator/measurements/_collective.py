@@ -94,7 +94,7 @@ class TableCollectives(NodeCollectives):
     """Tables of nccl-tests from several clusters, of one node and of several.
 
     Protocol: as `NodeCollectives`; of the description of the hardware only the network's technology is
-    read, for its latency.
+    read, for its latency and for who moves the data. V100 and A100 ran the libraries of their day.
     """
 
     name = "collectives of several clusters"

@@ -39,8 +39,9 @@ _PROTOCOL: Final = """\
 - **Attention in TFLOP/s**: forward and backward alone or together, operands from device memory;
   FlashAttention-2 in the instructions of 2020, on newer cards, too.
 - **Rates of kernels**: products and copies alone, operands from device memory; in no fit.
-- **Collectives**: nccl-tests, out of place; sizes are the full buffer. Networks without direct access to the
-  accelerators' memory are predicted as if they had it.
+- **Collectives**: nccl-tests, out of place; sizes are the full buffer. Tables of V100 and A100 were
+  taken with the libraries of their day (2020 to 2022), which took longer to start. Of a network's description
+  its technology is read; over Omni-Path a processor core moves the data.
 - **Training runs**: whole steps as their authors published them, from the columns of the file alone. None is
   in the fits of kernels and collectives. Two constants of whole steps are fitted to them, and again without
   the accelerator or source that is left out.

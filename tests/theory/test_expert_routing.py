@@ -1,11 +1,13 @@
 """Domains that a token visits, against drawing experts; traffic of tokens that travel to each domain once."""
 
 import random
+import time
 
 import pytest
 
 from simulator.cost import RankGroup, collective_demand
 from simulator.cost.routing import parts_visited
+from simulator.program.axes import Axes
 from simulator.specs import AcceleratorSpec, Calibration, LinkSpec
 from simulator.workload.kernels import Routed
 
@@ -86,3 +88,35 @@ def test_inside_one_domain_only_experts_of_one_rank_share_a_token():
     assert "scale_out" not in together.amounts
     share = parts_visited(Routed(128, 8), 8) / 8
     assert together.amounts["scale_up"] == pytest.approx(share * apart.amounts["scale_up"])
+
+
+def axes(tensor: int, context: int, data: int, experts: int) -> Axes:
+    return Axes(
+        ("tensor", "context", "data", "pipeline"),
+        (tensor, context, data, 1),
+        expert_parallel=experts,
+        expert_tensor_parallel=tensor,
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "axis", "near"),
+    [
+        (axes(1, 1, 64, 8), "expert", 8),
+        (axes(2, 1, 32, 8), "expert", 4),
+        (axes(8, 1, 8, 8), "expert", 1),
+        (axes(1, 4, 16, 8), "context", 4),
+        (axes(4, 4, 4, 2), "context", 2),
+        (axes(8, 4, 2, 2), "context", 1),
+    ],
+)
+def test_experts_and_contexts_share_a_node_as_far_as_inner_axes_leave_room(plan: Axes, axis: str, near: int):
+    assert (plan.members(axis) < 8).sum() == near
+
+
+def test_a_hundred_thousand_ranks_are_priced_at_once():
+    begin = time.process_time()
+    for collective in ("all_reduce", "all_gather", "all_to_all"):
+        collective_demand(collective, 2**30, group(100_000, 8), IDEAL)
+    collective_demand("all_to_all", 2**30, group(100_000, 8), IDEAL, routed=DEEPSEEK_V3)
+    assert time.process_time() - begin < 0.1

@@ -139,3 +139,19 @@ def test_what_makes_no_sense_is_refused():
         collective_demand("gossip", 1, group(8, 8), CALIBRATION)
     with pytest.raises(ValueError, match="cannot have 16"):
         group(8, 16)
+
+
+def test_libraries_of_their_day_start_later_and_do_not_reduce_in_the_switches():
+    old = RankGroup(8, 8, GPU, NVLINK, INFINIBAND, early_library=True)
+    late = CALIBRATION.constants["early_launch"].value
+    assert seconds("all_gather", GIB, old) - seconds("all_gather", GIB, group(8, 8)) == pytest.approx(late)
+    assert collective_demand("all_reduce", GIB, old, CALIBRATION).detail == "ring, bulk"
+
+
+def test_what_is_staged_in_the_host_draws_on_pcie_at_both_ends():
+    staged = link("25 GB/s", transport="staged")
+    sent = send_demand(GIB, False, NVLINK, staged, CALIBRATION)
+    share = CALIBRATION.constants["pcie_fraction"].value
+    assert sent.amounts["pcie"] == pytest.approx(GIB / share)
+    assert "pcie" not in send_demand(GIB, True, NVLINK, staged, CALIBRATION).amounts
+    assert sent.delay > send_demand(GIB, False, NVLINK, link("25 GB/s"), CALIBRATION).delay

@@ -229,6 +229,15 @@ class TransformerSpec(Spec):
             raise ValueError("not modelled in a model of family: encoder-decoder")
         return part
 
+    @field_validator("latent_attention")
+    @classmethod
+    def _normed_latent_vectors(
+        cls, part: LatentAttentionSpec | None, info: ValidationInfo
+    ) -> LatentAttentionSpec | None:
+        if part is not None and info.data.get("qk_norm"):
+            raise ValueError("norms its latent vectors, not queries and keys: leave qk_norm out")
+        return part
+
     @field_validator("num_key_value_heads")
     @classmethod
     def _equal_groups_of_heads(cls, heads: int, info: ValidationInfo) -> int | None:

@@ -25,7 +25,13 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
     ready = casts_to_gather(shard)
     add_product(into, "attention.qkv", tokens, query + key_value, width, shard, kept=kept_heads, ready=ready)
     into.add(chains.linear_bias("attention.qkv", tokens * (query + key_value), model.attention_bias, shard))
-    into.add(chains.rotary(model, shard, "attention.rotary", query + key_value // 2))
+    normed = query + key_value // 2
+    if model.qk_norm:
+        into.add(
+            chains.norm("attention.query_key_norm", tokens * normed, model, shard),
+            kept=tokens * normed * element,
+        )
+    into.add(chains.rotary(model, shard, "attention.rotary", normed))
     add_scores(into, _core(model, shard), shard)
     add_product(into, "attention.output", tokens, width, query, shard, kept_operand=True)
     into.add(reduce(shard, "attention", tokens * width * element))
@@ -48,7 +54,13 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     )
     columns = query + key_value
     add_scores_gradient(into, _core(model, shard), shard, freed=tokens * columns * element)
-    into.add(chains.rotary(model, shard, "attention.rotary.gradient", query + key_value // 2))
+    normed = query + key_value // 2
+    into.add(chains.rotary(model, shard, "attention.rotary.gradient", normed))
+    if model.qk_norm:
+        into.add(
+            chains.norm_gradient("attention.query_key_norm.gradient", tokens * normed, model, shard),
+            freed=tokens * normed * element,
+        )
     into.add(chains.bias_gradient("attention.qkv", tokens * columns, model.attention_bias, shard))
     add_column_gradient(into, model, shard, "attention.qkv", columns, residual)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from simulator.specs.model import LatentAttentionSpec, TransformerSpec
 from simulator.workload import chains, operators
+from simulator.workload.attention import add_scores, add_scores_gradient
 from simulator.workload.blocks import PassBuilder, Shard
-from simulator.workload.context import Core, add_core, add_core_gradient
+from simulator.workload.context import Core
 from simulator.workload.kernels import Collective, Communication, Kernel
 from simulator.workload.matrices import add_input_gradient, add_product
 
@@ -54,7 +55,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttenti
     columns = _kv_up(latent, core)
     add_product(into, "attention.key_value_up", tokens, columns, latent.kv_lora_rank, shard, kept=size)
     into.add(_rotary("attention.rotary", latent, core, shard))
-    add_core(into, core, shard)
+    add_scores(into, core, shard)
     add_product(
         into,
         "attention.output",
@@ -83,8 +84,7 @@ def add_backward(
     add_input_gradient(into, "attention.output", tokens, core.output_width, width, shard)
     operand = tokens * core.output_width * shard.operand_bytes if shard.casts else 0
     _weights(into, shard, "attention.output", width, core.output_width, freed=operand)
-    held = tokens * (core.query_width + core.key_value_width) * element + core.kept_bytes(shard)
-    add_core_gradient(into, core, shard, freed=held)
+    add_scores_gradient(into, core, shard, freed=tokens * (core.query_width + core.key_value_width) * element)
     into.add(_rotary("attention.rotary.gradient", latent, core, shard))
     ranks, rows = latent.q_lora_rank + latent.kv_lora_rank, latent.q_lora_rank or width
     columns = _kv_up(latent, core)

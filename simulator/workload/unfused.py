@@ -30,7 +30,7 @@ def add_unfused(into: PassBuilder, core: Core, shard: Shard) -> None:
     if shard.dropout:
         drop = _pointwise(f"{name}.dropout", scores, reads=element, writes=element + 1, flops=2)
         into.add(drop, kept=(element + 1) * scores, role="core")
-    into.add(_product(f"{name}.values", size, keys, core, shard, rows=queries), role="core")
+    into.add(_product(f"{name}.values", core.value_dim, keys, core, shard, rows=queries), role="core")
     copied = _pointwise(f"{name}.values.copy", context, reads=element, writes=element, flops=0)
     into.add(copied, kept=context * element, role="core_output")
 
@@ -47,10 +47,9 @@ def add_unfused_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: 
     element, name = shard.element_bytes, core.name
     queries, keys, size = shard.sequence_length, _keys(core, shard), core.key_dim
     scores, context = _scores(core, shard), shard.tokens * core.output_width
-    into.add(_product(f"{name}.values.weights_gradient", keys, size, core, shard))
-    into.add(
-        _product(f"{name}.values.gradient", size, queries, core, shard, rows=keys), freed=context * element
-    )
+    into.add(_product(f"{name}.values.weights_gradient", keys, core.value_dim, core, shard))
+    given = _product(f"{name}.values.gradient", core.value_dim, queries, core, shard, rows=keys)
+    into.add(given, freed=context * element)
     if shard.dropout:
         undo = _pointwise(f"{name}.dropout.gradient", scores, reads=element + 1, writes=element, flops=2)
         into.add(undo, freed=(element + 1) * scores)
@@ -61,7 +60,8 @@ def add_unfused_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: 
         into.add(_pointwise(f"{name}.bias.gradient", scores, reads=element, writes=0, flops=1))
     into.add(_product(f"{name}.scores.query_gradient", size, keys, core, shard))
     into.add(_product(f"{name}.scores.key_gradient", size, queries, core, shard, rows=keys))
-    gradients = shard.tokens * core.query_width + 2 * shard.micro_batch_size * core.heads * keys * size
+    sizes = core.key_dim + core.value_dim
+    gradients = shard.tokens * core.query_width + shard.micro_batch_size * core.heads * keys * sizes
     copied = _pointwise(f"{name}.qkv.copy", gradients, reads=element, writes=element, flops=0)
     into.add(copied, freed=freed)
 

@@ -16,6 +16,7 @@ from simulator.program.outline import Outline
 from simulator.program.plan import Plan, plan_of
 from simulator.program.pricing import Figures
 from simulator.program.recomputation import Mode, Recomputation, recomputation
+from simulator.program.slots import kept_bytes
 from simulator.program.topology import make_topology
 from simulator.program.transfers import leaving
 from simulator.program.works import Running
@@ -86,15 +87,10 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
 
 def _memory_bytes(outline: Outline, plan: Plan, parts: ModelParts) -> int:
     """State, and what the forward passes that run ahead keep for their backward passes [B]."""
-    known: dict[tuple[int, Mode], int] = {}
     saving = recomputation(outline)
 
     def kept(chunk: Sequence[Block], offload: StageOffload | None) -> int:
-        pairs = list(zip(chunk, saving.modes(chunk), strict=True))
-        for block, mode in pairs:
-            if (id(block), mode) not in known:
-                known[id(block), mode] = _kept_bytes(block, mode)
-        sizes = [known[id(block), mode] for block, mode in pairs]
+        sizes = list(map(kept_bytes, chunk, saving.modes(chunk)))
         return sum(sizes) - sum(leaving(offload, [block.name for block in chunk], sizes.__getitem__))
 
     needed = []
@@ -103,12 +99,6 @@ def _memory_bytes(outline: Outline, plan: Plan, parts: ModelParts) -> int:
         smallest = min(kept(chunk, offload) for chunk in chunks)
         needed.append(state.resident_bytes + _in_flight(plan, stage) * smallest)
     return max(needed)
-
-
-def _kept_bytes(block: Block, mode: Mode) -> int:
-    if mode in ("input", "nothing"):
-        return block.input_bytes if mode == "input" else 0
-    return sum(node.kept_bytes for node in block.forward if not (mode == "core" and node.role == "core"))
 
 
 def _in_flight(plan: Plan, stage: int) -> int:

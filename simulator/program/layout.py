@@ -7,8 +7,10 @@ back: the parts stay one chain, whatever the schedule.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from simulator.program.plan import Plan
 from simulator.program.schedules import Placement
@@ -22,6 +24,9 @@ from simulator.workload.stacks import encoder_norm_block, front_end_block, posit
 
 Blocks = tuple[tuple[tuple[Block, ...], ...], ...]
 """Blocks by stage and chunk."""
+
+KEPT_MODELS: Final = 64
+"""Models on shards of which blocks are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,37 @@ def tokens_between(model: TransformerSpec, training: TrainingSpec, layers_before
 
 
 @dataclass(slots=True)
+class _Made:
+    """Blocks that were made of one model on one shard, for all plans that lay them out.
+
+    Attributes:
+        model: The model.
+        blocks: Each kind of block by all that tells it from the others.
+        sizes: Parameters of each table that may lie on several stages.
+    """
+
+    model: TransformerSpec
+    blocks: dict[tuple[object, ...], Block] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+_MADE: OrderedDict[tuple[object, ...], _Made] = OrderedDict()
+"""What was made last, by all that blocks are made of."""
+
+
+def _made(model: TransformerSpec, *others: object) -> _Made:
+    """What was made of a model and of what else there is; models hold dicts and are compared, not hashed."""
+    key = (model.name, *others)
+    found = _MADE.get(key)
+    if found is None or found.model != model:
+        found = _MADE[key] = _Made(model)
+    _MADE.move_to_end(key)
+    if len(_MADE) > KEPT_MODELS:
+        _MADE.popitem(last=False)
+    return found
+
+
+@dataclass(slots=True)
 class _Layouter:
     """Lays a model out; each kind of block is made once."""
 
@@ -139,9 +175,12 @@ class _Layouter:
     own: Shard
     top_k: int | None = None
     teaches: bool = False
-    made: dict[tuple[object, ...], Block] = field(default_factory=dict)
+    made: _Made = field(init=False)
     holders: dict[str, set[int]] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Finds what was made of the same model before."""
+        self.made = _made(self.model, self.first, self.own, self.frozen_layers > 0, self.top_k, self.teaches)
 
     def run(self) -> Layout:
         placement = self.placement
@@ -196,7 +235,7 @@ class _Layouter:
 
         def make() -> Block:
             block = embedding_block(self.model, below, shares_table=shares)
-            self.sizes.setdefault("embedding", block.parameters - block.sequential_parameters)
+            self.made.sizes.setdefault("embedding", block.parameters - block.sequential_parameters)
             return frozen(block) if untrained else block
 
         return self._made(("embedding", shard is self.own, shares), make)
@@ -210,7 +249,7 @@ class _Layouter:
 
         def make() -> Block:
             block = position_bias_block(self.model, shard, shares_table=shares)
-            self.sizes.setdefault(name, block.parameters)
+            self.made.sizes.setdefault(name, block.parameters)
             return block
 
         return [self._made((name, shares), make)]
@@ -235,9 +274,10 @@ class _Layouter:
         return self._made(("layer", shard.source_length, dense, first, untrained), make)
 
     def _made(self, key: tuple[object, ...], make: Callable[[], Block]) -> Block:
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
+        blocks = self.made.blocks
+        if key not in blocks:
+            blocks[key] = make()
+        return blocks[key]
 
     def _holds(self, table: str, stage: int) -> bool:
         """Whether a stage holds a table already; it does from now on."""
@@ -251,7 +291,7 @@ class _Layouter:
         if self.own.lora_rank or self.placement.layout == "two_way":
             return ()
         return tuple(
-            Tie(name, self.sizes[name], frozenset(stages))
+            Tie(name, self.made.sizes[name], frozenset(stages))
             for name, stages in self.holders.items()
             if len(stages) > 1
         )

@@ -18,7 +18,7 @@ from simulator.program.offload import Offload, check_offload, make_offload
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
 from simulator.program.recomputation import recomputation
-from simulator.program.schedules import Held
+from simulator.program.schedules import SCHEDULES, Held
 from simulator.program.slots import SLOTS, held_by_stage, slot_bytes
 from simulator.specs.model import TransformerSpec
 from simulator.workload import (
@@ -81,7 +81,7 @@ class ModelParts:
         shard: One GPU's part of a micro-batch.
         ties: Parameters that lie on several stages.
         untrained_parts: Parts of the model, from the first on, below everything that is trained.
-        held: What a micro-batch takes on each stage.
+        held: What a micro-batch takes on each stage, where the schedule goes by it.
         offload: What lies outside of device memory, if anything.
     """
 
@@ -143,17 +143,19 @@ def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelPar
     blocks = laid_out.blocks
     rounds, recomputed = scenario.software.pipeline_slots, recomputation(scenario)
     room = [slot_bytes(plan, stage, chunks, recomputed, rounds) for stage, chunks in enumerate(blocks)]
+    keys = list(zip(blocks, room, strict=True))
+    equal = {
+        key: _state(key[0], plan, states, shard, overheads, {SLOTS: key[1]}, offload)
+        for key in dict.fromkeys(keys)
+    }
     return ModelParts(
         blocks=blocks,
-        states=tuple(
-            _state(chunks, plan, states, shard, overheads, {SLOTS: more}, offload)
-            for chunks, more in zip(blocks, room, strict=True)
-        ),
+        states=tuple(equal[key] for key in keys),
         state_bytes=states,
         shard=shard,
         ties=laid_out.ties,
         untrained_parts=_untrained_parts(blocks, plan),
-        held=held_by_stage(blocks, recomputed),
+        held=held_by_stage(blocks, recomputed) if SCHEDULES[plan.schedule].fills else (),
         offload=offload,
     )
 

@@ -15,7 +15,7 @@ from simulator.program.steps import Step, dropping, part_of
 from simulator.program.templates import LANE, Stretch, Template, TemplateBuilder
 from simulator.program.transfers import Fetches, Stores, add_legs, leaving
 from simulator.program.works import Ranks
-from simulator.workload import Block, Communication, Kernel, Node, Shard, Transients, transients
+from simulator.workload import Block, Communication, Kernel, Node, Shard, transients
 
 AXIS_LANE = {
     "tensor": LANE["tensor_parallel"],
@@ -40,7 +40,6 @@ class StageCompiler:
     shard: Shard
     waits_to_launch: bool = False
     offload: StageOffload | None = None
-    needs: dict[int, Transients] = field(default_factory=dict)
     stretches: dict[tuple[int, str, Mode, Beside], Stretch] = field(default_factory=dict)
     """What blocks do, by block, pass and memory: equal layers are one object and are compiled once."""
     steps: dict[tuple[int, str, Mode], list[Step]] = field(default_factory=dict)
@@ -321,13 +320,6 @@ class StageCompiler:
             row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
         return row
 
-    def _needs(self, block: Block) -> Transients:
-        """What the block's operators need while they run; worked out once for each block."""
-        found = self.needs.get(id(block))
-        if found is None:
-            found = self.needs[id(block)] = transients(block, self.shard)
-        return found
-
     def _steps(self, nodes: tuple[Node, ...], needs: tuple[int, ...]) -> list[Step]:
         return [Step(node, need) for node, need in zip(nodes, needs, strict=True)]
 
@@ -340,12 +332,14 @@ class StageCompiler:
             elif what == "recompute":
                 self.steps[key] = self._recomputed(block, mode)
             else:
-                self.steps[key] = part_of(self._steps(block.backward, self._needs(block).backward), what)
+                self.steps[key] = part_of(
+                    self._steps(block.backward, transients(block, self.shard).backward), what
+                )
         return self.steps[key]
 
     def _kept(self, block: Block, mode: Mode) -> list[Step]:
         """The forward pass with what is kept of it."""
-        steps = self._steps(block.forward, self._needs(block).forward)
+        steps = self._steps(block.forward, transients(block, self.shard).forward)
         if mode == "all":
             return steps
         if mode == "core":
@@ -358,7 +352,7 @@ class StageCompiler:
 
     def _recomputed(self, block: Block, mode: Mode) -> list[Step]:
         """What is computed again before the block's backward pass."""
-        steps = self._steps(block.forward, self._needs(block).forward)
+        steps = self._steps(block.forward, transients(block, self.shard).forward)
         if mode != "core":
             return steps
         core = [step for step in steps if step.node.role in ("core", "core_output")]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from simulator.errors import PlanError, UnsupportedError
 from simulator.program.outline import Outline
 from simulator.specs.model import TransformerSpec
 from simulator.workload import Block
+from simulator.workload.blocks import BLOCKS_KNOWN
 
 Mode = Literal["all", "core", "input", "nothing"]
 """What a forward pass drops: nothing (it keeps ``all``), what the attention ``core`` keeps, all but the
@@ -42,6 +44,9 @@ class Recomputation:
         Blocks that are no layer keep all; so does, of nothing, one that has no backward pass. No group
         reaches across one (from an encoder's last layers into the decoder).
         """
+        return _modes(self, tuple(blocks))
+
+    def _found(self, blocks: Sequence[Block]) -> tuple[Mode, ...]:
         found: list[Mode] = []
         place = 0
         for block in blocks:
@@ -61,6 +66,12 @@ class Recomputation:
         if self.method == "block":
             return "input" if place < self.layers else "all"
         return "input" if place % self.layers == 0 else "nothing"
+
+
+@lru_cache(maxsize=4 * BLOCKS_KNOWN)
+def _modes(recompute: Recomputation, blocks: tuple[Block, ...]) -> tuple[Mode, ...]:
+    """Modes of a part of the model, which many parts and plans have in common."""
+    return recompute._found(blocks)
 
 
 def computed_again(modes: Sequence[Mode]) -> tuple[tuple[int, ...], ...]:

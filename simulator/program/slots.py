@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from simulator.program.order import Visit
 from simulator.program.plan import Plan
 from simulator.program.recomputation import Mode, Recomputation
 from simulator.program.schedules import Held
 from simulator.workload import Block
+from simulator.workload.blocks import BLOCKS_KNOWN
 
 SLOTS = "pipeline_slots"
 """Part of the memory: room for activations of micro-batches that are not there yet."""
@@ -41,7 +43,7 @@ def slot_bytes(
     total = 0
     for chunk, blocks in enumerate(chunks):
         if plan.placement.part(stage, chunk) < plan.placement.depth - 1:
-            kept = sum(_kept(*each) for each in zip(blocks, recomputation.modes(blocks), strict=True))
+            kept = sum(kept_bytes(*each) for each in zip(blocks, recomputation.modes(blocks), strict=True))
             total += max(0, room - most_in_flight(plan.visits(), stage, chunk)) * kept
     return total
 
@@ -67,13 +69,13 @@ def held_by_stage(
     per_stage = []
     for chunks in blocks:
         mine = [each for part in chunks for each in zip(part, recomputation.modes(part), strict=True)]
-        per_stage.append((mine, sum(_kept(*each) for each in mine if each[0].name == "layer")))
+        per_stage.append((mine, sum(kept_bytes(*each) for each in mine if each[0].name == "layer")))
     unit = max(layers_keep for _, layers_keep in per_stage)
     if not unit:
         return (Held(),) * len(blocks)
     return tuple(
         Held(
-            max(Fraction(1), Fraction(sum(_kept(*each) for each in mine), unit)),
+            max(Fraction(1), Fraction(sum(kept_bytes(*each) for each in mine), unit)),
             max(share, Fraction(_held(mine), unit)),
         )
         for mine, _ in per_stage
@@ -82,7 +84,7 @@ def held_by_stage(
 
 def _put_off(blocks: Sequence[tuple[Block, Mode]]) -> Fraction:
     """What blocks hold for weight gradients that are put off, over what they keep; at most 1."""
-    kept, held = sum(_kept(*each) for each in blocks), _held(blocks)
+    kept, held = sum(kept_bytes(*each) for each in blocks), _held(blocks)
     return Fraction(held, kept) if 0 < held < kept else Fraction(1)
 
 
@@ -101,7 +103,8 @@ def most_in_flight(visits: Sequence[Visit], stage: int, chunk: int) -> int:
     return most
 
 
-def _kept(block: Block, mode: Mode) -> int:
+@lru_cache(maxsize=4 * BLOCKS_KNOWN)
+def kept_bytes(block: Block, mode: Mode) -> int:
     """What the forward pass keeps of a block [B]."""
     if mode == "all":
         return block.kept_bytes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
 
 from simulator.specs.software import SoftwareSpec
 from simulator.workload.kernels import Communication, Kernel
@@ -11,6 +13,9 @@ from simulator.workload.precision import RECIPES, matrix_precision
 BYTES_PER_ELEMENT = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1, "fp4": 1}
 """Bytes that one stored element takes, by precision of the arithmetic (tf32 is stored as fp32)."""
 
+
+BLOCKS_KNOWN: Final = 256
+"""Blocks of which the process remembers what follows from them."""
 
 STANDARD = SoftwareSpec(name="standard")
 """Every mechanism at its default: fused kernels, communication beside compute."""
@@ -50,7 +55,7 @@ class Shard:
     attention: str
     gradient_bytes: int
     dropout: bool = False
-    software: SoftwareSpec = STANDARD
+    software: SoftwareSpec = field(default=STANDARD, hash=False)
     recipe: str = ""
     context_parallel: int = 1
     context_method: str = "ring"
@@ -125,9 +130,11 @@ class Node:
     held_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """A layer, the embedding or the head, as one GPU sees it.
+
+    Equal layers of a model are one object, so what follows from a block is worked out once an object.
 
     Attributes:
         name: Such as ``layer``, ``embedding``, ``head``.
@@ -160,7 +167,12 @@ class Block:
     @property
     def kept_bytes(self) -> int:
         """Activations that the forward pass keeps for the backward pass [B]."""
-        return sum(node.kept_bytes for node in self.forward)
+        return _kept_bytes(self)
+
+
+@lru_cache(maxsize=BLOCKS_KNOWN)
+def _kept_bytes(block: Block) -> int:
+    return sum(node.kept_bytes for node in block.forward)
 
 
 @dataclass(slots=True)

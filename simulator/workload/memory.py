@@ -8,8 +8,9 @@ that it waits for have written, and a weight gradient reads besides what the gra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from simulator.workload.blocks import BYTES_PER_ELEMENT, Block, Node, Shard
+from simulator.workload.blocks import BLOCKS_KNOWN, BYTES_PER_ELEMENT, Block, Node, Shard
 from simulator.workload.kernels import AttentionShape, Communication, Kernel, MatmulShape
 
 _FUSED_LAUNCHES = 2
@@ -32,6 +33,7 @@ class Transients:
     backward: tuple[int, ...]
 
 
+@lru_cache(maxsize=BLOCKS_KNOWN)
 def transients(block: Block, shard: Shard) -> Transients:
     """What the block's operators need while they run.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from simulator.program.admissible import check_precision
+from simulator.program.axes import DEFAULT_ORDER
 from simulator.program.describe import Describer
-from simulator.program.loading import loader_cores
 from simulator.program.memory import Overheads
 from simulator.program.model import ModelParts, build_parts
 from simulator.program.offload import StageOffload
@@ -17,16 +18,32 @@ from simulator.program.plan import Plan, plan_of
 from simulator.program.pricing import Figures
 from simulator.program.recomputation import Mode, Recomputation, recomputation
 from simulator.program.slots import kept_bytes
-from simulator.program.topology import make_topology
+from simulator.program.topology import SLOTS, core_rate, slot_rates, whole_rates
 from simulator.program.transfers import leaving
 from simulator.program.works import Running
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.units import PICOSECONDS
 from simulator.workload import Block, Kernel, Node
+from simulator.workload.blocks import BLOCKS_KNOWN
 
 _IN_ORDER = frozenset({"1f1b", "interleaved_1f1b"})
 """Schedules whose first chunks lie on the stages in order, each backward pass in one piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one GPU's share of a micro-batch takes at least, for all plans that share it out in the same way.
+
+    Attributes:
+        kernels_s: All stages together, kernels alone [s].
+        layer_s: Both passes of a layer [s].
+        ends_s: A chunk of layers takes up to so much less than its layers [s].
+    """
+
+    kernels_s: float
+    layer_s: float
+    ends_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +55,14 @@ class Bounds:
         memory_bytes: What the fullest stage needs at least: its state, and the activations in flight [B].
         capacity_bytes: Device memory [B].
         step_s: No step can be shorter [s]; 0 if it cannot fit.
-        kernels_s: What one GPU's share of a micro-batch takes on all stages together, kernels alone [s].
+        share: What one GPU's share of a micro-batch takes.
     """
 
     plan: Plan
     memory_bytes: int
     capacity_bytes: int
     step_s: float
-    kernels_s: float
+    share: Share
 
     @property
     def can_fit(self) -> bool:
@@ -53,8 +70,8 @@ class Bounds:
         return self.memory_bytes <= self.capacity_bytes
 
 
-Prices = dict[tuple[Any, ...], int]
-"""Operators priced so far, on one kind of accelerator and with one calibration."""
+Prices = dict[tuple[Any, ...], Any]
+"""Operators, blocks and chunks priced so far, on one cluster's figures and with one calibration [ps]."""
 
 
 def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None = None) -> Bounds:
@@ -80,9 +97,9 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     parts = build_parts(outline, plan, Overheads.of(calibration))
     memory = _memory_bytes(outline, plan, parts)
     capacity = int(scenario.cluster.node_groups[0].accelerator.memory_capacity)
-    alone = _alone(scenario, plan, calibration, {} if prices is None else prices)
+    alone = _Alone(scenario, plan, calibration, recomputation(outline), {} if prices is None else prices)
     step = _step_seconds(plan, parts, alone) if memory <= capacity else 0.0
-    return Bounds(plan, memory, capacity, step, alone.kernels(parts.blocks) / PICOSECONDS)
+    return Bounds(plan, memory, capacity, step, alone.share(parts.blocks))
 
 
 def _memory_bytes(outline: Outline, plan: Plan, parts: ModelParts) -> int:
@@ -111,19 +128,9 @@ def _in_flight(plan: Plan, stage: int) -> int:
     return 1
 
 
-def _alone(scenario: Scenario, plan: Plan, calibration: Calibration, prices: Prices) -> _Alone:
-    cluster, outline = scenario.cluster, Outline.of(scenario)
-    group = cluster.node_groups[0]
-    topology = make_topology(plan.group, plan)
-    describe = Describer(plan, topology.shared.get("core", -1), scenario.software)
-    figures = Figures(group, cluster.storage, calibration, scenario.software)
-    cores = loader_cores(scenario.data, plan, group.host)
-    rates = topology.capacities(cluster, loader_cores=cores).rates.tolist()
-    return _Alone(describe, figures, rates, recomputation(outline), prices)
-
-
 def _step_seconds(plan: Plan, parts: ModelParts, alone: _Alone) -> float:
-    passes = [[alone.both_passes(chunk) for chunk in chunks] for chunks in parts.blocks]
+    known = {chunk: alone.both_passes(chunk) for chunks in parts.blocks for chunk in chunks}
+    passes = [[known[chunk] for chunk in chunks] for chunks in parts.blocks]
     busy = [sum(chunks) for chunks in passes]
     waits = [0] * len(busy)
     if plan.schedule in _IN_ORDER:
@@ -142,51 +149,91 @@ class _Alone:
 
     def __init__(
         self,
-        describe: Describer,
-        figures: Figures,
-        rates: list[int],
+        scenario: Scenario,
+        plan: Plan,
+        calibration: Calibration,
         recompute: Recomputation,
         prices: Prices,
     ) -> None:
-        self.describe, self.figures, self.rates = describe, figures, rates
+        cluster, shape = scenario.cluster, plan.group
+        group = cluster.node_groups[0]
+        self.core = len(SLOTS) if shape.oversubscribed else -1
+        self.describe = Describer(plan, self.core, scenario.software)
+        self.figures = Figures(group, cluster.storage, calibration, scenario.software)
+        rates = slot_rates(cluster, loader_cores=1, drives=False)
+        self.rates: list[int] = whole_rates([*rates, core_rate(cluster)]).tolist()
         self.recompute, self.prices = recompute, prices
-        self.known: dict[tuple[int, bool, Mode], tuple[int, int, int]] = {}
+        self.meets: dict[str, tuple[object, ...]] = {}
 
-    def kernels(self, stages: Sequence[Sequence[Sequence[Block]]]) -> int:
-        """All kernels of both passes through the whole model, with what is computed again."""
-        known: dict[tuple[int, Mode], int] = {}
+    def share(self, stages: Sequence[Sequence[Sequence[Block]]]) -> Share:
+        """What plans of the same split have in common; no plan of them has less."""
+        known: dict[tuple[Block, Mode], int] = {}
         total = 0
         for chunk in (chunk for chunks in stages for chunk in chunks):
             for block, mode in zip(chunk, self.recompute.modes(chunk), strict=True):
-                if (id(block), mode) not in known:
-                    nodes = (*block.forward, *self._again(block, mode), *block.backward)
-                    ops = [node for node in nodes if isinstance(node.op, Kernel)]
-                    known[id(block), mode] = sum(self._alone(node) for node in ops)
-                total += known[id(block), mode]
-        return total
+                if (block, mode) not in known:
+                    known[block, mode] = self._kernels(block, mode)
+                total += known[block, mode]
+        layers = [(block, mode) for block, mode in known if block.name == "layer"]
+        least, ends = min((known[layer] for layer in layers), default=0), 0
+        axes = self.describe.plan.axes
+        if axes.order == DEFAULT_ORDER and self.core < 0:
+            # Who exchanges something inside of layers is then as near in all of these plans.
+            runs = [[self._block(*layer, back=back) for back in (False, True)] for layer in layers]
+            least = min((sum(length for length, _, _ in both) for both in runs), default=0)
+            ends = max((sum(before + after for _, before, after in both) for both in runs), default=0)
+        return Share(total / PICOSECONDS, least / PICOSECONDS, ends / PICOSECONDS)
 
-    def both_passes(self, blocks: Sequence[Block]) -> int:
+    def both_passes(self, blocks: tuple[Block, ...]) -> int:
         """Forward and backward pass through a chunk."""
-        total = 0
-        pairs = list(zip(blocks, self.recompute.modes(blocks), strict=True))
-        for back in (False, True):
-            runs = [
-                self._block(block, mode, back=back) for block, mode in (reversed(pairs) if back else pairs)
-            ]
-            whole = sum(length for length, _, _ in runs)
-            total += whole - runs[0][1] - runs[-1][2] if runs else 0
-        return total
+        modes = self.recompute.modes(blocks)
+        key = (blocks, modes, *(self._meet(block) for block in dict.fromkeys(blocks)))
+        found = self.prices.get(key)
+        if found is None:
+            found = 0
+            pairs = list(zip(blocks, modes, strict=True))
+            for back in (False, True):
+                order = reversed(pairs) if back else pairs
+                runs = [self._block(block, mode, back=back) for block, mode in order]
+                whole = sum(length for length, _, _ in runs)
+                found += whole - runs[0][1] - runs[-1][2] if runs else 0
+            self.prices[key] = found
+        return found
+
+    def _meet(self, block: Block) -> tuple[object, ...]:
+        """Who meets in a block, and how far they are from one another: all that its time depends on."""
+        return tuple(self._group(axis) for axis in _axes_of(block))
+
+    def _group(self, axis: str) -> tuple[object, ...]:
+        found = self.meets.get(axis)
+        if found is None:
+            plan = self.describe.plan
+            through_core = (plan.num_gpus_per_stage, self.rates[-1]) if self.core >= 0 else ()
+            found = self.meets[axis] = self.describe.ranks(axis), *through_core
+        return found
+
+    def _kernels(self, block: Block, mode: Mode) -> int:
+        """Kernels of both passes through a block, with what is computed again."""
+        key = block, mode
+        found = self.prices.get(key)
+        if found is None:
+            nodes = (*block.forward, *self._again(block, mode), *block.backward)
+            found = sum(self._alone(node) for node in nodes if isinstance(node.op, Kernel))
+            self.prices[key] = found
+        return found
 
     def _block(self, block: Block, mode: Mode, *, back: bool) -> tuple[int, int, int]:
         """Length, and what of it stands before the first and behind the last kernel."""
-        key = (id(block), back, mode)
-        if key not in self.known:
-            found = self._run(block.backward if back else block.forward)
-            if back:
-                again = self._run(self._again(block, mode))
-                found = again[0] + found[0], again[1] if again[0] else found[1], found[2]
-            self.known[key] = found
-        return self.known[key]
+        key = block, back, mode, *self._meet(block)
+        known: tuple[int, int, int] | None = self.prices.get(key)
+        if known is not None:
+            return known
+        found = self._run(block.backward if back else block.forward)
+        if back:
+            again = self._run(self._again(block, mode))
+            found = again[0] + found[0], again[1] if again[0] else found[1], found[2]
+        self.prices[key] = found
+        return found
 
     def _again(self, block: Block, mode: Mode) -> Sequence[Node]:
         """What is computed again; of the attention core, only the kernels."""
@@ -215,10 +262,8 @@ class _Alone:
 
     def _alone(self, node: Node) -> int:
         """The engine rounds each duration up, so whole picoseconds rounded down stay below it."""
-        op, plan = node.op, self.describe.plan
-        key: tuple[Any, ...] = (op,)
-        if not isinstance(op, Kernel):
-            key = op, plan.num_gpus, plan.degree(op.axis), plan.ranks_per_domain(op.axis)
+        op = node.op
+        key = (op,) if isinstance(op, Kernel) else (op, *self._group(op.axis))
         found = self.prices.get(key)
         if found is None:
             work = Running(op, launched_ahead=True) if isinstance(op, Kernel) else self.describe.meeting(op)
@@ -226,3 +271,10 @@ class _Alone:
             drawn = (amount * PICOSECONDS // self.rates[slot] for slot, amount in price.demands)
             found = self.prices[key] = price.delay + max(drawn, default=0)
         return found
+
+
+@lru_cache(maxsize=BLOCKS_KNOWN)
+def _axes_of(block: Block) -> tuple[str, ...]:
+    """Axes along which a block communicates."""
+    ops = (node.op for node in (*block.forward, *block.backward))
+    return tuple(sorted({op.axis for op in ops if not isinstance(op, Kernel)}))

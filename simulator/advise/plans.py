@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, Literal
 
-from simulator.advise.bounds import Prices, bounds
+from simulator.advise.bounds import Prices, Share, bounds
 from simulator.analysis import Result
 from simulator.errors import ClustersimError, PlanError
 from simulator.run import Played, played
@@ -32,6 +32,9 @@ _FREE: Final = tuple(
     )
 )
 """What follows from a plan, whatever the scenario says."""
+
+_ROUNDING: Final = 1e-12
+"""Part by which sums of floats may be too large."""
 
 Objective = Literal["throughput", "throughput_per_gpu"]
 Progress = Callable[[float, str], None]
@@ -200,15 +203,16 @@ _Candidate = tuple[float, int, int, Mapping[str, Any]]
 class _Waiting:
     """Plans of a space, the most promising first, each bounded no more closely than it must be.
 
-    At first a plan's bound is the kernels of a micro-batch, which plans of the same tensor parallelism,
-    micro-batch and recomputation share, spread evenly over the stages. Only a plan that comes first by it is
-    looked at closely, and takes its place by its own bounds.
+    At first a plan's bound follows from what plans of the same tensor parallelism, micro-batch and
+    recomputation share: the kernels of a micro-batch and the time of a layer. Only a plan that comes first by
+    it is looked at closely, and takes its place by its own bounds.
     """
 
     def __init__(self, scenario: Scenario, max_gpus: int, objective: Objective) -> None:
         self.scenario, self.objective = scenario, objective
         self.calibration, self.prices = Calibration.load(), Prices()
-        self.kernels: dict[tuple[Any, ...], float] = {}
+        self.shares: dict[tuple[Any, ...], Share] = {}
+        self.layers = getattr(scenario.model, "num_hidden_layers", 0)
         self.illegal = self.without_memory = 0
         self.exact: set[int] = set()
         self.plans: list[_Candidate] = []
@@ -244,29 +248,47 @@ class _Waiting:
     def _roughly(self, gpus: int, overrides: Mapping[str, Any]) -> float:
         """Minus the score at best, by the kernels alone; minus infinity where they are not known."""
         scenario, micro = self.scenario, overrides["training.micro_batch_size"]
-        tensor, pipeline = (overrides.get(f"parallelism.{key}_parallel", 1) for key in ("tensor", "pipeline"))
+        tensor, pipeline, chunks = (
+            overrides.get(f"parallelism.{key}", 1)
+            for key in ("tensor_parallel", "pipeline_parallel", "virtual_pipeline")
+        )
         shared = tensor, micro, overrides.get("training.recompute")
-        known = self.kernels.get(shared)
+        known = self.shares.get(shared)
         if known is None:
-            known = self._kernels(overrides)
+            known = self._share(overrides)
             if known is None:
                 return -math.inf
-            self.kernels[shared] = known
+            self.shares[shared] = known
         ranks = tensor * pipeline * scenario.parallelism.context_parallel
         batch = scenario.training.global_batch_size
-        step = batch * ranks / (gpus * micro) * known / pipeline
+        step = _least(known, batch * ranks / (gpus * micro), pipeline, chunks, self.layers)
         return -_score(batch / step, gpus, self.objective) if step else -math.inf
 
-    def _kernels(self, overrides: Mapping[str, Any]) -> float | None:
-        """Kernels of a micro-batch on all stages [s]; 0 where other plans may have fewer, None if refused."""
+    def _share(self, overrides: Mapping[str, Any]) -> Share | None:
+        """What plans like this one share; nothing where others may have less, None if it is refused."""
         model = self.scenario.model
         split = isinstance(model, TransformerSpec) and bool(model.num_encoder_layers)
         if split or self.scenario.distillation is not None:
-            return 0.0
+            return Share(0.0, 0.0, 0.0)
         try:
-            return bounds(planned_scenario(self.scenario, overrides), self.calibration, self.prices).kernels_s
+            return bounds(planned_scenario(self.scenario, overrides), self.calibration, self.prices).share
         except PlanError:
             return None
+
+
+def _least(share: Share, micro_batches: float, stages: int, chunks: int, layers: int) -> float:
+    """The shortest step by what plans share [s]; all chunks have as many layers.
+
+    With K the kernels of m micro-batches over P stages, C the layers of one of v chunks, and stage p waiting
+    for the first chunks of those before it: the last stage has ``(m v + P - 1) C``; the mean of all stages is
+    ``m K / P + C (P - 1) / 2``; and where stages have one chunk, whose times may be uneven, none ends before
+    the others if ``T = K / (1 - (1 - 1/m)^P)``.
+    """
+    chunk = max(layers // (stages * chunks) * share.layer_s - share.ends_s, 0.0)
+    even = micro_batches * share.kernels_s / stages + chunk * (stages - 1) / 2
+    last = (micro_batches * chunks + stages - 1) * chunk
+    uneven = share.kernels_s / (1 - (1 - 1 / micro_batches) ** stages) if chunks == 1 else 0.0
+    return max(even, last, uneven) * (1 - _ROUNDING)
 
 
 def _score(samples_per_s: float, gpus: int, objective: Objective) -> float:

@@ -176,11 +176,15 @@ class _Layouter:
     top_k: int | None = None
     teaches: bool = False
     made: _Made = field(init=False)
+    alike: bool = field(init=False)
     holders: dict[str, set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Finds what was made of the same model before."""
-        self.made = _made(self.model, self.first, self.own, self.frozen_layers > 0, self.top_k, self.teaches)
+        model = self.model
+        self.made = _made(model, self.first, self.own, self.frozen_layers > 0, self.top_k, self.teaches)
+        self.alike = not (self.frozen_layers or model.num_encoder_layers)
+        self.alike &= model.mixture is None or not model.mixture.first_k_dense_replace
 
     def run(self) -> Layout:
         placement = self.placement
@@ -256,6 +260,8 @@ class _Layouter:
 
     def _layers(self, begin: int, end: int) -> list[Block]:
         """Layers of one stack in one part."""
+        if self.alike:
+            return [self._layer(begin, first=True)] * (end - begin)
         return [self._layer(number, first=number == begin) for number in range(begin, end)]
 
     def _layer(self, number: int, *, first: bool) -> Block:

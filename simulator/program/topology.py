@@ -6,6 +6,7 @@ Every stage has one representative GPU with the same slots, so a capacity's id i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,41 +97,54 @@ class Topology:
             cluster: The cluster.
             loader_cores: Cores that the loaders of one node may use.
         """
-        group = cluster.node_groups[0]
-        compute = capacity_rates(group.accelerator)
-        own = (
-            compute["tensor"],
-            compute["vector"],
-            compute["memory_bandwidth"],
-            NANOSECONDS * compute["host"],
-            group.scale_up.bandwidth,
-            group.scale_up.bandwidth,
-            group.scale_out.bandwidth,
-            group.scale_out.bandwidth,
-            group.host.pcie_bandwidth,
-            group.host.pcie_bandwidth,
-            group.host.storage_bandwidth,
-            group.host.storage_bandwidth,
-            float(NANOSECONDS * loader_cores),
-            group.host.memory_bandwidth,
-            *self._drives(cluster),
-        )
-        rates = list(own) * self.plan.pipeline_parallel
+        own = slot_rates(cluster, loader_cores=loader_cores, drives=self.drives)
+        rates = own * self.plan.pipeline_parallel
         if "core" in self.shared:
-            injection = group.scale_out.bandwidth * cluster.num_gpus
-            rates.append(injection / cluster.fabric.oversubscription)
+            rates.append(core_rate(cluster))
         if cluster.storage is not None:
             rates += storage_rates(cluster.storage).values()
-        whole = np.maximum(1, np.rint(np.array(rates, dtype=np.float64))).astype(np.int64)
+        whole = whole_rates(rates)
         whole[self.same != np.arange(len(whole))] = 1  # nothing draws on them
         return Capacities(self.names, self.kinds, self.owners, whole, self.units)
 
-    def _drives(self, cluster: ClusterSpec) -> tuple[float, float]:
-        """Rates of one of a node's drives; nothing draws on drives that are not there."""
-        if not self.drives or cluster.storage is None:
-            return 1.0, 1.0
-        rates = storage_rates(cluster.storage)
-        return rates["storage_read"], rates["storage_write"]
+
+def slot_rates(cluster: ClusterSpec, *, loader_cores: int, drives: bool) -> list[float]:
+    """Rates of the slots of one representative; nothing draws on drives that are not there."""
+    group = cluster.node_groups[0]
+    compute = capacity_rates(group.accelerator)
+    read = write = 1.0
+    if drives and cluster.storage is not None:
+        stored = storage_rates(cluster.storage)
+        read, write = stored["storage_read"], stored["storage_write"]
+    return [
+        compute["tensor"],
+        compute["vector"],
+        compute["memory_bandwidth"],
+        NANOSECONDS * compute["host"],
+        group.scale_up.bandwidth,
+        group.scale_up.bandwidth,
+        group.scale_out.bandwidth,
+        group.scale_out.bandwidth,
+        group.host.pcie_bandwidth,
+        group.host.pcie_bandwidth,
+        group.host.storage_bandwidth,
+        group.host.storage_bandwidth,
+        float(NANOSECONDS * loader_cores),
+        group.host.memory_bandwidth,
+        read,
+        write,
+    ]
+
+
+def core_rate(cluster: ClusterSpec) -> float:
+    """What the fabric's core carries [B/s]."""
+    injection = cluster.node_groups[0].scale_out.bandwidth * cluster.num_gpus
+    return injection / cluster.fabric.oversubscription
+
+
+def whole_rates(rates: Sequence[float]) -> NDArray[np.int64]:
+    """Rates as the engine wants them: positive integers."""
+    return np.maximum(1, np.rint(np.array(rates, dtype=np.float64))).astype(np.int64)
 
 
 def make_topology(cluster: ClusterShape, plan: Plan, *, drives: bool = False) -> Topology:

@@ -14,7 +14,7 @@ from simulator.workload.attention import add_scores, add_scores_gradient
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.context import Core
 from simulator.workload.kernels import Collective, Communication, Kernel
-from simulator.workload.matrices import add_input_gradient, add_product
+from simulator.workload.matrices import add_input_gradient, add_product, count_part
 
 
 def _core(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> Core:
@@ -37,7 +37,7 @@ def _kv_up(latent: LatentAttentionSpec, core: Core) -> int:
 def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> None:
     """Norm, projections down and up, rotary part, core, output, residual."""
     width, element, tokens = model.hidden_size, shard.element_bytes, shard.tokens
-    residual = shard.residual_tokens * width
+    residual, first = shard.residual_tokens * width, len(into.nodes)
     core, down = _core(model, latent, shard), _down(latent)
     kept = residual * (element + shard.operand_bytes)
     into.add(chains.norm("attention.norm", residual, model, shard), kept=kept)
@@ -70,6 +70,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttenti
         chains.residual("attention.residual", residual, model.attention_output_bias, shard),
         kept=residual * shard.dropout,
     )
+    count_part(into, "attention.down", 1, shard.tensor_parallel, first=first)
 
 
 def add_backward(
@@ -77,7 +78,7 @@ def add_backward(
 ) -> None:
     """The same backwards."""
     width, element, tokens = model.hidden_size, shard.element_bytes, shard.tokens
-    residual = shard.residual_tokens * width
+    residual, first = shard.residual_tokens * width, len(into.nodes)
     core, down = _core(model, latent, shard), _down(latent)
     if _gathers(shard):
         into.add(_tensor("attention.gradient", "all_gather", tokens * width * element))
@@ -110,6 +111,7 @@ def add_backward(
         chains.residual_gradient("attention.residual.gradient", residual, model.attention_output_bias, shard),
         freed=residual * shard.dropout,
     )
+    count_part(into, "attention.down", 1, shard.tensor_parallel, first=first)
 
 
 def parameters(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> tuple[int, int]:

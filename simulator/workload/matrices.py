@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simulator.workload import lora, operators
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Kernel
@@ -100,3 +102,23 @@ def transpose(name: str, elements: int, shard: Shard) -> Kernel:
 
 def _product(name: str, m: int, n: int, k: int, batch: int, shard: Shard) -> Kernel:
     return operators.matmul(name, m, n, k, shard.matrix_precision, batch=batch, out_bytes=shard.element_bytes)
+
+
+def count_part(into: PassBuilder, prefix: str, part: int, whole: int, *, first: int) -> None:
+    """Let only a part of the arithmetic of some kernels count towards MFU.
+
+    The rest is no arithmetic of the model: slots of experts that are empty, or what several GPUs do alike.
+
+    Args:
+        into: Has the nodes.
+        prefix: How the kernels' names begin.
+        part: Numerator of what counts.
+        whole: Denominator.
+        first: First node that is looked at.
+    """
+    if part == whole:
+        return
+    for place, node in enumerate(into.nodes[first:], first):
+        if isinstance(node.op, Kernel) and node.op.model_flops and node.op.name.startswith(prefix):
+            counted = node.op.model_flops * part // whole
+            into.nodes[place] = replace(node, op=replace(node.op, model_flops=counted))

@@ -18,7 +18,7 @@ from simulator.specs.model import MixtureSpec, TransformerSpec
 from simulator.workload import chains, operators
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Axis, Collective, Communication, Kernel, Routed
-from simulator.workload.matrices import add_input_gradient, add_product
+from simulator.workload.matrices import add_input_gradient, add_product, count_part
 
 ROUTER_FLOPS = 12
 """Arithmetic of softmax, top-k and balancing loss for each pair of token and expert."""
@@ -67,6 +67,11 @@ class Routing:
     def worked(self) -> int:
         """Tokens that all of them work on."""
         return self.per_expert * self.experts
+
+    @property
+    def needed(self) -> int:
+        """Of them, those that the model asks for: no empty slots, nor what the busiest GPU has too many."""
+        return min(self.worked, self.sent * self.shard.expert_tensor_parallel)
 
     @property
     def inner(self) -> int:
@@ -136,7 +141,7 @@ class Routing:
 
 def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> None:
     """Norm, router, dispatch, shared experts beside it, experts, combination, residual."""
-    r = Routing(model, mixture, shard)
+    r, first = Routing(model, mixture, shard), len(into.nodes)
     width, element, residual = r.width, shard.element_bytes, shard.residual_tokens
     normed = residual * width
     into.add(chains.norm("mlp.norm", normed, model, shard), kept=normed * (element + element))
@@ -179,6 +184,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
         after=(summed, *shared),
         kept=normed * shard.dropout,
     )
+    count_part(into, "experts.", r.needed, r.worked, first=first)
 
 
 def _splits(r: Routing) -> bool:
@@ -240,7 +246,7 @@ def _add_shared(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:
 
 def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> None:
     """The same backwards: gradients travel to the experts and back."""
-    r = Routing(model, mixture, shard)
+    r, first = Routing(model, mixture, shard), len(into.nodes)
     width, element, residual = r.width, shard.element_bytes, shard.residual_tokens
     normed = residual * width
     placed = into.add(r.moved("experts.unpermute.gradient"))
@@ -293,6 +299,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         chains.residual_gradient("mlp.residual.gradient", normed, model.mlp_bias, shard),
         freed=normed * shard.dropout,
     )
+    count_part(into, "experts.", r.needed, r.worked, first=first)
 
 
 def _add_shared_gradient(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:

@@ -118,10 +118,7 @@ def test_split_over_tensor_parallel_gpus_nothing_is_lost(name: str) -> None:
         )
         block = layer_block(model, shard, dense=model.mixture is None)
         nodes = [node.op for node in (*block.forward, *block.backward)]
-        replicated = ("attention.down",)  # projections to the latent vectors are done by every GPU
-        return sum(
-            getattr(op, "model_flops", 0) // (tensor if op.name.startswith(replicated) else 1) for op in nodes
-        )
+        return sum(getattr(op, "model_flops", 0) for op in nodes)
 
     alone = flops(1, 1)
     assert flops(4, 1) * 4 == pytest.approx(alone, rel=1e-3)
@@ -312,7 +309,33 @@ def test_adapters_of_latent_attention_are_counted_matrix_by_matrix(tensor: int) 
         ({"sharding_group_size": 8}, {}, "dense", "does nothing without data_parallel_sharding"),
         ({"context_parallel_method": "all_to_all"}, {}, "dense", "does nothing without context_parallel"),
         ({"expert_imbalance": 2.0}, {}, "dense", "does nothing without a model with routed experts"),
+        ({"expert_imbalance": 0.5}, {}, "experts", "0.5 is not between 1 (all have the mean) and 1:"),
+        ({"expert_parallel": 4, "expert_imbalance": 9.0}, {}, "experts", "the busiest of 4 GPUs has"),
+        (
+            {"expert_parallel": 4, "expert_imbalance": 1.2, "expert_capacity_factor": 1.5},
+            {},
+            "experts",
+            "does nothing beside expert_capacity_factor",
+        ),
+        ({"expert_capacity_factor": 99.0}, {}, "experts", "99 is more slots than tokens"),
+        (
+            {"data_parallel_sharding": "parameters", "gradient_bucket": "1 MB"},
+            {},
+            "dense",
+            "sharded ones are reduced layer by layer",
+        ),
         ({}, {"lora_targets": ("mlp.up",)}, "dense", "does nothing without lora_rank above 0"),
+        ({}, {"lora_rank": 8, "lora_targets": ()}, "dense", "names no matrix"),
+        ({}, {"lora_rank": 8, "lora_targets": ("mlp.up",) * 2}, "dense", "names mlp.up more than once"),
+        ({}, {"lora_rank": 100_000}, "dense", "is no low rank of hidden_size"),
+        (
+            {},
+            {"parameter_precision": "fp32", "master_parameters": True},
+            "dense",
+            "does nothing without parameters in 16 bits",
+        ),
+        ({}, {"optimizer": "sgd", "optimizer_precision": "bf16"}, "dense", "which sgd does not keep"),
+        ({}, {"optimizer": "adam_8bit", "optimizer_precision": "bf16"}, "dense", "adam_8bit does not keep"),
         ({}, {"precision": "nvfp4"}, "dense", 'no figure for "fp4"'),
         ({}, {"precision": "mxfp8"}, "dense", "no matrix units that scale by blocks"),
         ({}, {"lora_rank": 8}, "experts", "mlp.up, mlp.down: adapters of experts are not modelled"),

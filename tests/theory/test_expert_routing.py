@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from simulator import load_scenario, simulate
 from simulator.cost import RankGroup, collective_demand
 from simulator.cost.routing import parts_visited
 from simulator.program.axes import Axes
@@ -120,3 +121,26 @@ def test_a_hundred_thousand_ranks_are_priced_at_once():
         collective_demand(collective, 2**30, group(100_000, 8), IDEAL)
     collective_demand("all_to_all", 2**30, group(100_000, 8), IDEAL, routed=DEEPSEEK_V3)
     assert time.process_time() - begin < 0.1
+
+
+def needed(**parallelism: object) -> float:
+    """FLOP of the model in one step, all GPUs together, as MFU counts them."""
+    changes = {f"parallelism.{key}": value for key, value in parallelism.items()}
+    result = simulate(load_scenario("scenarios/mixtral_8x7b.yaml", {"cluster.nodes": 4, **changes}))
+    assert result.model_tflops_per_gpu is not None
+    return result.model_tflops_per_gpu * 1e12 * result.step_time_s * result.num_gpus
+
+
+def test_neither_empty_slots_nor_a_busy_expert_are_arithmetic_of_the_model():
+    """6 FLOP a token and parameter that it meets, and causal attention; what capacity drops is missing."""
+    tokens, layers, width, inner = 256 * 4096, 32, 4096, 14336
+    attention = width * width * (2 + 2 / 4)
+    experts = 3 * width * inner * 2
+    met = layers * (attention + experts + width * 8) + 32000 * width
+    pairs = 12 * layers * width * (4096 + 1) / 2
+    expected = tokens * (6 * met + pairs)
+    assert needed() == pytest.approx(expected, rel=1e-3)
+    assert needed(expert_imbalance=1.4) == pytest.approx(expected, rel=1e-3)
+    assert needed(expert_capacity_factor=1.5) == pytest.approx(expected, rel=1e-3)
+    dropped = tokens * 6 * layers * experts / 4
+    assert needed(expert_capacity_factor=0.75) == pytest.approx(expected - dropped, rel=1e-3)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import cast
 
 from simulator.errors import PlanError, UnsupportedError
-from simulator.program.divide import nearest
+from simulator.program.divide import nearest, nearest_multiples
 from simulator.program.outline import Outline
 from simulator.scenario import Scenario
 from simulator.specs.hardware import Precision
 from simulator.specs.model import LayerListSpec, MixtureSpec, TransformerSpec
+from simulator.specs.training import ParallelismSpec
+from simulator.workload.optimizers import OPTIMIZERS
 from simulator.workload.parameters import count_parameters
-from simulator.workload.precision import RECIPES, matrix_precision
+from simulator.workload.precision import RECIPES, base_precision, matrix_precision
 
 _TENSOR = ("parallelism", "tensor_parallel")
 _CONTEXT = ("parallelism", "context_parallel")
@@ -47,8 +49,11 @@ def check_idle(scenario: Outline) -> None:
         PlanError: Names the setting and what it would need.
     """
     parallelism, training, model = scenario.parallelism, scenario.training, scenario.model
+    transformer = isinstance(model, TransformerSpec)
     mixture = isinstance(model, TransformerSpec) and model.mixture is not None
     parameters = parallelism.data_parallel_sharding == "parameters" or training.offload.parameters is not None
+    sixteen = (training.parameter_precision or base_precision(training.precision)) in ("bf16", "fp16")
+    rule = OPTIMIZERS[training.optimizer]
     needs = (
         (
             parallelism,
@@ -85,7 +90,22 @@ def check_idle(scenario: Outline) -> None:
             parallelism.pipeline_parallel > 1 and training.gradient_clipping,
             "pipeline_parallel above 1 and gradient_clipping",
         ),
+        (
+            parallelism,
+            ("gradient_bucket",),
+            parallelism.data_parallel_sharding != "parameters",
+            "whole parameters on each GPU: sharded ones are reduced layer by layer",
+        ),
         (training, ("lora_targets",), training.lora_rank > 0, "lora_rank above 0"),
+        (training, ("lora_rank",), transformer, "a transformer"),
+        (training, ("attention", "dropout"), transformer, "a transformer"),
+        (training, ("master_parameters",), sixteen, "parameters in 16 bits"),
+        (
+            training,
+            ("optimizer_precision",),
+            rule.words > 0 and rule.state_bytes is None,
+            f"state in a precision of one's choice, which {training.optimizer} does not keep",
+        ),
     )
     for block, keys, applies, what in needs:
         for key in keys:
@@ -161,14 +181,17 @@ def check_tensor(scenario: Outline, model: TransformerSpec) -> None:
             raise PlanError(_TENSOR, f"{tensor} does not divide {name}: {value} ({nearest(value, tensor)})")
     heads = model.num_key_value_heads
     if heads % tensor and tensor % heads:
-        raise PlanError(_TENSOR, f"{tensor} and num_key_value_heads: {heads} do not divide one another")
+        raise PlanError(
+            _TENSOR,
+            f"{tensor} and num_key_value_heads: {heads} do not divide one another ({nearest(heads, tensor)})",
+        )
     for key in ("sequence_length", "decoder_sequence_length"):
-        length = getattr(scenario.training, key) or 0
-        if parallelism.sequence_parallel and length % (tensor * parallelism.context_parallel):
+        length, ranks = getattr(scenario.training, key) or 0, tensor * parallelism.context_parallel
+        if parallelism.sequence_parallel and length % ranks:
             raise PlanError(
                 ("parallelism", "sequence_parallel"),
-                f"tensor_parallel {tensor} x context_parallel {parallelism.context_parallel} "
-                f"does not divide {key}: {length}",
+                f"tensor_parallel {tensor} x context_parallel {parallelism.context_parallel} = {ranks} "
+                f"does not divide {key}: {length}; of lengths, {nearest_multiples(length, ranks)} multiples",
             )
 
 
@@ -177,10 +200,13 @@ def _check_context(scenario: Outline, model: TransformerSpec) -> None:
     context, length = parallelism.context_parallel, training.sequence_length
     if context == 1:
         return
-    if length % (2 * context):
+    # Where heads are split, all have the whole triangle of the mask; else two chunks each make it even.
+    chunks = 1 if parallelism.context_parallel_method == "all_to_all" else 2
+    if length % (chunks * context):
         raise PlanError(
             _CONTEXT,
-            f"2 x {context} chunks do not divide sequence_length: {length} ({nearest(length // 2, context)})",
+            f"{chunks} x {context} chunks do not divide sequence_length: {length}; "
+            f"of lengths, {nearest_multiples(length, chunks * context)} multiples",
         )
     if model.family == "encoder-decoder":
         raise UnsupportedError(_CONTEXT, "split sequences of an encoder-decoder are not modelled")
@@ -229,10 +255,37 @@ def _check_experts(scenario: Outline, mixture: MixtureSpec, data: int) -> None:
             f"{expert} does not divide the {ranks} GPUs that share one copy of the dense layers "
             f"({nearest(ranks, expert)})",
         )
+    _check_load(parallelism, mixture)
     if tensor > 1 and not parallelism.sequence_parallel:
         raise UnsupportedError(
             ("parallelism", "sequence_parallel"),
             "routed experts with tensor_parallel above 1 need it, or every GPU would route the same tokens",
+        )
+
+
+def _check_load(parallelism: ParallelismSpec, mixture: MixtureSpec) -> None:
+    """Refuses tokens of an expert that no routing can bring about."""
+    imbalance, capacity = parallelism.expert_imbalance, parallelism.expert_capacity_factor
+    experts, visited, ranks = mixture.num_experts, mixture.num_experts_per_tok, parallelism.expert_parallel
+    if capacity is not None and capacity * visited > experts:
+        raise PlanError(
+            ("parallelism", "expert_capacity_factor"),
+            f"{capacity:g} is more slots than tokens; num_experts: {experts} / "
+            f"num_experts_per_tok: {visited} = {experts / visited:g} has room for all",
+        )
+    if imbalance == 1.0:
+        return
+    key = ("parallelism", "expert_imbalance")
+    if capacity is not None:
+        raise PlanError(
+            key, "does nothing beside expert_capacity_factor, which says how many tokens there are"
+        )
+    most = ranks * min(visited, experts // ranks) / visited
+    if not 1.0 <= imbalance <= most:
+        raise PlanError(
+            key,
+            f"{imbalance:g} is not between 1 (all have the mean) and {most:g}: the busiest of {ranks} GPUs "
+            f"has {experts // ranks} of {experts} experts, and a token visits {visited}",
         )
 
 
@@ -243,7 +296,13 @@ def _check_adapters(scenario: Outline, model: TransformerSpec) -> None:
             ("training", "lora_targets"),
             f"{', '.join(wanted)}: adapters of experts are not modelled; attention.qkv, attention.output are",
         )
-    if scenario.parallelism.tensor_parallel > 1 and scenario.training.lora_rank >= model.hidden_size:
+    targets, key = scenario.training.lora_targets, ("training", "lora_targets")
+    if not targets:
+        raise PlanError(key, "names no matrix: nothing would be trained")
+    if len(set(targets)) < len(targets):
+        twice = next(name for name in targets if targets.count(name) > 1)
+        raise PlanError(key, f"names {twice} more than once")
+    if scenario.training.lora_rank >= model.hidden_size:
         raise PlanError(
             ("training", "lora_rank"),
             f"{scenario.training.lora_rank} is no low rank of hidden_size: {model.hidden_size}",

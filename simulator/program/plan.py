@@ -14,6 +14,7 @@ from simulator.program.recomputation import check_recomputation
 from simulator.program.schedules import KEY, SCHEDULES, Held, Order, Placement
 from simulator.scenario import Scenario
 from simulator.specs.model import LayerListSpec, TransformerSpec
+from simulator.workload.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ def plan_of(scenario: Outline) -> Plan:
         teacher_layers_per_part=_teacher_layers(scenario, data, placement),
         own_order=own_order(parallelism.pipeline_order, placement, micro_batches),
         pairs=_pairs(scenario, schedule),
-        warnings=_warnings(scenario),
+        warnings=_warnings(scenario, data),
     )
 
 
@@ -252,14 +253,25 @@ def _pairs(scenario: Outline, schedule: str) -> bool:
     return exchanges and (usual if wanted is None else wanted)
 
 
-def _warnings(scenario: Outline) -> tuple[str, ...]:
-    group, tensor = scenario.cluster, scenario.parallelism.tensor_parallel
+def _warnings(scenario: Outline, data: int) -> tuple[str, ...]:
+    group, parallelism = scenario.cluster, scenario.parallelism
+    tensor, said = parallelism.tensor_parallel, []
     if tensor > group.domain:
-        return (
+        said.append(
             f"tensor_parallel {tensor} is wider than the scale-up domain of {group.domain}: "
-            "its collectives cross the network between nodes",
+            "its collectives cross the network between nodes"
         )
-    return ()
+    # Legal, for sweeps go down to degrees of 1, but worth a word.
+    of_reductions = ("reduce_each_micro_batch", "overlap_gradient_reduction", "gradient_bucket")
+    idle = [(key, "there is one replica: no gradients are reduced") for key in of_reductions]
+    if data * parallelism.context_parallel > 1 or scenario.training.offload.gradients:
+        idle = []
+    if parallelism.pipeline_parallel == 1:
+        idle.append(("overlap_point_to_point", "there is one stage: nothing is sent on"))
+    said += [f"{key} changes nothing: {why}" for key, why in idle if getattr(parallelism, key) is not None]
+    if parallelism.sequence_parallel and tensor == 1:
+        said.append("sequence_parallel changes nothing: tensor_parallel is 1")
+    return tuple(said)
 
 
 def _refuse_unsupported(scenario: Outline) -> None:
@@ -274,6 +286,12 @@ def _refuse_unsupported(scenario: Outline) -> None:
     if isinstance(scenario.model, LayerListSpec):
         if SCHEDULES[_schedule(scenario)].layout != "loop":
             raise UnsupportedError(KEY, "a model given layer by layer has one stage")
+        if OPTIMIZERS[scenario.training.optimizer].orthogonal:
+            raise UnsupportedError(
+                ("training", "optimizer"),
+                f"{scenario.training.optimizer} works on matrices of a transformer's layers; "
+                "those of a model given layer by layer are not told apart",
+            )
         for key in ("tensor_parallel", "pipeline_parallel", "context_parallel", "expert_parallel"):
             if getattr(parallelism, key) > 1:
                 raise UnsupportedError(
@@ -302,7 +320,8 @@ def _data_parallel(scenario: Outline) -> int:
         raise PlanError(
             ("parallelism", "data_parallel"),
             f"{product} x data_parallel {parallelism.data_parallel} = {total} GPUs, "
-            f"but the cluster has {gpus}",
+            f"but the cluster has {gpus}"
+            + (f"; data_parallel {gpus // model_ranks} takes them all" if gpus % model_ranks == 0 else ""),
         )
     return parallelism.data_parallel
 
@@ -376,5 +395,6 @@ def _schedule(scenario: Outline) -> str:
     takes = SCHEDULES[name].chunks
     fits = chunks > 1 if takes is None else chunks in (1, takes)
     if not fits:
-        raise PlanError(KEY, f'"{name}" does not go with virtual_pipeline: {chunks}')
+        wanted = "2 or more" if takes is None else " or ".join(str(number) for number in sorted({1, takes}))
+        raise PlanError(KEY, f'"{name}" does not go with virtual_pipeline: {chunks}, only with {wanted}')
     return name

@@ -76,6 +76,22 @@ def _precisions(scenario: Scenario, findings: Findings) -> None:
             )
             findings.add(("training", "precision"), message)
             return
+        for path, kept in _stored(scenario):
+            if kept not in (None, "fp32", *has):
+                message = f'{group.accelerator.name} does not know "{kept}"; it has {", ".join(sorted(has))}'
+                findings.add(path, message)
+
+
+def _stored(scenario: Scenario) -> list[tuple[tuple[str, str], str | None]]:
+    """Precisions in which something is kept or sent, as far as they are given."""
+    training, dispatch = scenario.training, scenario.parallelism.expert_dispatch_precision
+    keys = ("parameter_precision", "gradient_precision", "communication_precision", "optimizer_precision")
+    stored: list[tuple[tuple[str, str], str | None]] = [
+        (("training", key), getattr(training, key)) for key in keys
+    ]
+    if dispatch == "fp8":
+        stored.append((("parallelism", "expert_dispatch_precision"), dispatch))
+    return stored
 
 
 def _storage(scenario: Scenario, findings: Findings) -> None:

@@ -125,7 +125,8 @@ class ParallelismSpec(Spec):
     pipeline_schedule: PipelineSchedule | None = None
     """Order of passes; follows from `virtual_pipeline` if not given."""
     pipeline_order: tuple[str, ...] | None = None
-    """One's own order, a line a stage: `F0 F1 B0 B1`; `I`, `W` are the halves of `B`, `F0.1` is chunk 1."""
+    """One's own order, a line a stage: `F0 F1 B0 B1`; `I`, `W` are the halves of `B`, `F0.1` is chunk 1.
+    `pipeline_schedule` then says no more than where the chunks lie."""
     pipeline_layers: tuple[CountOrZero, ...] | None = None
     """Layers of each part (stage, or chunk of it) in the model's order; as even as they go if not given."""
     overlap_point_to_point: bool | None = None
@@ -149,7 +150,7 @@ class ParallelismSpec(Spec):
     expert_dispatch_precision: Literal["bf16", "fp8"] = "bf16"
     """Precision in which tokens travel to their experts; they come back in that of the passes."""
     expert_imbalance: PositiveFraction = 1.0
-    """Tokens of the busiest GPU's experts over the mean, where there is no capacity factor."""
+    """Tokens of the busiest GPU's experts over the mean, 1 or more, where there is no capacity factor."""
     data_parallel: Count | None = None
     """Replicas; what is left of the GPUs if not given."""
     data_parallel_sharding: Sharding = "none"

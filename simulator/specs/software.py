@@ -82,6 +82,8 @@ class SoftwareSpec(Spec):
     converted, clipped, and parameters copied by kernels of their own."""
     expert_dispatch: ExpertDispatch = "all_to_all"
     """How tokens travel to their experts and back."""
+    grouped_products: Literal["one_kernel", "one_each"] = "one_kernel"
+    """Products of all experts of a GPU, and the casts before them: one launch, or one an expert."""
     launcher: Launcher = "python"
     """Who launches kernels."""
     allocator: Allocator = "caching"

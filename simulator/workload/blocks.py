@@ -102,6 +102,10 @@ class Shard:
         """Tokens of the encoder's output that this GPU's tensor-parallel group attends to."""
         return self.micro_batch_size * self.source_length
 
+    def calls(self, batch: int) -> int:
+        """Launches of a product, or of a cast before it, for as many experts."""
+        return batch if self.software.grouped_products == "one_each" else 1
+
     @property
     def residual_source_tokens(self) -> int:
         """Tokens of it that this GPU holds."""

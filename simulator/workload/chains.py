@@ -188,8 +188,10 @@ def add_weight_gradient(
     held = batch * ((m if kept_tokens is None else kept_tokens) * k + m * n) * BYTES_PER_ELEMENT[precision]
     if shard.software.fused_gradient_accumulation:
         kernel = weight_gradient(name, m, n, k, precision, shard.gradient_bytes, batch=batch)
+        kernel = replace(kernel, launches=shard.calls(batch))
         return into.add(kernel, after=after, freed=freed, role=role, held=held)
     written = weight_gradient(name, m, n, k, precision, shard.element_bytes, batch=batch, accumulates=False)
+    written = replace(written, launches=shard.calls(batch))
     into.add(written, after=after, freed=freed, role=role, held=held)
     return into.add(accumulation(f"{name}.accumulate", batch * n * k, shard), role=role)
 

@@ -43,7 +43,7 @@ def add_product(
         Index of the last node.
     """
     elements = batch * m * k
-    operand = None if ready else cast(name, elements, shard)
+    operand = None if ready else cast(name, elements, shard, batch)
     if operand is not None:
         into.add(operand, after=after, kept=elements * shard.operand_bytes if kept_operand else 0)
         after = None
@@ -71,14 +71,14 @@ def add_input_gradient(
         Index of the last node.
     """
     make = transpose if ready else cast
-    operand = make(f"{name}.gradient", batch * m * k, shard)
+    operand = make(f"{name}.gradient", batch * m * k, shard, batch)
     if operand is not None:
         into.add(operand, after=after)
         after = None
     return into.add(_product(f"{name}.input_gradient", m, n, k, batch, shard), after=after)
 
 
-def cast(name: str, elements: int, shard: Shard) -> Kernel | None:
+def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | None:
     """An operand cast and written twice, by rows and by columns; None where nothing is cast."""
     recipe = RECIPES.get(shard.recipe)
     if recipe is None:
@@ -90,18 +90,22 @@ def cast(name: str, elements: int, shard: Shard) -> Kernel | None:
         reads=recipe.reads * shard.element_bytes,
         writes=2 * shard.operand_bytes,
         flops=2 * recipe.reads,
-        launches=recipe.reads,
+        launches=recipe.reads * shard.calls(batch),
     )
 
 
-def transpose(name: str, elements: int, shard: Shard) -> Kernel:
+def transpose(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel:
     """The copy by columns of an operand that came cast by rows."""
-    size = shard.operand_bytes
-    return operators.pointwise(f"{name}.transpose", "elementwise", elements, reads=size, writes=size, flops=0)
+    size, launches = shard.operand_bytes, shard.calls(batch)
+    return operators.pointwise(
+        f"{name}.transpose", "elementwise", elements, reads=size, writes=size, flops=0, launches=launches
+    )
 
 
 def _product(name: str, m: int, n: int, k: int, batch: int, shard: Shard) -> Kernel:
-    return operators.matmul(name, m, n, k, shard.matrix_precision, batch=batch, out_bytes=shard.element_bytes)
+    precision, out = shard.matrix_precision, shard.element_bytes
+    product = operators.matmul(name, m, n, k, precision, batch=batch, out_bytes=out)
+    return replace(product, launches=shard.calls(batch))
 
 
 def count_part(into: PassBuilder, prefix: str, part: int, whole: int, *, first: int) -> None:

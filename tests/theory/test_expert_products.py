@@ -1,0 +1,56 @@
+"""Products of experts: one launch for all of a GPU's, or one an expert."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from simulator.specs.model import MixtureSpec, TransformerSpec
+from simulator.specs.software import SoftwareSpec
+from simulator.workload import Kernel, Shard, layer_block
+
+SHARD = Shard(
+    micro_batch_size=1,
+    sequence_length=512,
+    tensor_parallel=1,
+    sequence_parallel=False,
+    precision="bf16",
+    attention="fused",
+    gradient_bytes=4,
+    expert_parallel=4,
+    recipe="fp8",
+)
+MODEL = TransformerSpec(
+    name="experts",
+    num_hidden_layers=2,
+    hidden_size=512,
+    intermediate_size=1024,
+    num_attention_heads=8,
+    num_key_value_heads=8,
+    head_dim=64,
+    vocab_size=1000,
+    max_position_embeddings=512,
+    position_embedding="rotary",
+    mixture=MixtureSpec(num_experts=16, num_experts_per_tok=2, moe_intermediate_size=256),
+)
+
+
+@pytest.mark.parametrize(("way", "calls"), [("one_kernel", 1), ("one_each", 4)])
+def test_launches_of_products_and_casts_are_those_of_the_experts_on_a_gpu(way: str, calls: int) -> None:
+    software = SoftwareSpec.model_validate({"name": "test", "grouped_products": way})
+    block = layer_block(MODEL, replace(SHARD, software=software), dense=False)
+    kernels = [node.op for node in (*block.forward, *block.backward) if isinstance(node.op, Kernel)]
+    experts = {kernel.name: kernel.launches for kernel in kernels if kernel.name.startswith("experts.")}
+    products = [name for name in experts if name.startswith(("experts.up", "experts.down"))]
+    assert {"experts.up", "experts.down.input_gradient", "experts.up.weight_gradient"} <= set(products)
+    assert sum("cast" in name for name in products) == 4  # both inputs and both gradients of outputs
+    once = layer_block(MODEL, replace(SHARD, software=SoftwareSpec(name="test")), dense=False)
+    alone = {
+        node.op.name: node.op.launches
+        for node in (*once.forward, *once.backward)
+        if isinstance(node.op, Kernel)
+    }
+    assert {name: experts[name] for name in products} == {name: calls * alone[name] for name in products}
+    others = [kernel for kernel in kernels if kernel.name not in products]
+    assert all(kernel.launches == alone[kernel.name] for kernel in others)

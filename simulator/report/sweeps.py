@@ -108,18 +108,21 @@ class SavedSweep:
         return free
 
     def require(self, key: str) -> str:
-        """The column of that name, or the axis that ends with it.
+        """The column of that name, or the axis that ends with it, or the figure that does.
 
         Raises:
-            ClustersimError: Neither.
+            ClustersimError: None of these, or several.
         """
         import difflib
 
         if key in self.frame.columns:
             return key
-        ends = [column for column in self.frame.columns if column.endswith(f".{key}")]
+        ends = [str(column) for column in self.frame.columns if str(column).endswith(f".{key}")]
+        ends = [column for column in ends if column in self.keys] or ends
         if len(ends) == 1:
-            return str(ends[0])
+            return ends[0]
+        if ends:
+            raise ClustersimError(f'plot: "{shown(key, 60)}" may be {", ".join(ends[:6])}; name one of them')
         near = difflib.get_close_matches(key, [str(c) for c in self.frame.columns], 3, 0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ClustersimError(f'plot: the sweep has no column "{shown(key, 60)}"{hint}')

@@ -133,11 +133,37 @@ def test_units_stand_on_the_axes():
 
 @pytest.mark.parametrize(
     "wanted",
-    [{"x": "nothing"}, {"kind": "cake"}, {"y": "reason"}, {"kind": "pareto", "x": "status"}],
+    [
+        {"x": "nothing"},
+        {"kind": "cake"},
+        {"y": "reason"},
+        {"kind": "pareto", "x": "status"},
+        {"x": "bf16", "by": "bf16"},
+        {"x": "bf16", "by": "step_time_s", "y": "step_time_s"},
+        {"kind": "scatter", "by": "bf16"},
+        {"kind": "stack", "y": "step_time_s"},
+        {"kind": "scaling", "x": "bf16"},
+    ],
 )
 def test_what_cannot_be_drawn_is_refused(wanted):
     with pytest.raises(ClustersimError, match="plot:"):
         figures(TWO, wanted)
+
+
+def test_an_axis_goes_before_figures_of_the_same_ending():
+    made_of = made(TWO)
+    assert made_of.require("memory_bandwidth") == BANDWIDTH
+    assert made_of.require("tensor") == "limited_by.tensor"
+    two_figures = made({**TWO, "training.tensor": [1]})
+    two_figures.frame["utilization.scale_out"] = 0.5
+    assert two_figures.require("tensor") == "training.tensor"
+    with pytest.raises(ClustersimError, match=r"limited_by\.scale_out, utilization\.scale_out"):
+        two_figures.require("scale_out")
+
+
+def test_a_line_for_each_value_of_the_axis_that_would_be_along_x():
+    ((_, figure),) = figures(TWO, {"by": "memory_bandwidth"})
+    assert "rate" in figure.axes[0].get_xlabel()
 
 
 def test_a_field_needs_two_axes():

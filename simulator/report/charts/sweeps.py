@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 KINDS: Final = ("line", "bar", "heatmap", "bottleneck", "stack", "scatter", "pareto", "scaling")
 """Kinds of chart that can be asked for."""
 
+_WITHOUT: Final = {
+    "scatter": ("by",),
+    "pareto": ("by",),
+    "stack": ("y", "by"),
+    "scaling": ("x", "y"),
+    "bottleneck": ("y",),
+}
+"""What cannot be chosen of a kind."""
+
 _MOST_CELLS: Final = 60
 Chart = tuple["Figure", "pd.DataFrame"]
 
@@ -83,9 +92,15 @@ def _asked(sweep: SavedSweep, wanted: Mapping[str, str]) -> Iterator[tuple[str, 
         raise ClustersimError("plot: no axis of the sweep has more than one value")
     metric = sweep.require(wanted["y"]) if "y" in wanted else sweep.metric()
     default_x, default_by = _x_and_by(sweep, axes)
-    x = sweep.require(wanted["x"]) if "x" in wanted else default_x
-    by = sweep.require(wanted["by"]) if "by" in wanted else default_by if default_by != x else None
+    by = sweep.require(wanted["by"]) if "by" in wanted else None
+    x = sweep.require(wanted["x"]) if "x" in wanted else (by == default_x and default_by) or default_x
+    if by is None and default_by != x:
+        by = default_by
+    if "by" in wanted and by in (x, metric):
+        raise ClustersimError(f'plot: "{by}" stands on an axis of the chart already; --by needs another key')
     kind = kind or ("line" if x in sweep.keys or x == "num_gpus" else "scatter")
+    if unused := [key for key in _WITHOUT.get(kind, ()) if key in wanted]:
+        raise ClustersimError(f"plot: {unused[0]} cannot be chosen for a chart of kind {kind}")
     if kind in ("line", "bar", "heatmap", "stack", "scatter", "pareto", "scaling") and not sweep.numeric(
         metric
     ):

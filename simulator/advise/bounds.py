@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from simulator.program.admissible import check_precision
@@ -17,6 +16,7 @@ from simulator.program.outline import Outline
 from simulator.program.plan import Plan, plan_of
 from simulator.program.pricing import Figures
 from simulator.program.recomputation import Mode, Recomputation, recomputation
+from simulator.program.schedules import check_groups
 from simulator.program.slots import kept_bytes
 from simulator.program.topology import SLOTS, core_rate, slot_rates, whole_rates
 from simulator.program.transfers import leaving
@@ -25,7 +25,6 @@ from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.units import PICOSECONDS
 from simulator.workload import Block, Kernel, Node
-from simulator.workload.blocks import BLOCKS_KNOWN
 
 _IN_ORDER = frozenset({"1f1b", "interleaved_1f1b"})
 """Schedules whose first chunks lie on the stages in order, each backward pass in one piece."""
@@ -93,6 +92,7 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     """
     outline = Outline.of(scenario)
     plan = plan_of(outline)
+    check_groups(plan.schedule, plan.pipeline_parallel, plan.num_micro_batches)
     check_precision(scenario)
     parts = build_parts(outline, plan, Overheads.of(calibration))
     memory = _memory_bytes(outline, plan, parts)
@@ -163,7 +163,7 @@ class _Alone:
         rates = slot_rates(cluster, loader_cores=1, drives=False)
         self.rates: list[int] = whole_rates([*rates, core_rate(cluster)]).tolist()
         self.recompute, self.prices = recompute, prices
-        self.meets: dict[str, tuple[object, ...]] = {}
+        self.through_core = (plan.num_gpus_per_stage, self.rates[-1]) if self.core >= 0 else ()
 
     def share(self, stages: Sequence[Sequence[Sequence[Block]]]) -> Share:
         """What plans of the same split have in common; no plan of them has less."""
@@ -201,16 +201,8 @@ class _Alone:
         return found
 
     def _meet(self, block: Block) -> tuple[object, ...]:
-        """Who meets in a block, and how far they are from one another: all that its time depends on."""
-        return tuple(self._group(axis) for axis in _axes_of(block))
-
-    def _group(self, axis: str) -> tuple[object, ...]:
-        found = self.meets.get(axis)
-        if found is None:
-            plan = self.describe.plan
-            through_core = (plan.num_gpus_per_stage, self.rates[-1]) if self.core >= 0 else ()
-            found = self.meets[axis] = self.describe.ranks(axis), *through_core
-        return found
+        """Who meets in a block, and how fast an oversubscribed core is: all that its time depends on."""
+        return *self.describe.meets(block), *self.through_core
 
     def _kernels(self, block: Block, mode: Mode) -> int:
         """Kernels of both passes through a block, with what is computed again."""
@@ -263,7 +255,7 @@ class _Alone:
     def _alone(self, node: Node) -> int:
         """The engine rounds each duration up, so whole picoseconds rounded down stay below it."""
         op = node.op
-        key = (op,) if isinstance(op, Kernel) else (op, *self._group(op.axis))
+        key = (op,) if isinstance(op, Kernel) else (op, self.describe.ranks(op.axis), *self.through_core)
         found = self.prices.get(key)
         if found is None:
             work = Running(op, launched_ahead=True) if isinstance(op, Kernel) else self.describe.meeting(op)
@@ -271,10 +263,3 @@ class _Alone:
             drawn = (amount * PICOSECONDS // self.rates[slot] for slot, amount in price.demands)
             found = self.prices[key] = price.delay + max(drawn, default=0)
         return found
-
-
-@lru_cache(maxsize=BLOCKS_KNOWN)
-def _axes_of(block: Block) -> tuple[str, ...]:
-    """Axes along which a block communicates."""
-    ops = (node.op for node in (*block.forward, *block.backward))
-    return tuple(sorted({op.axis for op in ops if not isinstance(op, Kernel)}))

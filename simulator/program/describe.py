@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from simulator.engine import Label
+from simulator.program.axes import Axes
 from simulator.program.plan import Plan
 from simulator.program.rows import Row
 from simulator.program.works import Launching, Meeting, Ranks, Running
 from simulator.specs.software import SoftwareSpec
-from simulator.workload import STANDARD, Communication, Kernel
+from simulator.workload import STANDARD, Block, Communication, Kernel
+from simulator.workload.blocks import BLOCKS_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Describer:
             item.message_bytes,
             ranks,
             self.core,
-            self.plan.num_gpus_per_stage,
+            self.plan.num_gpus_per_stage if self.core >= 0 else 1,
             item.routed,
         )
 
@@ -68,13 +71,30 @@ class Describer:
 
         A ring is as slow as its slowest link, so neighbours are in one domain only if all members are.
         """
-        shape, members = self.plan.group, self.plan.axes.members(axis)
-        near, count = members[members < shape.domain], len(members)
-        if neighbours:
-            near, count = near[: 2 if len(near) == count else 1], 2
-        places = tuple(near.tolist()) if shape.unequal_pairs else ()
-        return Ranks(count, max(1, len(near)), shape.domain, places)
+        shape = self.plan.group
+        return _ranks(self.plan.axes, axis, shape.domain, places=shape.unequal_pairs, neighbours=neighbours)
+
+    def meets(self, block: Block) -> tuple[object, ...]:
+        """Who meets inside a block: all of the plan that its rows depend on."""
+        through_core = (self.core, self.plan.num_gpus_per_stage) if self.core >= 0 else ()
+        return *(self.ranks(axis) for axis in _axes_of(block)), *through_core
 
     def launching(self, operators: int, phase: str) -> Row:
         """The row of the launching thread's work for some operators."""
         return Row(Label("launch", "host.launch", phase), Launching(operators))
+
+
+@lru_cache(maxsize=4096)
+def _ranks(axes: Axes, axis: str, domain: int, *, places: bool, neighbours: bool) -> Ranks:
+    members = axes.members(axis)
+    near, count = members[members < domain], len(members)
+    if neighbours:
+        near, count = near[: 2 if len(near) == count else 1], 2
+    return Ranks(count, max(1, len(near)), domain, tuple(near.tolist()) if places else ())
+
+
+@lru_cache(maxsize=BLOCKS_KNOWN)
+def _axes_of(block: Block) -> tuple[str, ...]:
+    """Axes along which a block communicates."""
+    ops = (node.op for node in (*block.forward, *block.backward))
+    return tuple(sorted({op.axis for op in ops if not isinstance(op, Kernel)}))

@@ -11,23 +11,11 @@ from simulator.program.exchanges import NOTHING, Beside, Gathering, Gathers, Red
 from simulator.program.offload import StageOffload
 from simulator.program.recomputation import Mode, Recomputation, computed_again
 from simulator.program.rows import Row, RowTable
-from simulator.program.steps import Step, dropping, part_of
+from simulator.program.stretches import AXIS_LANE, block_stretch, bytes_kept, phase_of
 from simulator.program.templates import LANE, Stretch, Template, TemplateBuilder
 from simulator.program.transfers import Fetches, Stores, add_legs, leaving
 from simulator.program.works import Ranks
-from simulator.workload import Block, Communication, Kernel, Node, Shard, transients
-
-AXIS_LANE = {
-    "tensor": LANE["tensor_parallel"],
-    "expert_tensor": LANE["tensor_parallel"],
-    "context": LANE["context_parallel"],
-    "expert": LANE["expert_parallel"],
-}
-"""Lane of the collectives along an axis; all others go on that of the gradients."""
-
-
-LAYER_INPUT = "layer.input"
-"""Keeper of what full recomputation starts from."""
+from simulator.workload import Block, Communication, Kernel, Shard
 
 
 @dataclass(slots=True)
@@ -40,11 +28,9 @@ class StageCompiler:
     shard: Shard
     waits_to_launch: bool = False
     offload: StageOffload | None = None
-    stretches: dict[tuple[int, str, Mode, Beside], Stretch] = field(default_factory=dict)
+    stretches: dict[tuple[Block, str, Mode, Beside], Stretch | None] = field(default_factory=dict)
     """What blocks do, by block, pass and memory: equal layers are one object and are compiled once."""
-    steps: dict[tuple[int, str, Mode], list[Step]] = field(default_factory=dict)
     reductions: dict[tuple[Communication, int], int] = field(default_factory=dict)
-    kept: dict[tuple[int, Mode], int] = field(default_factory=dict)
 
     def forward(
         self,
@@ -90,11 +76,7 @@ class StageCompiler:
         """Bytes of each block's activations that leave the GPU between its passes."""
 
         def kept(place: int) -> int:
-            key = (id(blocks[place]), modes[place])
-            if key not in self.kept:
-                steps = self._steps_of(blocks[place], "forward", modes[place])
-                self.kept[key] = sum(step.node.kept_bytes for step in steps)
-            return self.kept[key]
+            return bytes_kept(blocks[place], modes[place], self.shard)
 
         return leaving(self.offload, [block.name for block in blocks], kept)
 
@@ -267,105 +249,26 @@ class StageCompiler:
             mode: What its forward pass keeps.
             beside: Memory that comes and goes with it.
         """
-        phase = "backward" if what.endswith("gradient") else what
-        steps = self._steps_of(block, what, mode)
-        if not steps:
-            if beside == NOTHING:
-                return after[0]
-            row = beside.on(Row(Label("memory.pass", "memory", phase)), first=True, last=True)
-            return into.add(LANE["compute"], self.table.add(row), after, layer)
-        key = (id(block), what, mode, beside)
+        phase = phase_of(what)
+        key = (block, what, mode, beside)
         if key not in self.stretches:
-            self.stretches[key] = self._stretch(steps, phase, beside)
-        return into.add_stretch(self.stretches[key], after, layer)
+            self.stretches[key] = self._stretch(*key)
+        stretch = self.stretches[key]
+        if stretch is not None:
+            return into.add_stretch(stretch, after, layer)
+        if beside == NOTHING:
+            return after[0]
+        row = beside.on(Row(Label("memory.pass", "memory", phase)), first=True, last=True)
+        return into.add(LANE["compute"], self.table.add(row), after, layer)
 
-    def _stretch(self, steps: Sequence[Step], phase: str, beside: Beside) -> Stretch:
-        """A block's nodes on their own: the launching thread's, then the device's."""
-        into = TemplateBuilder()
-        launched = self._launch(into, steps, phase)
-        base = len(into.lanes)
-        for number, step in enumerate(steps):
-            node = step.node
-            waits = tuple(base + a for a in node.after) if number else ()
-            if number == len(steps) - 1:
-                waits = (*waits, launched)
-            row = beside.on(self._row(step, phase), first=number == 0, last=number == len(steps) - 1)
-            op = node.op
-            lane = LANE["compute"]
-            if not isinstance(op, Kernel):
-                lane = AXIS_LANE.get(op.axis, LANE["data_parallel"])
-            into.add(lane, self.table.add(row), waits)
-        waiting = tuple((place, deps) for place, deps in enumerate(into.deps) if deps)
-        return Stretch(tuple(into.lanes), tuple(into.classes), waiting, base)
-
-    def _launch(self, into: TemplateBuilder, steps: Sequence[Step], phase: str) -> int:
-        """What the launching thread does for a block, -1 if nothing.
-
-        It runs ahead of the device; a block cannot end before all of it is launched.
-        """
-        if self.describe.software.cuda_graphs:
-            return -1
-        ops = (step.node.op for step in steps)
-        operators = sum(op.launches if isinstance(op, Kernel) else 1 for op in ops)
-        return into.add(LANE["launch"], self.table.add(self.describe.launching(operators, phase)))
-
-    def _row(self, step: Step, phase: str) -> Row:
-        node, need, keeper = step
-        if isinstance(node.op, Kernel):
-            row = self.describe.kernel(node.op, phase, counted=phase != "recompute")
-        else:
-            row = self.describe.communication(node.op, phase)
-        take, give = node.kept_bytes, node.freed_bytes
-        if take or give or need:
-            row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
-        return row
-
-    def _steps(self, nodes: tuple[Node, ...], needs: tuple[int, ...]) -> list[Step]:
-        return [Step(node, need) for node, need in zip(nodes, needs, strict=True)]
-
-    def _steps_of(self, block: Block, what: str, mode: Mode) -> list[Step]:
-        """What a block does in a pass; worked out once for each block."""
-        key = (id(block), what, mode)
-        if key not in self.steps:
-            if what == "forward":
-                self.steps[key] = self._kept(block, mode)
-            elif what == "recompute":
-                self.steps[key] = self._recomputed(block, mode)
-            else:
-                self.steps[key] = part_of(
-                    self._steps(block.backward, transients(block, self.shard).backward), what
-                )
-        return self.steps[key]
-
-    def _kept(self, block: Block, mode: Mode) -> list[Step]:
-        """The forward pass with what is kept of it."""
-        steps = self._steps(block.forward, transients(block, self.shard).forward)
-        if mode == "all":
-            return steps
-        if mode == "core":
-            return [dropping(step) if step.node.role == "core" else step for step in steps]
-        dropped = [dropping(step) for step in steps]
-        if mode == "input":
-            first = dropped[0]
-            dropped[0] = Step(replace(first.node, kept_bytes=block.input_bytes), first.need, LAYER_INPUT)
-        return dropped
-
-    def _recomputed(self, block: Block, mode: Mode) -> list[Step]:
-        """What is computed again before the block's backward pass."""
-        steps = self._steps(block.forward, transients(block, self.shard).forward)
-        if mode != "core":
-            return steps
-        core = [step for step in steps if step.node.role in ("core", "core_output")]
-        return [
-            step._replace(
-                node=replace(
-                    step.node,
-                    after=() if number == 0 else (number - 1,),
-                    kept_bytes=step.node.kept_bytes if step.node.role == "core" else 0,
-                )
-            )
-            for number, step in enumerate(core)
-        ]
+    def _stretch(self, block: Block, what: str, mode: Mode, beside: Beside) -> Stretch | None:
+        """A block's nodes in classes of this table; None if there are none."""
+        found = block_stretch(self.describe, self.shard, block, what, mode, beside)
+        if found is None:
+            return None
+        places = [self.table.add(row) for row in found.rows]
+        shape = found.stretch
+        return replace(shape, classes=tuple(places[row] for row in shape.classes))
 
 
 def _numbered(blocks: Sequence[Block]) -> list[tuple[int, Block]]:

@@ -47,6 +47,16 @@ class Row:
     precision: str = ""
     axis: str = ""
     host: tuple[int, int] = (0, 0)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Rows are looked up in many tables; what they are made of is deep."""
+        amounts = self.take, self.give, self.transient, self.buffers, self.keeper, self.flops, self.host
+        object.__setattr__(self, "_hash", hash((self.label, self.work, amounts)))
+
+    def __hash__(self) -> int:
+        """Worked out once."""
+        return self._hash
 
 
 @dataclass(slots=True)

@@ -172,6 +172,20 @@ def one_forward_one_backward(stages: int, micro_batches: int) -> Order:
     return order
 
 
+def check_groups(name: str, stages: int, micro_batches: int) -> None:
+    """Refuses micro-batches that make no whole groups, before an order is made.
+
+    Raises:
+        PlanError: With the numbers.
+    """
+    if name == "interleaved_1f1b" and micro_batches % stages:
+        raise PlanError(
+            ("training", "global_batch_size"),
+            f"the interleaved schedule needs micro-batches ({micro_batches}) in multiples of "
+            f"pipeline_parallel ({stages})",
+        )
+
+
 @schedule("interleaved_1f1b", chunks=None)
 def interleaved(stages: int, micro_batches: int, chunks: int) -> Order:
     """Interleaved 1F1B: v chunks a stage shrink the bubble to (P - 1)/(v m + P - 1).
@@ -181,12 +195,7 @@ def interleaved(stages: int, micro_batches: int, chunks: int) -> Order:
 
     Source: Narayanan et al., arXiv:2104.04473, section 2.2.
     """
-    if micro_batches % stages:
-        raise PlanError(
-            ("training", "global_batch_size"),
-            f"the interleaved schedule needs micro-batches ({micro_batches}) in multiples of "
-            f"pipeline_parallel ({stages})",
-        )
+    check_groups("interleaved_1f1b", stages, micro_batches)
     total = micro_batches * chunks
 
     def nth(index: int, *, backward: bool) -> Pass:

@@ -1,0 +1,173 @@
+"""What a block does in a pass, worked out once for all stages and plans on which it does the same."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+from simulator.program.describe import Describer
+from simulator.program.exchanges import Beside
+from simulator.program.recomputation import Mode
+from simulator.program.rows import Row, RowTable
+from simulator.program.steps import Step, dropping, part_of
+from simulator.program.templates import LANE, Stretch, TemplateBuilder
+from simulator.workload import Block, Kernel, Node, Shard, transients
+from simulator.workload.blocks import BLOCKS_KNOWN
+
+AXIS_LANE = {
+    "tensor": LANE["tensor_parallel"],
+    "expert_tensor": LANE["tensor_parallel"],
+    "context": LANE["context_parallel"],
+    "expert": LANE["expert_parallel"],
+}
+"""Lane of the collectives along an axis; all others go on that of the gradients."""
+
+LAYER_INPUT = "layer.input"
+"""Keeper of what full recomputation starts from."""
+
+
+KEPT_STRETCHES: Final = 4096
+"""Stretches that are kept at most; some ten kilobytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStretch:
+    """What a block does in a pass.
+
+    Attributes:
+        rows: Its rows, in the order in which they are first needed.
+        stretch: Its activities; classes are places among the rows.
+    """
+
+    rows: tuple[Row, ...]
+    stretch: Stretch
+
+
+_KNOWN: OrderedDict[tuple[object, ...], BlockStretch | None] = OrderedDict()
+"""What was worked out last, by all that it depends on."""
+
+
+def block_stretch(
+    describe: Describer, shard: Shard, block: Block, what: str, mode: Mode, beside: Beside
+) -> BlockStretch | None:
+    """A block's nodes in one pass; None if there are none.
+
+    Args:
+        describe: Who meets, and how kernels are launched.
+        shard: One GPU's part of a micro-batch.
+        block: The block.
+        what: ``forward``, ``recompute``, ``backward`` or one half of it.
+        mode: What its forward pass keeps.
+        beside: Memory that comes and goes with it.
+    """
+    key = (block, what, mode, beside, shard, describe.software.cuda_graphs, describe.meets(block))
+    try:
+        found = _KNOWN[key]
+    except KeyError:
+        steps = _steps_of(block, what, mode, shard)
+        found = _KNOWN[key] = _stretch(describe, steps, phase_of(what), beside) if steps else None
+    _KNOWN.move_to_end(key)
+    if len(_KNOWN) > KEPT_STRETCHES:
+        _KNOWN.popitem(last=False)
+    return found
+
+
+def forget_stretches() -> None:
+    """Forgets all; nothing but time depends on it."""
+    _KNOWN.clear()
+
+
+def phase_of(what: str) -> str:
+    """The phase that a pass belongs to."""
+    return "backward" if what.endswith("gradient") else what
+
+
+@lru_cache(maxsize=4 * BLOCKS_KNOWN)
+def bytes_kept(block: Block, mode: Mode, shard: Shard) -> int:
+    """Activations that a block's forward pass keeps, by its steps [B]."""
+    return sum(step.node.kept_bytes for step in _steps_of(block, "forward", mode, shard))
+
+
+def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Beside) -> BlockStretch:
+    """A block's nodes on their own: the launching thread's, then the device's."""
+    into, table = TemplateBuilder(), RowTable()
+    launched = -1
+    if not describe.software.cuda_graphs:
+        # The thread runs ahead of the device; a block cannot end before all of it is launched.
+        ops = (step.node.op for step in steps)
+        operators = sum(op.launches if isinstance(op, Kernel) else 1 for op in ops)
+        launched = into.add(LANE["launch"], table.add(describe.launching(operators, phase)))
+    base = len(into.lanes)
+    for number, step in enumerate(steps):
+        node = step.node
+        waits = tuple(base + a for a in node.after) if number else ()
+        if number == len(steps) - 1:
+            waits = (*waits, launched)
+        row = beside.on(_row(describe, step, phase), first=number == 0, last=number == len(steps) - 1)
+        op = node.op
+        lane = LANE["compute"]
+        if not isinstance(op, Kernel):
+            lane = AXIS_LANE.get(op.axis, LANE["data_parallel"])
+        into.add(lane, table.add(row), waits)
+    waiting = tuple((place, deps) for place, deps in enumerate(into.deps) if deps)
+    return BlockStretch(tuple(table.rows), Stretch(tuple(into.lanes), tuple(into.classes), waiting, base))
+
+
+def _row(describe: Describer, step: Step, phase: str) -> Row:
+    node, need, keeper = step
+    if isinstance(node.op, Kernel):
+        row = describe.kernel(node.op, phase, counted=phase != "recompute")
+    else:
+        row = describe.communication(node.op, phase)
+    take, give = node.kept_bytes, node.freed_bytes
+    if take or give or need:
+        row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
+    return row
+
+
+def _steps_of(block: Block, what: str, mode: Mode, shard: Shard) -> list[Step]:
+    """What a block does in a pass."""
+    if what == "forward":
+        return _kept(block, mode, shard)
+    if what == "recompute":
+        return _recomputed(block, mode, shard)
+    return part_of(_steps(block.backward, transients(block, shard).backward), what)
+
+
+def _steps(nodes: tuple[Node, ...], needs: tuple[int, ...]) -> list[Step]:
+    return [Step(node, need) for node, need in zip(nodes, needs, strict=True)]
+
+
+def _kept(block: Block, mode: Mode, shard: Shard) -> list[Step]:
+    """The forward pass with what is kept of it."""
+    steps = _steps(block.forward, transients(block, shard).forward)
+    if mode == "all":
+        return steps
+    if mode == "core":
+        return [dropping(step) if step.node.role == "core" else step for step in steps]
+    dropped = [dropping(step) for step in steps]
+    if mode == "input":
+        first = dropped[0]
+        dropped[0] = Step(replace(first.node, kept_bytes=block.input_bytes), first.need, LAYER_INPUT)
+    return dropped
+
+
+def _recomputed(block: Block, mode: Mode, shard: Shard) -> list[Step]:
+    """What is computed again before the block's backward pass."""
+    steps = _steps(block.forward, transients(block, shard).forward)
+    if mode != "core":
+        return steps
+    core = [step for step in steps if step.node.role in ("core", "core_output")]
+    return [
+        step._replace(
+            node=replace(
+                step.node,
+                after=() if number == 0 else (number - 1,),
+                kept_bytes=step.node.kept_bytes if step.node.role == "core" else 0,
+            )
+        )
+        for number, step in enumerate(core)
+    ]

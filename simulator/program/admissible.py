@@ -57,9 +57,15 @@ def check_idle(scenario: Outline) -> None:
     needs = (
         (
             parallelism,
-            ("reshard_after_forward", "gather_prefetch"),
+            ("reshard_after_forward", "gather_prefetch", "gather_prefetch_backward"),
             parameters,
             "sharded or offloaded parameters",
+        ),
+        (
+            parallelism,
+            ("gather_prefetch_backward",),
+            parallelism.reshard_after_forward,
+            "reshard_after_forward: nothing is gathered in a backward pass",
         ),
         (
             parallelism,

@@ -26,8 +26,8 @@ def dualpipe(stages: int, micro_batches: int) -> Order:
         PlanError: Stages or micro-batches are odd, or there are fewer than two micro-batches a stage.
     """
     if stages % 2:
-        near = " and ".join(str(number) for number in (stages - 1, stages + 1) if number)
-        said = f"dualpipe needs even stages such as {near}, not {stages}"
+        even = " and ".join(str(number) for number in (stages - 1, stages + 1) if number)
+        said = f"dualpipe needs even stages such as {even}, not {stages}"
         raise PlanError(("parallelism", "pipeline_parallel"), said)
     _check(stages, micro_batches, even=True)
     half = micro_batches // 2

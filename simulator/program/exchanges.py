@@ -66,13 +66,15 @@ class Gathering:
 
     Attributes:
         of: The collectives for a block; none for a block without parameters.
-        prefetch: Blocks gathered ahead.
+        prefetch: Blocks gathered ahead in a forward pass.
+        prefetch_backward: The same in a backward pass.
         release: Whether they are let go behind the pass; they come back if not.
         fetched: The way of a GPU's own share into its memory, where it lies outside, by block and phase.
     """
 
     of: Callable[[Block], tuple[Communication, ...]]
     prefetch: int
+    prefetch_backward: int
     release: bool = True
     fetched: Callable[[Block, str], tuple[Leg, ...]] = lambda _block, _phase: ()
 
@@ -104,14 +106,20 @@ class Gathers:
     phase: str
     nodes: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def at_a_time(self) -> int:
+        """Blocks whose parameters are there or on their way."""
+        gathering = self.gathering
+        return 1 + (gathering.prefetch if self.phase == "forward" else gathering.prefetch_backward)
+
     def start(self) -> None:
         """The first gathers wait for the pass before this one on the stage."""
-        for position in range(min(self.gathering.prefetch + 1, len(self.blocks))):
+        for position in range(min(self.at_a_time, len(self.blocks))):
             self._issue(position, -1)
 
     def done(self, position: int, last: int) -> None:
         """A block is done: the next gather may begin, in this pass or in the one behind it."""
-        ahead = position + self.gathering.prefetch + 1
+        ahead = position + self.at_a_time
         if ahead < len(self.blocks):
             self._issue(ahead, last)
         else:

@@ -26,7 +26,8 @@ class Sharding:
         gradients: Whether accumulated gradients are.
         parameters: Whether parameters are.
         reshard: Whether gathered parameters are let go between forward and backward pass.
-        prefetch: Layers gathered ahead.
+        prefetch: Layers gathered ahead in a forward pass.
+        prefetch_backward: The same in a backward pass.
         each: Whether gradients are reduced after each micro-batch.
         teacher: Whether a teacher's parameters are shared out.
     """
@@ -36,6 +37,7 @@ class Sharding:
     parameters: bool = False
     reshard: bool = True
     prefetch: int = 1
+    prefetch_backward: int = 1
     each: bool = False
     teacher: bool = False
 
@@ -213,7 +215,7 @@ def _axes(scenario: Outline, data: int, placement: Placement) -> Axes:
 def _sharding(scenario: Outline) -> Sharding:
     parallelism = scenario.parallelism
     level = ("none", "optimizer", "gradients", "parameters").index(parallelism.data_parallel_sharding)
-    each = parallelism.reduce_each_micro_batch
+    each, backward = parallelism.reduce_each_micro_batch, parallelism.gather_prefetch_backward
     leave = scenario.training.offload.gradients is not None
     if leave and each is False:
         raise PlanError(
@@ -232,6 +234,7 @@ def _sharding(scenario: Outline) -> Sharding:
         parameters=level >= 3,
         reshard=parallelism.reshard_after_forward,
         prefetch=parallelism.gather_prefetch,
+        prefetch_backward=parallelism.gather_prefetch if backward is None else backward,
         each=level >= 2 or leave if each is None else each,
         teacher=_shares_teacher(scenario),
     )

@@ -88,7 +88,7 @@ def gathering(
             return ()  # a teacher stays where it is
         return tuple(offload.back("parameters", phase, size, place, take=size))
 
-    return Gathering(of, sharding.prefetch, sharding.reshard, fetched)
+    return Gathering(of, sharding.prefetch, sharding.prefetch_backward, sharding.reshard, fetched)
 
 
 def _share(plan: Plan, dense: int, expert: int, *, sharded: bool) -> int:

@@ -126,7 +126,7 @@ class ParallelismSpec(Spec):
     """Order of passes; follows from `virtual_pipeline` if not given."""
     pipeline_order: tuple[str, ...] | None = None
     """One's own order, a line a stage: `F0 F1 B0 B1`; `I`, `W` are the halves of `B`, `F0.1` is chunk 1.
-    `pipeline_schedule` then says no more than where the chunks lie."""
+    `pipeline_schedule` then only says where the chunks lie. It may stand in a file that is included."""
     pipeline_layers: tuple[CountOrZero, ...] | None = None
     """Layers of each part (stage, or chunk of it) in the model's order; as even as they go if not given."""
     overlap_point_to_point: bool | None = None
@@ -161,6 +161,8 @@ class ParallelismSpec(Spec):
     """Whether gathered parameters are let go behind the forward pass and gathered again for the backward."""
     gather_prefetch: CountOrZero = 1
     """Layers whose sharded parameters are gathered ahead of the one that is computed."""
+    gather_prefetch_backward: CountOrZero | None = None
+    """The same in backward passes; as in forward passes if not given."""
     reduce_each_micro_batch: bool | None = None
     """Whether gradients are reduced after each micro-batch, not only the last; so if they are sharded."""
     gradient_bucket: Bytes | None = None

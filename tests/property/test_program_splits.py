@@ -137,6 +137,7 @@ PLANS: list[dict[str, Any]] = [
     {"data_parallel_sharding": "parameters"},
     {"data_parallel_sharding": "parameters", "gather_prefetch": 0},
     {"data_parallel_sharding": "parameters", "gather_prefetch": 20},
+    {"data_parallel_sharding": "parameters", "gather_prefetch": 0, "gather_prefetch_backward": 3},
     {"data_parallel_sharding": "parameters", "sharding_group_size": 4},
     {"data_parallel_sharding": "parameters", "reshard_after_forward": False},
     {"data_parallel_sharding": "parameters", "reduce_each_micro_batch": False},

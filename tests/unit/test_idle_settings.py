@@ -1,0 +1,61 @@
+"""Settings that would change nothing: refused, or told where a degree of 1 leaves them nothing to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from simulator.errors import ScenarioError
+from simulator.run import check
+from simulator.scenario import load_scenario
+
+
+def refusal(name: str, **changes: Any) -> str:
+    keys = {key.replace("__", "."): value for key, value in changes.items()}
+    with pytest.raises(ScenarioError) as refused:
+        check(load_scenario(f"scenarios/{name}.yaml", keys))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["gradient_precision", "communication_precision", "parameter_precision"])
+def test_an_accelerator_keeps_and_sends_only_what_it_knows(key: str) -> None:
+    v100 = {"cluster__accelerator": "V100-SXM2-32GB", "training__precision": "fp16"}
+    said = refusal("quickstart", **v100, **{f"training__{key}": "bf16"})
+    assert f'training.{key}: V100-SXM2-32GB does not know "bf16"; it has fp16, fp32, fp64' in said
+
+
+def test_eight_bits_of_state_or_on_the_way_to_experts_need_an_accelerator_that_has_them() -> None:
+    a100 = {"cluster__accelerator": "A100-SXM4-80GB"}
+    assert 'not know "fp8"' in refusal("quickstart", **a100, training__optimizer_precision="fp8")
+    assert 'not know "fp8"' in refusal("mixtral_8x7b", **a100, parallelism__expert_dispatch_precision="fp8")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("lora_rank", 4), ("attention", "fused"), ("dropout", False), ("optimizer", "muon")]
+)
+def test_models_given_layer_by_layer_have_no_layers_of_a_transformer(key: str, value: object) -> None:
+    said = refusal("mlp_adam", **{f"training__{key}": value})
+    assert f"training.{key}" in said and "transformer" in said
+
+
+def test_what_would_do_is_named() -> None:
+    assert "8192 and 8194 are" in refusal("quickstart", training__sequence_length=8193)
+    assert "data_parallel 4 takes them all" in refusal("quickstart", parallelism__data_parallel=2)
+    pipeline = {"cluster__nodes": 3, "parallelism__pipeline_parallel": 3, "training__global_batch_size": 48}
+    dualpipe = {**pipeline, "parallelism__pipeline_schedule": "dualpipe"}
+    assert "even stages such as 2 and 4, not 3" in refusal("quickstart", **dualpipe)
+    chunks = {**pipeline, "parallelism__virtual_pipeline": 5, "parallelism__pipeline_schedule": "zb-v"}
+    assert "only with 1 or 2" in refusal("quickstart", **chunks)
+
+
+def test_degrees_of_one_leave_a_word_of_warning() -> None:
+    def said(**parallelism: object) -> str:
+        keys = {f"parallelism.{key}": value for key, value in parallelism.items()}
+        return " ".join(check(load_scenario("scenarios/quickstart.yaml", keys)).plan.warnings)
+
+    assert said() == ""
+    assert "sequence_parallel changes nothing: tensor_parallel is 1" in said(tensor_parallel=1)
+    assert "overlap_point_to_point changes nothing" in said(overlap_point_to_point=False)
+    assert "gradient_bucket changes nothing" in said(tensor_parallel=8, gradient_bucket="1 MB")
+    assert said(gradient_bucket="1 MB") == ""

@@ -18,7 +18,7 @@ from simulator.program.plan import Plan
 from simulator.program.pricing import PricedColumns, PriceList
 from simulator.program.progress import StageSoFar
 from simulator.program.rows import Row, UnpricedClasses, freeze, stamp
-from simulator.program.stages import blocking_sends, compile_stages, send_row
+from simulator.program.stages import blocking_sends, compile_stages, message_bytes, send_row
 from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
 from simulator.program.topology import SLOTS, make_topology
 
@@ -81,6 +81,7 @@ class _Drafter:
         self.compiled = compile_stages(scenario, plan, describe, parts, self.assembly, kinds)
         self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
         self.sends: dict[tuple[int, int, int, bool], tuple[int, int]] = {}
+        self.crossing: dict[tuple[int, bool], int] = {}
         self.send_template = {
             forward: self.assembly.register(_single(LANE[f"send_{kind}"], 0))
             for kind, forward in (("forward", True), ("backward", False))
@@ -114,7 +115,11 @@ class _Drafter:
         found = self.sends.get((stage, to, boundary, forward))
         if found is None:
             kind = "forward" if forward else "backward"
-            row = send_row(self.scenario, self.plan, self.topology, stage, to, kind, boundary)
+            crossing = self.crossing.get((boundary, forward))
+            if crossing is None:
+                crossing = message_bytes(self.scenario, self.plan, boundary, kind)
+                self.crossing[boundary, forward] = crossing
+            row = send_row(self.topology, stage, to, kind, crossing)
             found = self.send_template[forward], self.tables.add(stage, [row])
             self.sends[stage, to, boundary, forward] = found
         return found

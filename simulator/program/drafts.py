@@ -9,11 +9,14 @@ from typing import Final
 from simulator.program.admissible import check_precision
 from simulator.program.draft import Draft
 from simulator.program.drafting import draft
+from simulator.program.layout import forget_blocks
 from simulator.program.memory import Overheads
 from simulator.program.model import build_parts
 from simulator.program.outline import Outline
 from simulator.program.plan import plan_of
+from simulator.program.pricing import forget_prices
 from simulator.program.size import Expected, expected
+from simulator.program.stretches import forget_stretches
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 
@@ -35,6 +38,7 @@ class Drafts:
     def __init__(self, most_activities: int = KEPT_ACTIVITIES) -> None:
         self.most_activities = most_activities
         self._kept: OrderedDict[tuple[Outline, Overheads], _Kept] = OrderedDict()
+        self._activities = 0
 
     def get(self, outline: Outline, calibration: Calibration, scenario: Scenario) -> Draft:
         """The draft of a scenario; checks what depends on figures, too."""
@@ -42,6 +46,7 @@ class Drafts:
         kept = self._kept.get(key)
         if kept is None:
             kept = self._kept[key] = self._make(*key, scenario)
+            self._activities += kept.draft.blank.num_activities
         else:
             check_precision(scenario)
             kept.size.check(scenario)
@@ -50,8 +55,12 @@ class Drafts:
         return kept.draft
 
     def clear(self) -> None:
-        """Forgets all; nothing but time depends on it."""
+        """Forgets all, and what was kept to make it; nothing but time depends on it."""
         self._kept.clear()
+        self._activities = 0
+        forget_blocks()
+        forget_stretches()
+        forget_prices()
 
     def _make(self, outline: Outline, overheads: Overheads, scenario: Scenario) -> _Kept:
         plan = plan_of(outline)
@@ -66,10 +75,9 @@ class Drafts:
         return len(self._kept)
 
     def _shrink(self) -> None:
-        total = sum(kept.draft.blank.num_activities for kept in self._kept.values())
-        while self._kept and (total > self.most_activities or len(self._kept) > KEPT_DRAFTS):
+        while self._kept and (self._activities > self.most_activities or len(self._kept) > KEPT_DRAFTS):
             _, gone = self._kept.popitem(last=False)
-            total -= gone.draft.blank.num_activities
+            self._activities -= gone.draft.blank.num_activities
 
 
 DRAFTS: Final = Drafts()

@@ -155,12 +155,17 @@ def _made(model: TransformerSpec, *others: object) -> _Made:
     """What was made of a model and of what else there is; models hold dicts and are compared, not hashed."""
     key = (model.name, *others)
     found = _MADE.get(key)
-    if found is None or found.model != model:
+    if found is None or (found.model is not model and found.model != model):
         found = _MADE[key] = _Made(model)
     _MADE.move_to_end(key)
     if len(_MADE) > KEPT_MODELS:
         _MADE.popitem(last=False)
     return found
+
+
+def forget_blocks() -> None:
+    """Forgets all that was made; nothing but time depends on it."""
+    _MADE.clear()
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -137,6 +137,31 @@ class _Spread:
         return laid_out
 
 
+KEPT_PRICES: Final = 20_000
+"""Prices of one kind of work that are kept at most."""
+
+_PRICES: dict[type[Any], tuple[tuple[object, ...], dict[Work | None, Price]]] = {}
+"""The last prices of each kind of work, and the figures that they depend on; Programs share works."""
+
+
+def _prices(works: Sequence[Work | None], key: tuple[object, ...], figures: Figures) -> list[Price]:
+    """Prices of works of one kind, whose figures are `key`."""
+    kind = type(works[0])
+    kept = _PRICES.get(kind)
+    if kept is None or kept[0] != key or len(kept[1]) > KEPT_PRICES:
+        kept = _PRICES[kind] = key, {}
+    known = kept[1]
+    for work in works:
+        if work not in known:
+            known[work] = Price() if work is None else work.price(figures)
+    return [known[work] for work in works]
+
+
+def forget_prices() -> None:
+    """Forgets all that are kept; nothing but time depends on it."""
+    _PRICES.clear()
+
+
 class PriceList:
     """The works of all classes of a Program, and the prices last worked out for each kind of work.
 
@@ -149,7 +174,9 @@ class PriceList:
 
     def __init__(self, works: Sequence[Work | None], stages: I32, slots: int, same: I32) -> None:
         kinds: dict[type[Any], dict[Work | None, int]] = {type(None): {None: 0}}
-        for work in works:
+        # Stages that do the same have the same objects, which need not be compared.
+        distinct = {id(work): work for work in works}
+        for work in distinct.values():
             known = kinds.setdefault(type(work), {})
             known.setdefault(work, len(known))
         self._kinds = [list(known) for known in kinds.values()]
@@ -157,7 +184,8 @@ class PriceList:
         for kind, known in kinds.items():
             base[kind] = first
             first += len(known)
-        number = [base[type(work)] + kinds[type(work)][work] for work in works]
+        place = {id_: base[type(work)] + kinds[type(work)][work] for id_, work in distinct.items()}
+        number = [place[id(work)] for work in works]
         relative = [work is not None and not work.absolute for kind in self._kinds for work in kind]
         self._work = np.array(number, np.int32)
         offset = slots * np.maximum(stages, 0).astype(np.int64)
@@ -184,7 +212,7 @@ class PriceList:
         key = () if works[0] is None else works[0].depends_on(figures)
         if kept is not None and kept[0] == key:
             return kept[1]
-        prices = [Price() if work is None else work.price(figures) for work in works]
+        prices = _prices(works, key, figures)
         delays = np.array([price.delay for price in prices], np.int64)
         found = delays, _Pairs.of([p.demands for p in prices]), _Pairs.of([p.holds for p in prices])
         self._kept[place] = key, found

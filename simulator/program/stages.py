@@ -101,22 +101,19 @@ def blocking_sends(scenario: Outline) -> bool:
     return scenario.software.blocking_sends if said is None else not said
 
 
-def send_row(
-    scenario: Outline, plan: Plan, topology: Topology, stage: int, to: int, kind: str, boundary: int
-) -> Row:
+def send_row(topology: Topology, stage: int, to: int, kind: str, message_bytes: int) -> Row:
     """What a stage sends to another: activations onwards, or gradients back.
 
     Args:
-        scenario: The outline.
-        plan: Its plan.
         topology: Ways between GPUs.
         stage: Who sends.
         to: Who receives.
         kind: ``forward`` or ``backward``.
-        boundary: The part of the model behind which the streams cross.
+        message_bytes: What crosses in one micro-batch [B]; each tensor-parallel rank sends its slice.
     """
+    plan = topology.plan
     work = Sending(
-        message_bytes=_message_bytes(scenario, plan, boundary, kind) // plan.tensor_parallel,
+        message_bytes=message_bytes // plan.tensor_parallel,
         near=topology.same_domain(stage, to),
         path=topology.path(stage, to),
         core=topology.shared.get("core", -1),
@@ -125,10 +122,10 @@ def send_row(
     return Row(Label(f"send.{kind}", "communication.send", kind), work)
 
 
-def _message_bytes(scenario: Outline, plan: Plan, boundary: int, kind: str) -> int:
+def message_bytes(scenario: Outline, plan: Plan, boundary: int, kind: str) -> int:
     """What crosses behind a part of the model in one micro-batch [B].
 
-    Each tensor-parallel rank sends its slice. A teacher's stream crosses on the way forward only.
+    A teacher's stream crosses on the way forward only.
     """
     training, model, distillation = scenario.training, scenario.model, scenario.distillation
     if not isinstance(model, TransformerSpec):
@@ -237,7 +234,7 @@ class _StageMaker:
         """
         if self.plan.tensor_parallel == 1 or self.parts.shard.sequence_parallel:
             return ()
-        size = _message_bytes(self.scenario, self.plan, boundary, kind)
+        size = message_bytes(self.scenario, self.plan, boundary, kind)
         return (Communication("receive.all_gather", "all_gather", "tensor", size),)
 
     def _update(

@@ -20,7 +20,7 @@ from test_report_sample import GIB, make_result, memory, utilization
 from simulator.analysis.result import Result
 from simulator.report import draw_charts
 from simulator.report.charts import CHARTS, rendered
-from simulator.report.charts.pipeline import pipeline_bars
+from simulator.report.charts.pipeline import pipeline_bars, step_end
 from simulator.report.charts.roofline import roofline_points
 from simulator.report.charts.style import house_style, texts_of
 from simulator.report.palette import colour
@@ -276,3 +276,31 @@ def test_what_is_recomputed_is_part_of_the_backward_pass() -> None:
     again = (frame.phase == "backward") & (frame.name == "attention.norm")
     recomputed = frame.assign(phase=frame.phase.mask(again, "recompute"))
     assert pipeline_bars(recomputed) == pipeline_bars(frame)
+
+
+def test_the_pipeline_reaches_to_the_end_of_the_step() -> None:
+    """An exchange behind the update is part of the step, in which all stages idle."""
+    result = make_result(stages=2)
+    frame = result.activities
+    behind = frame.sort_values("end_s").iloc[[-1]]
+    behind = behind.assign(cause="communication.all_gather", start_s=behind.end_s, end_s=behind.end_s + 1.0)
+    longer = with_frames(result, activities=pd.concat([frame, behind]))
+    assert step_end(longer.activities) == step_end(frame) + 1.0
+    ends = []
+    for each in (result, longer):
+        figure = CHARTS["pipeline"](as_saved(each))
+        assert figure is not None
+        ends.append(figure.axes[0].get_xlim()[1])
+    begin = min(bar.start_s for bar in pipeline_bars(frame))
+    assert ends[1] / (step_end(longer.activities) - begin) in (pytest.approx(1.0), pytest.approx(1000.0))
+    assert ends[1] != ends[0]
+
+
+def test_stages_that_do_the_same_share_a_line_and_its_name() -> None:
+    result = make_result(stages=2)
+    one = memory(0.0, 1.0, 1)
+    same = with_frames(result, memory=pd.concat([one, one.assign(stage=1)]))
+    figure = CHARTS["memory"](as_saved(same))
+    assert figure is not None
+    (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    assert [text.get_text() for text in legend.get_texts()] == ["stages 0, 1"]

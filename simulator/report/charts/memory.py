@@ -134,25 +134,35 @@ def _by_stage(axes: Axes, stages: list[float], scale: _Scale) -> None:
 def _over_time(axes: Axes, table: Any, scale: _Scale) -> None:
     first, last = 0.0, float(table["time_s"].max())
     unit, per_second = time_unit(last - first)
-    groups = [(stage, rows) for stage, rows in table.groupby("stage", sort=True)]
+    alike: dict[bytes, tuple[list[str], Any]] = {}  # two ends of a pipeline may do the same at the same time
+    for stage, rows in table.groupby("stage", sort=True):
+        key = rows[["time_s", "bytes"]].to_numpy(float).tobytes()
+        alike.setdefault(key, ([], rows))[0].append(str(stage))
+    groups = list(alike.values())
     every = -(-len(groups) // len(_HUES))
     top = 0.0
-    for hue, (stage, rows) in zip(_HUES, groups[::every], strict=False):
+    for hue, (stages, rows) in zip(_HUES, groups[::every], strict=False):
         size = (rows["bytes"] / scale.size).tolist()
         moments = [(moment - first) * per_second for moment in rows["time_s"].tolist()]
         moments.append((last - first) * per_second)
         size.append(size[-1])
         top = max(top, *size)
-        axes.plot(moments, size, drawstyle="steps-post", linewidth=1.2, color=hue, label=f"stage {stage}")
+        axes.plot(moments, size, drawstyle="steps-post", linewidth=1.2, color=hue, label=_label(stages))
     _up_to_capacity(axes, top, scale)
     axes.set_xlim(0, max((last - first) * per_second, 1e-9))
-    if len(groups) > 1:
+    if len(groups) > 1 or len(groups[0][0]) > 1:
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(_HUES), fontsize=SMALL, frameon=False,
             borderaxespad=0.1, borderpad=0.1, handlelength=1.5, columnspacing=1.5,
         )  # fmt: skip
     axes.set_xlabel(f"simulated time, warm-up included [{unit}]")
     axes.set_ylabel(f"in use [{scale.unit}]")
+
+
+def _label(stages: list[str]) -> str:
+    if len(stages) == 1:
+        return f"stage {stages[0]}"
+    return "stages " + ", ".join(stages if len(stages) <= 2 else [stages[0], stages[1], "..."])
 
 
 def _up_to_capacity(axes: Axes, top: float, scale: _Scale) -> None:

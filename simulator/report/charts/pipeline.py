@@ -64,6 +64,13 @@ def pipeline_bars(activities: Any) -> list[Bar]:
     return bars
 
 
+def step_end(activities: Any) -> float:
+    """When the last step is over: its last kernel, update or exchange, not samples for later ones [s]."""
+    ends = activities["cause"].str.startswith(("compute", "communication", "optimizer", "offload"))
+    last = activities["step"] == activities.loc[ends, "step"].max()
+    return float(activities.loc[ends & last, "end_s"].max())
+
+
 def draw_pipeline(saved: SavedResult) -> Figure | None:
     """The last step of a pipelined plan, None where there is no pipeline; the figures are activities.csv."""
     bars = pipeline_bars(saved.activities)
@@ -73,7 +80,7 @@ def draw_pipeline(saved: SavedResult) -> Figure | None:
     from matplotlib.collections import PolyCollection
 
     row = {stage: position for position, stage in enumerate(stages)}
-    begin, end = min(bar.start_s for bar in bars), max(bar.end_s for bar in bars)
+    begin, end = min(bar.start_s for bar in bars), step_end(saved.activities)
     unit, scale = time_unit(end - begin)
     band = min(0.5, max(0.12, 6.0 / len(stages)))
     height = 1.05 + band * len(stages) + 0.65

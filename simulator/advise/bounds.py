@@ -10,7 +10,7 @@ from simulator.program.admissible import check_precision
 from simulator.program.axes import DEFAULT_ORDER
 from simulator.program.describe import Describer
 from simulator.program.memory import Overheads
-from simulator.program.model import ModelParts, build_parts
+from simulator.program.model import ModelParts, build_parts, lay_out_model
 from simulator.program.offload import StageOffload
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan, plan_of
@@ -54,14 +54,12 @@ class Bounds:
         memory_bytes: What the fullest stage needs at least: its state, and the activations in flight [B].
         capacity_bytes: Device memory [B].
         step_s: No step can be shorter [s]; 0 if it cannot fit.
-        share: What one GPU's share of a micro-batch takes.
     """
 
     plan: Plan
     memory_bytes: int
     capacity_bytes: int
     step_s: float
-    share: Share
 
     @property
     def can_fit(self) -> bool:
@@ -99,7 +97,26 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     capacity = int(scenario.cluster.node_groups[0].accelerator.memory_capacity)
     alone = _Alone(scenario, plan, calibration, recomputation(outline), {} if prices is None else prices)
     step = _step_seconds(plan, parts, alone) if memory <= capacity else 0.0
-    return Bounds(plan, memory, capacity, step, alone.share(parts.blocks))
+    return Bounds(plan, memory, capacity, step)
+
+
+def shared(scenario: Scenario, calibration: Calibration, prices: Prices | None = None) -> Share:
+    """What a plan shares with all of equal tensor parallelism, micro-batch and recomputation.
+
+    Args:
+        scenario: With the plan; of a model without a second stack or a teacher.
+        calibration: As in `bounds`.
+        prices: As in `bounds`.
+
+    Raises:
+        PlanError: The plan is not legal.
+    """
+    outline = Outline.of(scenario)
+    plan = plan_of(outline)
+    check_precision(scenario)
+    _, laid_out = lay_out_model(outline, plan)
+    alone = _Alone(scenario, plan, calibration, recomputation(outline), {} if prices is None else prices)
+    return alone.share(laid_out.blocks)
 
 
 def _memory_bytes(outline: Outline, plan: Plan, parts: ModelParts) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, Literal
 
-from simulator.advise.bounds import Prices, Share, bounds
+from simulator.advise.bounds import Prices, Share, bounds, shared
 from simulator.analysis import Result
 from simulator.errors import ClustersimError, PlanError
 from simulator.run import Played, played
@@ -271,7 +271,7 @@ class _Waiting:
         if split or self.scenario.distillation is not None:
             return Share(0.0, 0.0, 0.0)
         try:
-            return bounds(planned_scenario(self.scenario, overrides), self.calibration, self.prices).share
+            return shared(planned_scenario(self.scenario, overrides), self.calibration, self.prices)
         except PlanError:
             return None
 

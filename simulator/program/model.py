@@ -101,45 +101,10 @@ def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelPar
     Raises:
         UnsupportedError: The model has something that is not modelled.
     """
-    training = scenario.training
-    states = state_bytes(
-        training.parameter_precision or base_precision(training.precision),
-        _gradient_precision(scenario),
-        training.optimizer,
-        master=training.master_parameters,
-        state_precision=training.optimizer_precision,
-        communication_precision=training.communication_precision,
-    )
+    states = _state_bytes(scenario)
     check_offload(scenario, plan, states)
     offload = make_offload(scenario, plan)
-    parallelism = scenario.parallelism
-    shard = Shard(
-        micro_batch_size=training.micro_batch_size,
-        sequence_length=training.sequence_length,
-        tensor_parallel=plan.tensor_parallel,
-        sequence_parallel=scenario.parallelism.sequence_parallel and plan.tensor_parallel > 1,
-        precision=base_precision(training.precision),
-        recipe=training.precision,
-        context_parallel=plan.context_parallel,
-        context_method=parallelism.context_parallel_method,
-        expert_parallel=plan.axes.expert_parallel,
-        expert_tensor_parallel=plan.axes.expert_tensor_parallel,
-        expert_load=parallelism.expert_capacity_factor or parallelism.expert_imbalance,
-        dispatch_bytes=BYTES_PER_ELEMENT[parallelism.expert_dispatch_precision],
-        lora_rank=training.lora_rank,
-        lora_targets=training.lora_targets,
-        attention=training.attention or scenario.software.attention,
-        gradient_bytes=states.gradients,
-        dropout=_dropout(scenario),
-        software=scenario.software,
-    )
-    model = scenario.model
-    if isinstance(model, TransformerSpec):
-        laid_out = lay_out(model, plan, training, shard)
-        if scenario.distillation is not None:
-            laid_out = with_teacher(laid_out, model, scenario.distillation, plan, training, shard)
-    else:
-        laid_out = Layout(((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),), ())
+    shard, laid_out = lay_out_model(scenario, plan, states)
     blocks = laid_out.blocks
     rounds, recomputed = scenario.software.pipeline_slots, recomputation(scenario)
     room = [slot_bytes(plan, stage, chunks, recomputed, rounds) for stage, chunks in enumerate(blocks)]
@@ -157,6 +122,60 @@ def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelPar
         untrained_parts=_untrained_parts(blocks, plan),
         held=held_by_stage(blocks, recomputed) if SCHEDULES[plan.schedule].fills else (),
         offload=offload,
+    )
+
+
+def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = None) -> tuple[Shard, Layout]:
+    """One GPU's part of a micro-batch, and the model's blocks on the plan's stages.
+
+    Args:
+        scenario: The outline.
+        plan: Its plan.
+        states: Bytes per parameter, if they are known already.
+
+    Raises:
+        UnsupportedError: The model has something that is not modelled.
+    """
+    training, parallelism = scenario.training, scenario.parallelism
+    shard = Shard(
+        micro_batch_size=training.micro_batch_size,
+        sequence_length=training.sequence_length,
+        tensor_parallel=plan.tensor_parallel,
+        sequence_parallel=parallelism.sequence_parallel and plan.tensor_parallel > 1,
+        precision=base_precision(training.precision),
+        recipe=training.precision,
+        context_parallel=plan.context_parallel,
+        context_method=parallelism.context_parallel_method,
+        expert_parallel=plan.axes.expert_parallel,
+        expert_tensor_parallel=plan.axes.expert_tensor_parallel,
+        expert_load=parallelism.expert_capacity_factor or parallelism.expert_imbalance,
+        dispatch_bytes=BYTES_PER_ELEMENT[parallelism.expert_dispatch_precision],
+        lora_rank=training.lora_rank,
+        lora_targets=training.lora_targets,
+        attention=training.attention or scenario.software.attention,
+        gradient_bytes=(states or _state_bytes(scenario)).gradients,
+        dropout=_dropout(scenario),
+        software=scenario.software,
+    )
+    model = scenario.model
+    if isinstance(model, TransformerSpec):
+        laid_out = lay_out(model, plan, training, shard)
+        if scenario.distillation is not None:
+            laid_out = with_teacher(laid_out, model, scenario.distillation, plan, training, shard)
+    else:
+        laid_out = Layout(((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),), ())
+    return shard, laid_out
+
+
+def _state_bytes(scenario: Outline) -> StateBytes:
+    training = scenario.training
+    return state_bytes(
+        training.parameter_precision or base_precision(training.precision),
+        _gradient_precision(scenario),
+        training.optimizer,
+        master=training.master_parameters,
+        state_precision=training.optimizer_precision,
+        communication_precision=training.communication_precision,
     )
 
 

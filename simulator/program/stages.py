@@ -133,10 +133,10 @@ def message_bytes(scenario: Outline, plan: Plan, boundary: int, kind: str) -> in
     streams = [(model, plan.layers_per_part)]
     if distillation is not None and kind == "forward":
         streams.append((distillation.teacher, plan.teacher_layers_per_part))
-    numbers = sum(
-        tokens_between(each, training, sum(layers[: boundary + 1])) * each.hidden_size
-        for each, layers in streams
-    )
+    numbers = 0
+    for each, layers in streams:
+        before = sum(layers[: boundary + 1]) if each.num_encoder_layers else 0
+        numbers += tokens_between(each, training, before) * each.hidden_size
     share = training.micro_batch_size * numbers // plan.context_parallel
     return share * BYTES_PER_ELEMENT[base_precision(training.precision)]
 

@@ -173,7 +173,7 @@ class TemplateBuilder:
         self.layers += [layer] * len(stretch.lanes)
         self.deps += [()] * len(stretch.lanes)
         for place, deps in stretch.waiting:
-            self.deps[base + place] = tuple(base + d for d in deps)
+            self.deps[base + place] = tuple([base + d for d in deps])
         lane = self.lanes[first]
         outside = {a for a in after if a >= 0 and self.lanes[a] != lane}
         if outside:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from simulator.program.admissible import check_precision
@@ -245,11 +245,8 @@ class _Alone:
         return found
 
     def _again(self, block: Block, mode: Mode) -> Sequence[Node]:
-        """What is computed again; of the attention core, only the kernels."""
-        if mode != "core":
-            return () if mode == "all" else block.forward
-        core = [node for node in block.forward if node.role in ("core", "core_output")]
-        return [replace(node, after=()) for node in core if isinstance(node.op, Kernel)]
+        """What is computed again of whole layers."""
+        return () if mode == "all" else block.forward
 
     def _run(self, nodes: Sequence[Node]) -> tuple[int, int, int]:
         ends: list[int] = []

@@ -130,6 +130,8 @@ def planned_scenario(scenario: Scenario, overrides: Mapping[str, Any]) -> Scenar
     changes: dict[str, Any] = dict.fromkeys(_FREE) | dict(overrides)
     if "training.recompute" in changes:  # a recomputation of the space is for all layers
         changes |= {"training.recompute_num_layers": None, "training.recompute_method": None}
+        if changes["training.recompute"] != "selective":
+            changes["training.recompute_modules"] = None
     if scenario.simulation.player == "auto":
         changes["simulation.player"] = "compiled"
     return scenario.changed(changes)

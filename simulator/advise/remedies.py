@@ -111,12 +111,15 @@ def _recomputing(scenario: Scenario, layers: int) -> Iterator[Change]:
     """More recomputation: the attention core, the first half of each part's layers, all of them."""
     training = scenario.training
     number = training.recompute_num_layers
+    whole: Change = {"training.recompute": "full"}
+    if training.recompute_modules is not None:
+        whole |= {"training.recompute_modules": None}
     if training.recompute == "none":
         yield {"training.recompute": "selective"}
     if training.recompute != "full" and layers > 1:
-        yield {"training.recompute": "full", "training.recompute_num_layers": layers // 2}
+        yield whole | {"training.recompute_num_layers": layers // 2}
     if training.recompute != "full":
-        yield {"training.recompute": "full"}
+        yield whole
     elif number is not None and number < layers and training.recompute_method != "uniform":
         yield {"training.recompute_num_layers": layers}
 

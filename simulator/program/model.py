@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from simulator.program.layout import Blocks, Layout, Tie, lay_out, with_teacher
 from simulator.program.memory import (
@@ -17,7 +17,7 @@ from simulator.program.memory import (
 from simulator.program.offload import Offload, check_offload, make_offload
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
-from simulator.program.recomputation import recomputation
+from simulator.program.recomputation import recomputation, with_modules
 from simulator.program.schedules import SCHEDULES, Held
 from simulator.program.slots import SLOTS, held_by_stage, slot_bytes
 from simulator.specs.model import TransformerSpec
@@ -164,7 +164,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
             laid_out = with_teacher(laid_out, model, scenario.distillation, plan, training, shard)
     else:
         laid_out = Layout(((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),), ())
-    return shard, laid_out
+    return shard, replace(laid_out, blocks=with_modules(scenario, laid_out.blocks))
 
 
 def _state_bytes(scenario: Outline) -> StateBytes:

@@ -10,15 +10,22 @@ from typing import Literal
 from simulator.errors import PlanError, UnsupportedError
 from simulator.program.outline import Outline
 from simulator.specs.model import TransformerSpec
-from simulator.workload import Block
+from simulator.workload import Block, modules_of, recomputing
 from simulator.workload.blocks import BLOCKS_KNOWN
 
-Mode = Literal["all", "core", "input", "nothing"]
-"""What a forward pass drops: nothing (it keeps ``all``), what the attention ``core`` keeps, all but the
-block's ``input``, or everything (it keeps ``nothing``: a block before it keeps the input of both)."""
+Mode = Literal["all", "input", "nothing"]
+"""What a forward pass drops: nothing (it keeps ``all``), all but the block's ``input``, or everything (it
+keeps ``nothing``: a block before it keeps the input of both)."""
+
+Blocks = tuple[tuple[tuple[Block, ...], ...], ...]
+"""Blocks by stage and chunk."""
 
 _NUMBER = ("training", "recompute_num_layers")
 _METHOD = ("training", "recompute_method")
+_MODULES = ("training", "recompute_modules")
+
+_INSIDE = {"moe_activation": "moe", "shared_experts": "moe"}
+"""Modules that are part of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class Recomputation:
     """How activations are saved by computing them again.
 
     Attributes:
-        kind: ``none``, ``selective`` or ``full``.
+        kind: ``none``, ``selective`` (modules of each layer, whose blocks come so) or ``full``.
         method: Which layers full recomputation is for: ``block``, the first `layers` of each part of the
             model; ``uniform``, all, in groups of `layers` that keep the input of their first.
         layers: That number; 0 for all layers, each on its own.
@@ -60,7 +67,7 @@ class Recomputation:
 
     def _mode(self, place: int) -> Mode:
         if self.kind != "full":
-            return "core" if self.kind == "selective" else "all"
+            return "all"
         if not self.layers:
             return "input"
         if self.method == "block":
@@ -92,6 +99,32 @@ def computed_again(modes: Sequence[Mode]) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
+def with_modules(scenario: Outline, blocks: Blocks) -> Blocks:
+    """All blocks, with the modules that the scenario chooses computed again inside their layers.
+
+    Raises:
+        PlanError: No layer that is trained has a module.
+    """
+    training = scenario.training
+    if training.recompute != "selective":
+        return blocks
+    modules = frozenset(training.recompute_modules or ("core_attention",))
+    layers = {block for chunks in blocks for part in chunks for block in part if block.name == "layer"}
+    there = {module for block in layers for module in modules_of(block)}
+    lacking = sorted(modules - there)
+    if lacking and training.recompute_modules is not None:
+        raise PlanError(
+            _MODULES, f'no layer that is trained has "{lacking[0]}"; there are {", ".join(sorted(there))}'
+        )
+    return tuple(
+        tuple(
+            tuple(recomputing(block, modules) if block.name == "layer" else block for block in part)
+            for part in chunks
+        )
+        for chunks in blocks
+    )
+
+
 def recomputation(scenario: Outline) -> Recomputation:
     """The recomputation of a scenario, which `check_recomputation` has passed."""
     training = scenario.training
@@ -120,6 +153,7 @@ def check_recomputation(scenario: Outline, layers_per_part: Sequence[int]) -> No
     for key, value in ((_NUMBER, number), (_METHOD, method)):
         if value is not None and training.recompute != "full":
             raise PlanError(key, f'needs recompute: full, but it is "{training.recompute}"')
+    _check_modules(scenario)
     if number is None:
         if method is not None:
             raise PlanError(_METHOD, f"{method} needs recompute_num_layers: how many layers")
@@ -136,3 +170,24 @@ def check_recomputation(scenario: Outline, layers_per_part: Sequence[int]) -> No
             f"groups of {number} layers are not modelled where parameters are gathered layer by layer; "
             "recompute_num_layers: 1 or recompute_method: block is",
         )
+
+
+def _check_modules(scenario: Outline) -> None:
+    """Refuses modules without a use.
+
+    Raises:
+        PlanError: Another kind of recomputation, no module, or one twice.
+    """
+    modules, kind = scenario.training.recompute_modules, scenario.training.recompute
+    if modules is None:
+        return
+    if kind != "selective":
+        raise PlanError(_MODULES, f'needs recompute: selective, but it is "{kind}"')
+    if not modules:
+        raise PlanError(_MODULES, "names none; recompute: none keeps everything")
+    for place, module in enumerate(modules):
+        if module in modules[:place]:
+            raise PlanError(_MODULES, f"{module} stands there twice")
+        whole = _INSIDE.get(module)
+        if whole in modules:
+            raise PlanError(_MODULES, f"{module} is part of {whole}, which is computed again as a whole")

@@ -108,6 +108,4 @@ def kept_bytes(block: Block, mode: Mode) -> int:
     """What the forward pass keeps of a block [B]."""
     if mode == "all":
         return block.kept_bytes
-    if mode == "core":
-        return block.kept_bytes - sum(node.kept_bytes for node in block.forward if node.role == "core")
     return block.input_bytes if mode == "input" else 0

@@ -14,7 +14,7 @@ from simulator.program.recomputation import Mode
 from simulator.program.rows import Row, RowTable
 from simulator.program.steps import Step, dropping, part_of
 from simulator.program.templates import LANE, Stretch, TemplateBuilder
-from simulator.workload import Block, Kernel, Node, Shard, transients
+from simulator.workload import RECOMPUTED, Block, Kernel, Node, Shard, transients
 from simulator.workload.blocks import BLOCKS_KNOWN
 
 AXIS_LANE = {
@@ -118,8 +118,9 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
 
 def _row(describe: Describer, step: Step, phase: str) -> Row:
     node, need, keeper = step
+    phase = RECOMPUTED if node.role == RECOMPUTED else phase
     if isinstance(node.op, Kernel):
-        row = describe.kernel(node.op, phase, counted=phase != "recompute")
+        row = describe.kernel(node.op, phase, counted=phase != RECOMPUTED)
     else:
         row = describe.communication(node.op, phase)
     take, give = node.kept_bytes, node.freed_bytes
@@ -132,8 +133,8 @@ def _steps_of(block: Block, what: str, mode: Mode, shard: Shard) -> list[Step]:
     """What a block does in a pass."""
     if what == "forward":
         return _kept(block, mode, shard)
-    if what == "recompute":
-        return _recomputed(block, mode, shard)
+    if what == RECOMPUTED:
+        return _steps(block.forward, transients(block, shard).forward)
     return part_of(_steps(block.backward, transients(block, shard).backward), what)
 
 
@@ -146,28 +147,8 @@ def _kept(block: Block, mode: Mode, shard: Shard) -> list[Step]:
     steps = _steps(block.forward, transients(block, shard).forward)
     if mode == "all":
         return steps
-    if mode == "core":
-        return [dropping(step) if step.node.role == "core" else step for step in steps]
     dropped = [dropping(step) for step in steps]
     if mode == "input":
         first = dropped[0]
         dropped[0] = Step(replace(first.node, kept_bytes=block.input_bytes), first.need, LAYER_INPUT)
     return dropped
-
-
-def _recomputed(block: Block, mode: Mode, shard: Shard) -> list[Step]:
-    """What is computed again before the block's backward pass."""
-    steps = _steps(block.forward, transients(block, shard).forward)
-    if mode != "core":
-        return steps
-    core = [step for step in steps if step.node.role in ("core", "core_output")]
-    return [
-        step._replace(
-            node=replace(
-                step.node,
-                after=() if number == 0 else (number - 1,),
-                kept_bytes=step.node.kept_bytes if step.node.role == "core" else 0,
-            )
-        )
-        for number, step in enumerate(core)
-    ]

@@ -105,6 +105,7 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
         "recompute_layers", "activations_checkpoint_num_layers", "checkpoint_num_layers",
     ),
     "recompute_method": ("activations_checkpoint_method", "checkpoint_method"),
+    "recompute_modules": ("modules_to_recompute", "recompute_module", "selective_recompute_modules"),
     "attention": ("flash_attention", "use_flash_attn", "attn_implementation", "fused_attention"),
     "gradient_clipping": ("clip_grad", "max_grad_norm", "grad_clip"),
     "steps": ("num_steps", "train_iters", "iterations", "train_steps", "max_steps"),

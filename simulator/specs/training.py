@@ -25,6 +25,9 @@ Optimizer = Literal[
     "muon",
 ]
 Recompute = Literal["none", "selective", "full"]
+RecomputeModule = Literal[
+    "core_attention", "layernorm", "mla_up_projection", "mlp", "moe", "moe_activation", "shared_experts"
+]
 Sharding = Literal["none", "optimizer", "gradients", "parameters"]
 PipelineSchedule = Literal[
     "gpipe", "1f1b", "interleaved_1f1b", "zb-1p", "zb-2p", "zb-v", "dualpipe", "dualpipe-v"
@@ -88,7 +91,12 @@ class TrainingSpec(Spec):
     gradient_precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision in which gradients are accumulated and reduced; the software's if not given."""
     recompute: Recompute = "none"
-    """Activations computed again in the backward pass: none, the attention core, or whole layers."""
+    """Activations computed again in the backward pass: none, those of some modules, or of whole layers."""
+    recompute_modules: tuple[RecomputeModule, ...] | None = None
+    """Modules that `recompute: selective` is for; `core_attention` if not given. `layernorm`: the norms of
+    the residual stream; `mla_up_projection`: queries, keys and values from latent vectors, with their norms;
+    `mlp`: the dense MLP with its norm; `moe`: router, exchanges and experts; `moe_activation`: the activation
+    function of routed experts; `shared_experts`."""
     recompute_num_layers: Count | None = None
     """Layers of each stage (or chunk of it) that `recompute: full` is for; all of them if not given."""
     recompute_method: Literal["block", "uniform"] | None = None

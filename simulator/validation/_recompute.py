@@ -5,6 +5,8 @@ layers' inputs, all others keep everything. A run that would need 1.5 times the 
 have been run so, whatever its row says: no error of the memory model is so large. It must have recomputed,
 and the least that fits is taken: the core of attention, else whole layers.
 
+The modules of a selective recomputation are those that its note names; the core of attention else.
+
 Source: ``remat_policy: 'full'`` in MaxText/configs/base.yml of AI-Hypercomputer/maxtext;
 ``CHECKPOINT_POLICY = AutodiffCheckpointType.SAVE_NOTHING`` in paxml/tasks/lm/params/c4.py of google/paxml;
 ``activation_checkpointing_policy={Block}`` in finetune/lora.py of Lightning-AI/litgpt.
@@ -20,6 +22,17 @@ OBVIOUS_LACK: Final = 1.5
 """Memory needed over memory there is, from which a run cannot have been as its row says."""
 
 _MORE: Final = {"none": ("selective", "full"), "selective": ("full",)}
+
+_MODULES: Final = {
+    "core_attn": "core_attention",
+    "layernorm": "layernorm",
+    "mla_up_proj": "mla_up_projection",
+    "mlp": "mlp",
+    "moe": "moe",
+    "moe_act": "moe_activation",
+    "shared_experts": "shared_experts",
+}
+"""Megatron-Core's names of modules."""
 
 _SAVES_NOTHING: Final = "xla"
 """The profile whose frameworks recompute whole layers unless told otherwise."""
@@ -46,6 +59,23 @@ def recomputed_layers(cells: Mapping[str, str]) -> dict[str, object]:
     method = cells.get("recompute_method")
     found: dict[str, object] = {"recompute_num_layers": int(float(number))}
     return found if method is None else found | {"recompute_method": method}
+
+
+def recomputed_modules(cells: Mapping[str, str]) -> dict[str, object]:
+    """Keys of `training` for the modules that a note names in Megatron-Core's words (``mlp+core_attn``).
+
+    In a dense layer every norm is part of the product behind it (TELayerNormColumnParallelLinear), so
+    ``layernorm`` finds none that stands alone there.
+
+    Source: ``recompute_modules`` in megatron/core/transformer/transformer_config.py; ``IdentityOp`` for
+        ``input_layernorm`` and ``pre_mlp_layernorm`` in megatron/core/models/gpt/gpt_layer_specs.py.
+    """
+    named = re.search(r"\bvariant: ([\w+]+)", cells.get("notes", ""))
+    words = named[1].split("+") if named and cells.get("recompute") == "selective" else []
+    if not words or not all(word in _MODULES for word in words):
+        return {}
+    alone = [word for word in words if word != "layernorm" or "num_experts" in cells]
+    return {"recompute_modules": [_MODULES[word] for word in alone]} if alone else {"recompute": "none"}
 
 
 def shards_with_litgpt(cells: Mapping[str, str]) -> bool:

@@ -21,6 +21,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | pipeline_schedule | interleaved where there are several chunks a stage, else 1F1B |
 | post-validation (no column) | with zero-bubble schedules, whose authors run them so (arXiv:2401.10241) |
 | recompute | as the framework does by default; more where the memory is obviously short (`_recompute.py`) |
+| recompute_modules | what a note names; the core of attention else |
 | recompute_num_layers, recompute_method | what a note quotes of the recipe; all layers else |
 | optimizer | adam |
 | rank of adapters (no column) | 8, on queries, keys and values |
@@ -44,7 +45,12 @@ from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import accelerator, node_interconnect, words
-from simulator.validation._recompute import recomputed_layers, shards_with_litgpt, usual_recompute
+from simulator.validation._recompute import (
+    recomputed_layers,
+    recomputed_modules,
+    shards_with_litgpt,
+    usual_recompute,
+)
 from simulator.validation._software import (
     attention,
     expert_overlap,
@@ -215,6 +221,7 @@ def _training(cells: Mapping[str, str], card: str) -> Mapped:
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
         "recompute": _allowed("training", "recompute", usual_recompute(cells, software(cells))),
         **recomputed_layers(cells),
+        **recomputed_modules(cells),
         **attention(cells),
         **precisions(cells),
         **_LORA[cells.get("workload") == "lora"],

@@ -149,7 +149,7 @@ class TrainingRuns(MeasurementKind):
         capacity = scenario.cluster.node_groups[0].accelerator.memory_capacity
         if result.peak_memory_bytes > OBVIOUS_LACK * capacity:
             for recompute in heavier(mapping["training"]["recompute"]):
-                mapping["training"]["recompute"] = recompute
+                mapping["training"] |= {"recompute": recompute, "recompute_modules": None}
                 scenario = scenario_from_mapping(mapping)
                 result = simulate(scenario, calibration=calibration)
                 if result.fits:

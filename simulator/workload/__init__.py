@@ -13,11 +13,13 @@ from simulator.workload.kernels import (
 )
 from simulator.workload.layers import layer_list_blocks
 from simulator.workload.memory import Transients, largest_transient, placeholder_bytes, transients
+from simulator.workload.recompute import RECOMPUTED, modules_of, recomputing
 from simulator.workload.transformer import layer_block
 from simulator.workload.update import StateBytes, state_bytes, update_kernels
 
 __all__ = [
     "BYTES_PER_ELEMENT",
+    "RECOMPUTED",
     "STANDARD",
     "AttentionShape",
     "Axis",
@@ -36,7 +38,9 @@ __all__ = [
     "largest_transient",
     "layer_block",
     "layer_list_blocks",
+    "modules_of",
     "placeholder_bytes",
+    "recomputing",
     "state_bytes",
     "transients",
     "update_kernels",

@@ -16,14 +16,21 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual = shard.tokens, shard.residual_tokens
     query, key_value = head_widths(model, tp)
-    into.add(
-        chains.norm("attention.norm", residual * width, model, shard),
-        kept=residual * width * (element + shard.operand_bytes),
-    )
-    add_gather(into, shard, "attention", width)
+    add_norm(into, model, shard, "attention")
+    add_gather(into, shard, "attention", width, made_by="layernorm:attention")
     kept_heads = tokens * (query + key_value) * element
     ready = casts_to_gather(shard)
-    add_product(into, "attention.qkv", tokens, query + key_value, width, shard, kept=kept_heads, ready=ready)
+    add_product(
+        into,
+        "attention.qkv",
+        tokens,
+        query + key_value,
+        width,
+        shard,
+        kept=kept_heads,
+        ready=ready,
+        made_by="layernorm:attention",
+    )
     into.add(chains.linear_bias("attention.qkv", tokens * (query + key_value), model.attention_bias, shard))
     normed = query + key_value // 2
     if model.qk_norm:
@@ -46,6 +53,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual = shard.tokens, shard.residual_tokens
     query, key_value = head_widths(model, tp)
+    into.needs("layernorm:attention")
     add_gather(into, shard, "attention.gradient", width)
     add_input_gradient(into, "attention.output", tokens, query, width, shard, ready=casts_to_gather(shard))
     operand = tokens * query * shard.operand_bytes if shard.casts else 0
@@ -65,12 +73,25 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     add_column_gradient(into, model, shard, "attention.qkv", columns, residual)
 
 
+def add_norm(into: PassBuilder, model: TransformerSpec, shard: Shard, part: str) -> None:
+    """The norm before a part of the layer; keeps the residual stream, and its output as that is read."""
+    elements = shard.residual_tokens * model.hidden_size
+    stream = elements * shard.element_bytes
+    with into.of(f"layernorm:{part}"):
+        into.add(
+            chains.norm(f"{part}.norm", elements, model, shard),
+            kept=stream + elements * shard.operand_bytes,
+            kept_input=stream,
+        )
+
+
 def add_scores(into: PassBuilder, core: Core, shard: Shard) -> None:
     """The core of attention, fused or not."""
-    if shard.attention == "fused":
-        add_core(into, core, shard)
-    else:
-        add_unfused(into, core, shard)
+    with into.of(f"core_attention:{core.name}"):
+        if shard.attention == "fused":
+            add_core(into, core, shard)
+        else:
+            add_unfused(into, core, shard)
 
 
 def add_scores_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: int) -> None:
@@ -78,6 +99,7 @@ def add_scores_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: i
 
     The gradient of a bias of positions is added to what the layers behind have left.
     """
+    into.needs(f"core_attention:{core.name}")
     if shard.attention == "fused":
         add_core_gradient(into, core, shard, freed=freed + core.kept_bytes(shard))
     else:

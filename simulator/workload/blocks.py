@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -121,9 +123,13 @@ class Node:
         after: Earlier nodes of the same pass that must have ended; besides, nodes of one stream run in order.
         kept_bytes: Activations that come to stay until the backward pass [B].
         freed_bytes: Kept activations that the end of this node releases [B].
-        role: ``core`` and ``core_output`` mark what selective recomputation does again (it drops what the
-            former keeps), ``weight_gradient`` what no other node of the pass waits for.
+        role: ``weight_gradient`` is what no other node of the pass waits for, ``recompute`` what a backward
+            pass does again of the forward pass.
         held_bytes: What a weight gradient that is put off must keep: its inputs [B].
+        kept_input: Of `kept_bytes`, its own input [B].
+        kept_output: Of `kept_bytes`, an output that others need: it stays though this is computed again [B].
+        modules: What recomputation may choose (``layernorm:mlp`` is one of several ``layernorm``): of a
+            forward pass what the node belongs to, of a backward pass what it is the first to need.
     """
 
     op: Kernel | Communication
@@ -132,6 +138,9 @@ class Node:
     freed_bytes: int = 0
     role: str = ""
     held_bytes: int = 0
+    kept_input: int = 0
+    kept_output: int = 0
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,6 +193,20 @@ class PassBuilder:
     """Collects the nodes of one pass; a node follows the one before it unless told otherwise."""
 
     nodes: list[Node] = field(default_factory=list)
+    modules: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+
+    @contextmanager
+    def of(self, *modules: str) -> Iterator[None]:
+        """What is added inside belongs to these modules, too."""
+        before = self.modules
+        self.modules = (*before, *modules)
+        yield
+        self.modules = before
+
+    def needs(self, *modules: str) -> None:
+        """The next node of this backward pass is the first that needs these modules."""
+        self.needed += modules
 
     def add(
         self,
@@ -194,12 +217,16 @@ class PassBuilder:
         freed: int = 0,
         role: str = "",
         held: int = 0,
+        kept_input: int = 0,
+        kept_output: int = 0,
     ) -> int:
         """Appends a node and returns its index; `None` appends nothing and returns the last index."""
         if op is None:
             return len(self.nodes) - 1
         previous = (len(self.nodes) - 1,) if self.nodes else ()
-        self.nodes.append(Node(op, previous if after is None else after, kept, freed, role, held))
+        before, modules = previous if after is None else after, (*self.modules, *self.needed)
+        self.nodes.append(Node(op, before, kept, freed, role, held, kept_input, kept_output, modules))
+        self.needed = ()
         return len(self.nodes) - 1
 
     def done(self) -> tuple[Node, ...]:

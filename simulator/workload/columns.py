@@ -26,16 +26,18 @@ def gather(shard: Shard, name: str, message_bytes: int) -> Communication | None:
     return tensor(shard, name, "all_gather", message_bytes) if shard.sequence_parallel else None
 
 
-def add_gather(into: PassBuilder, shard: Shard, name: str, width: int) -> None:
+def add_gather(into: PassBuilder, shard: Shard, name: str, width: int, *, made_by: str = "") -> None:
     """The input, or the output's gradient, of a split matrix: the whole sequence, if that is split.
 
-    An operand of fewer bits is cast before it is sent, by each GPU its part.
+    An operand of fewer bits is cast before it is sent, by each GPU its part; with the module that makes
+    it, it is cast again.
 
     Source: ``gather_along_first_dim`` behind the quantizers of inputs and of output gradients in
         transformer_engine/pytorch/module (linear.py, layernorm_linear.py, base.py).
     """
     if casts_to_gather(shard):
-        into.add(cast(name, shard.residual_tokens * width, shard))
+        with into.of(*((made_by,) if made_by else ())):
+            into.add(cast(name, shard.residual_tokens * width, shard))
     into.add(gather(shard, name, shard.tokens * width * gathered_bytes(shard)))
 
 

@@ -66,18 +66,20 @@ def add_core(into: PassBuilder, core: Core, shard: Shard) -> int:
     Source: Liu et al., Ring Attention, arXiv:2310.01889; Jacobs et al., DeepSpeed-Ulysses, arXiv:2309.14509;
         Llama 3, arXiv:2407.21783, section 3.3.2 (all-gather).
     """
-    kept, role = core.kept_bytes(shard), "core_output"
+    kept = core.kept_bytes(shard)
     parts = shard.context_parallel
     if parts == 1:
         keys = core.source_length or shard.sequence_length
-        return into.add(_kernel(core, shard, shard.sequence_length, keys), kept=kept, role=role)
+        return into.add(_kernel(core, shard, shard.sequence_length, keys), kept=kept, kept_output=kept)
     if shard.context_method == "all_to_all":
         into.add(_exchange("attention.heads", core.query_width + core.key_value_width, shard))
         into.add(_kernel(_fewer_heads(core, parts), shard, shard.sequence_length, shard.sequence_length))
-        return into.add(_exchange("attention.sequence", core.output_width, shard), kept=kept, role=role)
+        return into.add(
+            _exchange("attention.sequence", core.output_width, shard), kept=kept, kept_output=kept
+        )
     if shard.context_method == "all_gather":
         into.add(_gathered("all_gather", core, shard))
-        return into.add(_gathered_kernel(core, shard), kept=kept, role=role)
+        return into.add(_gathered_kernel(core, shard), kept=kept, kept_output=kept)
     return _add_ring(into, core, shard, kept=kept, freed=0, backward=False)
 
 
@@ -121,8 +123,8 @@ def _add_ring(into: PassBuilder, core: Core, shard: Shard, *, kept: int, freed: 
             kernel,
             after=waits,
             kept=kept if ends else 0,
+            kept_output=kept if ends else 0,
             freed=freed if ends else 0,
-            role="" if backward else "core_output",
         )
     return last
 

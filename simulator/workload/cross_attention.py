@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains, operators
-from simulator.workload.attention import add_scores, add_scores_gradient, head_widths
+from simulator.workload.attention import add_norm, add_scores, add_scores_gradient, head_widths
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.columns import (
     add_column_gradient,
@@ -45,12 +45,10 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard, *, firs
     width, element = model.hidden_size, shard.element_bytes
     tokens, residual, source = shard.tokens, shard.residual_tokens, shard.source_tokens
     query, key_value = head_widths(model, shard.tensor_parallel)
-    into.add(
-        chains.norm(f"{_NAME}.norm", residual * width, model, shard),
-        kept=residual * width * (element + shard.operand_bytes),
-    )
+    add_norm(into, model, shard, _NAME)
     into.add(gather(shard, _NAME, tokens * width * element))
-    add_product(into, _QUERY, tokens, query, width, shard, kept=tokens * query * element)
+    kept, made_by = tokens * query * element, f"layernorm:{_NAME}"
+    add_product(into, _QUERY, tokens, query, width, shard, kept=kept, made_by=made_by)
     into.add(chains.linear_bias(_QUERY, tokens * query, model.attention_bias, shard))
     into.add(gather(shard, f"{_NAME}.source", source * width * element))
     kept = source * key_value * element + _kept_of_source(model, shard, first=first)
@@ -70,6 +68,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard, *, fir
     width, element = model.hidden_size, shard.element_bytes
     tokens, source = shard.tokens, shard.source_tokens
     query, key_value = head_widths(model, shard.tensor_parallel)
+    into.needs(f"layernorm:{_NAME}")
     if shard.sequence_parallel:
         into.add(tensor(shard, f"{_NAME}.gradient", "all_gather", tokens * width * element))
     add_input_gradient(into, _OUTPUT, tokens, query, width, shard)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from simulator.specs.model import LatentAttentionSpec, TransformerSpec
 from simulator.workload import chains, operators
-from simulator.workload.attention import add_scores, add_scores_gradient
+from simulator.workload.attention import add_norm, add_scores, add_scores_gradient
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.context import Core
 from simulator.workload.kernels import Collective, Communication, Kernel
@@ -39,22 +39,12 @@ def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttenti
     width, element, tokens = model.hidden_size, shard.element_bytes, shard.tokens
     residual, first = shard.residual_tokens * width, len(into.nodes)
     core, down = _core(model, latent, shard), _down(latent)
-    kept = residual * (element + shard.operand_bytes)
-    into.add(chains.norm("attention.norm", residual, model, shard), kept=kept)
+    add_norm(into, model, shard, "attention")
     into.add(_tensor("attention", "all_gather", tokens * width * element) if _gathers(shard) else None)
-    add_product(into, "attention.down", tokens, down, width, shard, kept=tokens * down * element)
-    ranks = latent.q_lora_rank + latent.kv_lora_rank
-    into.add(
-        chains.norm("attention.latent_norm", tokens * ranks, model, shard),
-        kept=tokens * ranks * shard.operand_bytes,
-    )
-    rows = latent.q_lora_rank or width
-    size = tokens * core.query_width * element
-    add_product(into, "attention.query_up", tokens, core.query_width, rows, shard, kept=size)
-    size = tokens * core.key_value_width * element
-    columns = _kv_up(latent, core)
-    add_product(into, "attention.key_value_up", tokens, columns, latent.kv_lora_rank, shard, kept=size)
-    into.add(_rotary("attention.rotary", latent, core, shard))
+    size, made_by = tokens * down * element, "layernorm:attention"
+    add_product(into, "attention.down", tokens, down, width, shard, kept=size, made_by=made_by)
+    with into.of("mla_up_projection"):
+        _add_up(into, model, latent, core, shard)
     add_scores(into, core, shard)
     add_product(
         into,
@@ -73,6 +63,25 @@ def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttenti
     count_part(into, "attention.down", 1, shard.tensor_parallel, first=first)
 
 
+def _add_up(
+    into: PassBuilder, model: TransformerSpec, latent: LatentAttentionSpec, core: Core, shard: Shard
+) -> None:
+    """Norm of the latent vectors, projections up from them, rotary part."""
+    tokens, element = shard.tokens, shard.element_bytes
+    ranks = latent.q_lora_rank + latent.kv_lora_rank
+    into.add(
+        chains.norm("attention.latent_norm", tokens * ranks, model, shard),
+        kept=tokens * ranks * shard.operand_bytes,
+    )
+    rows = latent.q_lora_rank or model.hidden_size
+    size = tokens * core.query_width * element
+    add_product(into, "attention.query_up", tokens, core.query_width, rows, shard, kept=size)
+    size = tokens * core.key_value_width * element
+    columns = _kv_up(latent, core)
+    add_product(into, "attention.key_value_up", tokens, columns, latent.kv_lora_rank, shard, kept=size)
+    into.add(_rotary("attention.rotary", latent, core, shard))
+
+
 def add_backward(
     into: PassBuilder, model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard
 ) -> None:
@@ -80,11 +89,13 @@ def add_backward(
     width, element, tokens = model.hidden_size, shard.element_bytes, shard.tokens
     residual, first = shard.residual_tokens * width, len(into.nodes)
     core, down = _core(model, latent, shard), _down(latent)
+    into.needs("layernorm:attention")
     if _gathers(shard):
         into.add(_tensor("attention.gradient", "all_gather", tokens * width * element))
     add_input_gradient(into, "attention.output", tokens, core.output_width, width, shard)
     operand = tokens * core.output_width * shard.operand_bytes if shard.casts else 0
     _weights(into, shard, "attention.output", width, core.output_width, freed=operand)
+    into.needs("mla_up_projection")
     add_scores_gradient(into, core, shard, freed=tokens * (core.query_width + core.key_value_width) * element)
     into.add(_rotary("attention.rotary.gradient", latent, core, shard))
     ranks, rows = latent.q_lora_rank + latent.kv_lora_rank, latent.q_lora_rank or width

@@ -216,7 +216,7 @@ def _attention(layer: AttentionLayer, shard: Shard, name: str, propagate: bool) 
 
     kept = tokens * columns * element
     forward, backward = PassBuilder(list(into.forward)), PassBuilder(list(out.backward))
-    forward.add(core(backward=False), kept=kept, role="core_output")
+    forward.add(core(backward=False), kept=kept)
     for node in out.forward:
         forward.add(node.op, kept=node.kept_bytes)
     backward.add(core(backward=True), freed=kept)

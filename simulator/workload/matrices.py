@@ -23,6 +23,7 @@ def add_product(
     kept_operand: bool = False,
     ready: bool = False,
     after: tuple[int, ...] | None = None,
+    made_by: str = "",
 ) -> int:
     """`batch` products [m, k] x [k, n] of a forward pass, the input cast before, an adapter added behind.
 
@@ -38,6 +39,7 @@ def add_product(
         kept_operand: Whether the cast input is kept besides the input itself, which something else needs too.
         ready: Whether the input comes cast already.
         after: What it waits for; the node before it if not given.
+        made_by: The module that makes the input, with which it is cast again, if that is one.
 
     Returns:
         Index of the last node.
@@ -45,7 +47,8 @@ def add_product(
     elements = batch * m * k
     operand = None if ready else cast(name, elements, shard, batch)
     if operand is not None:
-        into.add(operand, after=after, kept=elements * shard.operand_bytes if kept_operand else 0)
+        with into.of(*((made_by,) if made_by else ())):
+            into.add(operand, after=after, kept=elements * shard.operand_bytes if kept_operand else 0)
         after = None
     into.add(_product(name, m, n, k, batch, shard), after=after, kept=kept)
     return lora.add_forward(into, name, m, n, k, shard)

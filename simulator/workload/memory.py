@@ -98,7 +98,8 @@ def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int) -> tuple[int, .
     leaf_output = 0
     for node in nodes:
         read = tuple(sorted({_producer(nodes, sources, before) for before in node.after}))
-        output = 0 if node.role == _LEAF else max(0, _output(node, shard) - node.kept_bytes)
+        handed = node.kept_bytes - node.kept_input
+        output = 0 if node.role == _LEAF else max(0, _output(node, shard) - handed)
         if node.role == _LEAF:
             leaf_output = _weight_gradient(node, shard, leaf_output, whole_layer=bool(stream))
             behind = {source for producer in read for source in sources[producer]}

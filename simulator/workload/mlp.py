@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains
+from simulator.workload.attention import add_norm
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.columns import add_column_gradient, add_gather, casts_to_gather, reduce
 from simulator.workload.matrices import add_input_gradient, add_product
@@ -14,17 +15,15 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
-    into.add(
-        chains.norm("mlp.norm", residual * width, model, shard),
-        kept=residual * width * (element + shard.operand_bytes),
-    )
-    add_gather(into, shard, "mlp", width)
-    ready = casts_to_gather(shard)
-    add_product(into, "mlp.up", tokens, up, width, shard, kept=tokens * up * element, ready=ready)
-    kept = chains.kept_by_activation(tokens * inner, model, shard)
-    into.add(chains.activation(model, tokens * inner, shard), kept=kept)
-    add_product(into, "mlp.down", tokens, width, inner, shard)
-    into.add(reduce(shard, "mlp", tokens * width * element))
+    with into.of("mlp"):
+        add_norm(into, model, shard, "mlp")
+        add_gather(into, shard, "mlp", width, made_by="layernorm:mlp")
+        size, ready, made_by = tokens * up * element, casts_to_gather(shard), "layernorm:mlp"
+        add_product(into, "mlp.up", tokens, up, width, shard, kept=size, ready=ready, made_by=made_by)
+        kept = chains.kept_by_activation(tokens * inner, model, shard)
+        into.add(chains.activation(model, tokens * inner, shard), kept=kept)
+        add_product(into, "mlp.down", tokens, width, inner, shard)
+        into.add(reduce(shard, "mlp", tokens * width * element))
     into.add(
         chains.residual("mlp.residual", residual * width, model.mlp_bias, shard),
         kept=residual * width * shard.dropout,
@@ -36,6 +35,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
+    into.needs("layernorm:mlp", "mlp")
     add_gather(into, shard, "mlp.gradient", width)
     add_input_gradient(into, "mlp.down", tokens, inner, width, shard, ready=casts_to_gather(shard))
     operand = tokens * inner * shard.operand_bytes

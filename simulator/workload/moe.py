@@ -144,7 +144,23 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
     r, first = Routing(model, mixture, shard), len(into.nodes)
     width, element, residual = r.width, shard.element_bytes, shard.residual_tokens
     normed = residual * width
-    into.add(chains.norm("mlp.norm", normed, model, shard), kept=normed * (element + element))
+    with into.of("layernorm:mlp"):
+        norm = chains.norm("mlp.norm", normed, model, shard)
+        into.add(norm, kept=2 * normed * element, kept_input=normed * element)
+    with into.of("moe"):
+        summed, shared = _add_experts(into, r)
+    into.add(
+        chains.residual("mlp.residual", normed, model.mlp_bias, shard),
+        after=(summed, *shared),
+        kept=normed * shard.dropout,
+    )
+    count_part(into, "experts.", r.needed, r.worked, first=first)
+
+
+def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
+    """All between norm and residual. Returns what ends routed and shared experts."""
+    shard, mixture, width = r.shard, r.mixture, r.width
+    element, residual = shard.element_bytes, shard.residual_tokens
     into.add(
         operators.matmul("router", residual, mixture.num_experts, width, shard.precision),
         kept=4 * residual * mixture.num_experts,
@@ -153,7 +169,8 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
     into.add(r.moved("experts.permute"))
     placed = len(into.nodes) - 1
     sent = into.add(r.exchange("experts.dispatch", dispatched=True))
-    shared = _add_shared(into, r, placed)
+    with into.of("shared_experts"):
+        shared = _add_shared(into, r, placed)
     sent = into.add(r.inside("experts.dispatch", "all_gather"), after=(sent,)) if _splits(r) else sent
     sent = into.add(r.moved("experts.sort"), after=(sent,)) if r.sorts else sent
     taken = r.worked * width * shard.operand_bytes
@@ -168,23 +185,19 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
         kept=r.worked * r.up * element + taken,
         after=(sent,),
     )
-    into.add(
-        chains.activation(model, r.worked * r.inner, shard),
-        after=(up,),
-        kept=r.worked * r.inner * shard.operand_bytes,
-    )
-    add_product(into, "experts.down", r.per_expert, width, r.inner, shard, batch=r.experts)
+    with into.of("moe_activation"):
+        into.add(
+            chains.activation(r.model, r.worked * r.inner, shard),
+            after=(up,),
+            kept=r.worked * r.inner * shard.operand_bytes,
+        )
+    batch, made_by = r.experts, "moe_activation"
+    add_product(into, "experts.down", r.per_expert, width, r.inner, shard, batch=batch, made_by=made_by)
     if r.sorts:
         into.add(r.moved("experts.unsort"))
     into.add(r.inside("experts.combine", "reduce_scatter"))
     into.add(r.exchange("experts.combine"))
-    summed = into.add(_weighted("experts.unpermute", r))
-    into.add(
-        chains.residual("mlp.residual", normed, model.mlp_bias, shard),
-        after=(summed, *shared),
-        kept=normed * shard.dropout,
-    )
-    count_part(into, "experts.", r.needed, r.worked, first=first)
+    return into.add(_weighted("experts.unpermute", r)), shared
 
 
 def _splits(r: Routing) -> bool:
@@ -249,6 +262,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
     r, first = Routing(model, mixture, shard), len(into.nodes)
     width, element, residual = r.width, shard.element_bytes, shard.residual_tokens
     normed = residual * width
+    into.needs("layernorm:mlp", "moe")
     placed = into.add(r.moved("experts.unpermute.gradient"))
     sent = into.add(r.exchange("experts.combine.gradient"))
     shared = _add_shared_gradient(into, r, placed)
@@ -256,6 +270,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         sent = into.add(r.inside("experts.combine.gradient", "all_gather"), after=(sent,))
     if r.sorts:
         sent = into.add(r.moved("experts.unsort.gradient"), after=(sent,))
+    into.needs("moe_activation")
     add_input_gradient(
         into,
         "experts.down",
@@ -306,6 +321,7 @@ def _add_shared_gradient(into: PassBuilder, r: Routing, before: int) -> tuple[in
     if not r.mixture.num_shared_experts:
         return ()
     shard, element, tokens = r.shard, r.shard.element_bytes, r.shard.tokens
+    into.needs("shared_experts")
     begin: tuple[int, ...] = (before,)
     if shard.sequence_parallel:
         begin = (into.add(_tensor(r, "shared.gradient", "all_gather"), after=begin),)

@@ -21,18 +21,18 @@ def add_unfused(into: PassBuilder, core: Core, shard: Shard) -> None:
     element, name = shard.element_bytes, core.name
     queries, keys, size = shard.sequence_length, _keys(core, shard), core.key_dim
     scores, context = _scores(core, shard), shard.tokens * core.output_width
-    into.add(_product(f"{name}.scores", keys, size, core, shard), role="core")
+    into.add(_product(f"{name}.scores", keys, size, core, shard))
     if core.biased:
-        into.add(_pointwise(f"{name}.bias", scores, reads=element, writes=element, flops=1), role="core")
+        into.add(_pointwise(f"{name}.bias", scores, reads=element, writes=element, flops=1))
     fused = shard.software.fused_softmax
     softmax = _softmax(name, scores, element, causal=core.causal, fused=fused)
-    into.add(softmax, kept=scores * element, role="core")
+    into.add(softmax, kept=scores * element)
     if shard.dropout:
         drop = _pointwise(f"{name}.dropout", scores, reads=element, writes=element + 1, flops=2)
-        into.add(drop, kept=(element + 1) * scores, role="core")
-    into.add(_product(f"{name}.values", core.value_dim, keys, core, shard, rows=queries), role="core")
+        into.add(drop, kept=(element + 1) * scores)
+    into.add(_product(f"{name}.values", core.value_dim, keys, core, shard, rows=queries))
     copied = _pointwise(f"{name}.values.copy", context, reads=element, writes=element, flops=0)
-    into.add(copied, kept=context * element, role="core_output")
+    into.add(copied, kept=context * element, kept_output=context * element)
 
 
 def add_unfused_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: int) -> None:

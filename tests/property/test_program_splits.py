@@ -13,7 +13,7 @@ from simulator.errors import PlanError, ScenarioError
 from simulator.run import run
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.specs.model import LatentAttentionSpec, MixtureSpec, TransformerSpec
-from simulator.workload import Block, Shard, embedding_block, head_block, layer_block
+from simulator.workload import Block, Shard, embedding_block, head_block, layer_block, recomputing
 
 DENSE: dict[str, Any] = {
     "name": "small",
@@ -180,6 +180,7 @@ def scenario(
 SAVERS: list[dict[str, Any]] = [
     {"recompute": "none"},
     {"recompute": "selective"},
+    {"recompute": "selective", "recompute_modules": ["layernorm", "core_attention"]},
     {"recompute": "full"},
     {"recompute": "full", "recompute_num_layers": 1},
     {"recompute": "full", "recompute_num_layers": 1, "recompute_method": "uniform"},
@@ -202,6 +203,42 @@ def test_any_split_conserves(parallelism: dict[str, Any], training: dict[str, An
     left = np.zeros(len(program.pools.names), np.int64)
     np.add.at(left, classes.pool_id[row], classes.pool_take[row] - classes.pool_give[row])
     assert not left.any(), "pools are back at their resident level"
+
+
+MODULES = (
+    ("dense", ["mlp", "layernorm"]),
+    ("dense", ["mlp"]),
+    ("experts", ["core_attention", "moe"]),
+    ("experts", ["layernorm", "moe_activation", "shared_experts"]),
+    ("latent", ["layernorm", "mla_up_projection", "moe"]),
+    ("latent", ["mla_up_projection", "moe_activation"]),
+)
+
+
+@pytest.mark.parametrize(("name", "modules"), MODULES, ids=str)
+def test_modules_that_are_computed_again_give_back_what_they_keep(name: str, modules: list[str]) -> None:
+    """Whatever of a layer is chosen, of whatever shard: both passes together leave nothing behind."""
+    for shard in shards(name):
+        for block in blocks_of(MODELS[name], shard):
+            saved = recomputing(block, frozenset(modules))
+            again = sum(node.kept_bytes for node in saved.backward)
+            assert saved.kept_bytes + again == block.kept_bytes
+            assert sum(node.freed_bytes for node in saved.backward) == block.kept_bytes
+            assert all(earlier < place for place, n in enumerate(saved.backward) for earlier in n.after)
+            for place, node in enumerate(saved.backward):
+                assert not place or node.after, f"{node.op.name} would begin before the pass"
+
+
+@pytest.mark.parametrize(("name", "modules"), MODULES, ids=str)
+@pytest.mark.parametrize("schedule", ["1f1b", "zb-1p", "zb-v", "dualpipe"])
+def test_modules_go_with_split_passes(name: str, modules: list[str], schedule: str) -> None:
+    plan = {"pipeline_parallel": 4, "pipeline_schedule": schedule}
+    plan |= {} if name == "dense" else {"expert_parallel": 4}
+    training = {"recompute": "selective", "recompute_modules": modules}
+    outcome = run(scenario(plan, training, MODELS[name]))
+    program, record = outcome.lowered.program, outcome.record
+    check_conservation(program, record)
+    assert np.array_equal(record.pool_final, program.pools.initial)
 
 
 OFFLOADS: list[dict[str, Any]] = [

@@ -125,7 +125,7 @@ def test_groups_are_computed_again_before_their_last_backward_pass() -> None:
     assert computed_again(("all", "input", "nothing", "nothing", "input", "all")) == (
         (), (), (), (1, 2, 3), (4,), (),
     )  # fmt: skip
-    assert computed_again(("core", "input", "nothing")) == ((0,), (), (1, 2))
+    assert computed_again(("all", "input", "nothing")) == ((), (), (1, 2))
     assert Recomputation("none").modes([]) == ()
 
 

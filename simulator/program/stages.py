@@ -24,6 +24,7 @@ from simulator.program.topology import Topology
 from simulator.program.works import Ranks, Sending
 from simulator.specs.model import TransformerSpec
 from simulator.workload import BYTES_PER_ELEMENT, Block, Communication, Kernel, update_kernels
+from simulator.workload.kernels import Axis
 from simulator.workload.matrices import cast
 from simulator.workload.optimizers import OPTIMIZERS, norm_kernel, orthogonal_kernels
 from simulator.workload.precision import base_precision
@@ -308,13 +309,25 @@ class _StageMaker:
         return found
 
     def _whole_matrices(self, state: StageState) -> list[tuple[Communication, Ranks | None]]:
-        """Matrices that are split over tensor-parallel GPUs are put together by turns and given out again."""
-        if not OPTIMIZERS[self.scenario.training.optimizer].orthogonal or self.plan.tensor_parallel == 1:
+        """Matrices that are split over GPUs are put together by turns, in bf16, and given out again.
+
+        Split they are where tensor-parallel GPUs have a slice each, or replicas a share of each parameter;
+        of what replicas share the update of alone, each updates whole matrices.
+
+        Source: Liu et al., arXiv:2502.16982, section 2.3 (Distributed Muon).
+        """
+        if not OPTIMIZERS[self.scenario.training.optimizer].orthogonal:
             return []
-        size = 2 * state.updated
+        split: list[tuple[Axis, int]] = []
+        if self.plan.sharding.parameters:
+            found: tuple[tuple[Axis, int], ...] = (("shard", state.dense), ("expert_data", state.expert))
+            split += [(axis, -(-count // self.plan.degree(axis))) for axis, count in found]
+        split.append(("tensor", state.updated))
+        split = [(axis, count) for axis, count in split if count and self.plan.degree(axis) > 1]
+        ways = [*(("gather", *each) for each in split), *(("scatter", *each) for each in reversed(split))]
         return [
-            (Communication(f"muon.{way}.all_to_all", "all_to_all", "tensor", size), None)
-            for way in ("gather", "scatter")
+            (Communication(f"muon.{way}.all_to_all", "all_to_all", axis, 2 * count), None)
+            for way, axis, count in ways
         ]
 
     def _left_to_reduce(

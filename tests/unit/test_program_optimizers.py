@@ -9,6 +9,7 @@ import pytest
 from simulator.program import lower
 from simulator.run import run
 from simulator.scenario import Scenario, scenario_from_mapping
+from simulator.specs.calibration import Calibration
 from simulator.specs.training import Optimizer
 from simulator.workload import StateBytes, state_bytes
 from simulator.workload.optimizers import OPTIMIZERS
@@ -118,3 +119,28 @@ def test_a_batch_of_one_and_a_full_batch_are_one_setting() -> None:
     stochastic = run(scenario({"global_batch_size": 1}, {"data_parallel": 1, "tensor_parallel": 8})).result
     full = run(scenario({"global_batch_size": 64}, {"data_parallel": 1, "tensor_parallel": 8})).result
     assert stochastic.step_time_s < full.step_time_s < 64 * stochastic.step_time_s
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "axes"),
+    [
+        ({}, []),
+        ({"data_parallel_sharding": "optimizer"}, []),
+        ({"data_parallel_sharding": "parameters"}, [8]),
+        ({"tensor_parallel": 2}, [2]),
+        ({"tensor_parallel": 2, "data_parallel_sharding": "parameters"}, [4, 2]),
+    ],
+    ids=str,
+)
+def test_muon_gathers_what_is_split(parallelism: dict[str, Any], axes: list[int]) -> None:
+    """Whole matrices are needed: of its share, in bf16, a GPU keeps one part of p and sends the others."""
+    constants = Calibration.load()
+    ideal = constants.with_values(**{name: 1.0 for name in constants.constants if name.endswith("_fraction")})
+    lowered = lower(scenario({"optimizer": "muon"}, parallelism), ideal)
+    classes, plan = lowered.program.classes, lowered.plan
+    share = lowered.states[0].dense / (plan.degree("shard") if plan.sharding.parameters else 1)
+    for way in ("gather", "scatter"):
+        rows = [k for k, label in enumerate(classes.labels) if label.name == f"muon.{way}.all_to_all"]
+        # Device memory is read once for what is sent, and written once for what comes.
+        moved = [classes.demand_amount[classes.demand_ptr[k] : classes.demand_ptr[k + 1]].max() for k in rows]
+        assert sorted(moved) == pytest.approx(sorted(2 * 2 * share * (p - 1) / p for p in axes), rel=1e-3)

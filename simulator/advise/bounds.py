@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,11 +39,15 @@ class Share:
         kernels_s: All stages together, kernels alone [s].
         layer_s: Both passes of a layer [s].
         ends_s: A chunk of layers takes up to so much less than its layers [s].
+        front_s: Kernels of what stands before the first layer [s].
+        tail_s: Kernels of what stands behind the last layer [s].
     """
 
     kernels_s: float
     layer_s: float
     ends_s: float
+    front_s: float
+    tail_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +204,14 @@ class _Alone:
             runs = [[self._block(*layer, back=back) for back in (False, True)] for layer in layers]
             least = min((sum(length for length, _, _ in both) for both in runs), default=0)
             ends = max((sum(before + after for _, before, after in both) for both in runs), default=0)
-        return Share(total / PICOSECONDS, least / PICOSECONDS, ends / PICOSECONDS)
+        parts = (stages[0][0], stages[-1][-1][::-1]) if layers else ((), ())
+        front, tail = (self._outside(part) for part in parts)
+        return Share(*(each / PICOSECONDS for each in (total, least, ends, front, tail)))
+
+    def _outside(self, part: Sequence[Block]) -> int:
+        """Kernels of the blocks before the first layer of a part."""
+        outside = itertools.takewhile(lambda block: block.name != "layer", part)
+        return sum(self._kernels(block, "all") for block in outside)
 
     def both_passes(self, blocks: tuple[Block, ...]) -> int:
         """Forward and backward pass through a chunk."""

@@ -214,6 +214,7 @@ class _Waiting:
         self.scenario, self.objective = scenario, objective
         self.calibration, self.prices = Calibration.load(), Prices()
         self.shares: dict[tuple[Any, ...], Share] = {}
+        self.tied = getattr(scenario.model, "tie_word_embeddings", False)
         self.layers = getattr(scenario.model, "num_hidden_layers", 0)
         self.illegal = self.without_memory = 0
         self.exact: set[int] = set()
@@ -254,7 +255,8 @@ class _Waiting:
             overrides.get(f"parallelism.{key}", 1)
             for key in ("tensor_parallel", "pipeline_parallel", "virtual_pipeline")
         )
-        shared = tensor, micro, overrides.get("training.recompute")
+        # A head that reads the embedding's table does so only where both are on one stage.
+        shared = tensor, micro, overrides.get("training.recompute"), self.tied and pipeline > 1
         known = self.shares.get(shared)
         if known is None:
             known = self._share(overrides)
@@ -271,7 +273,7 @@ class _Waiting:
         model = self.scenario.model
         split = isinstance(model, TransformerSpec) and bool(model.num_encoder_layers)
         if split or self.scenario.distillation is not None:
-            return Share(0.0, 0.0, 0.0)
+            return Share(0.0, 0.0, 0.0, 0.0, 0.0)
         try:
             return shared(planned_scenario(self.scenario, overrides), self.calibration, self.prices)
         except PlanError:
@@ -282,13 +284,14 @@ def _least(share: Share, micro_batches: float, stages: int, chunks: int, layers:
     """The shortest step by what plans share [s]; all chunks have as many layers.
 
     With K the kernels of m micro-batches over P stages, C the layers of one of v chunks, and stage p waiting
-    for the first chunks of those before it: the last stage has ``(m v + P - 1) C``; the mean of all stages is
+    for the first chunks of those before it: the last stage has ``(m v + P - 1) C``, m times what stands
+    behind the layers and, once, what stands before them; the mean of all stages is
     ``m K / P + C (P - 1) / 2``; and where stages have one chunk, whose times may be uneven, none ends before
     the others if ``T = K / (1 - (1 - 1/m)^P)``.
     """
     chunk = max(layers // (stages * chunks) * share.layer_s - share.ends_s, 0.0)
     even = micro_batches * share.kernels_s / stages + chunk * (stages - 1) / 2
-    last = (micro_batches * chunks + stages - 1) * chunk
+    last = (micro_batches * chunks + stages - 1) * chunk + micro_batches * share.tail_s + share.front_s
     uneven = share.kernels_s / (1 - (1 - 1 / micro_batches) ** stages) if chunks == 1 else 0.0
     return max(even, last, uneven) * (1 - _ROUNDING)
 

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from simulator.errors import PlanError
 from simulator.program.schedules import KEY, SCHEDULES, Held, Order, Pass, Placement
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One pass in the merged order.
-
-    Attributes:
-        stage: Which stage.
-        item: Which pass.
-        source: Index of the visit whose output this one needs from elsewhere; -1 for none.
-        sends_to: Stage that the output goes to; the own stage where it stays there; -1 at the ends.
-        completes: Whether the gradients of the chunk's weights are complete behind it.
-        paired: Whether it runs side by side with the visit behind it.
-    """
+class Visit(NamedTuple):
+    """One pass in the merged order."""
 
     stage: int
+    """Which stage."""
     item: Pass
+    """Which pass."""
     source: int
+    """Index of the visit whose output this one needs from elsewhere; -1 for none."""
     sends_to: int
+    """Stage that the output goes to; the own stage where it stays there; -1 at the ends."""
     completes: bool
+    """Whether the gradients of the chunk's weights are complete behind it."""
     paired: bool = False
+    """Whether it runs side by side with the visit behind it."""
 
 
 @lru_cache(maxsize=64)

@@ -59,7 +59,7 @@ def run_scenario(
 
 
 def check_scenarios(paths: list[Path], changes: list[str]) -> int:
-    """Validate and plan every file: a line on stdout for each that is right, one on stderr for each mistake.
+    """Validate and plan every file: right ones and warnings on stdout, a line on stderr for each mistake.
 
     Returns:
         0 if all are right, else the exit code of the first that is not.
@@ -68,12 +68,14 @@ def check_scenarios(paths: list[Path], changes: list[str]) -> int:
     code = EXIT_DONE
     for path in paths:
         try:
-            summary = _checked(path, overrides)
+            summary, warnings = _checked(path, overrides)
         except ClustersimError as error:
             complain(str(error))
             code = code or error.exit_code
         else:
             say(f"{path}: ok ({summary})")
+            for warning in warnings:
+                say(f"  ! {warning}")
     return code
 
 
@@ -117,10 +119,11 @@ def _simulate(scenario: Scenario, report: Report) -> Result:
     return replace(result, remedies=found)
 
 
-def _checked(path: Path, overrides: dict[str, str]) -> str:
+def _checked(path: Path, overrides: dict[str, str]) -> tuple[str, tuple[str, ...]]:
     from simulator.run import check
     from simulator.scenario import load_scenario
 
     scenario = load_scenario(path, overrides)
-    check(scenario)
-    return f"{scenario.model.name} on {scenario.cluster.num_gpus:,} GPUs"
+    lowered = check(scenario)
+    said = f"{scenario.model.name} on {scenario.cluster.num_gpus:,} GPUs"
+    return said, (*scenario.warnings, *lowered.warnings)

@@ -190,7 +190,10 @@ def test_check_tells_right_files_on_stdout_and_wrong_ones_on_stderr(
     assert main(["check", str(scenario)]) == 0
     streams = capsys.readouterr()
     assert streams.out.startswith(f"{scenario}: ok (")
+    assert "!" not in streams.out
     assert streams.err == ""
+    assert main(["check", str(scenario), "--set", "parallelism.overlap_point_to_point=false"]) == 0
+    assert "\n  ! overlap_point_to_point changes nothing" in capsys.readouterr().out
     assert main(["check", str(wrong), str(scenario), "none.yaml"]) == 2
     streams = capsys.readouterr()
     assert streams.out.count("\n") == 1

@@ -78,7 +78,7 @@ def run_sweep_file(
             progress=report,
         )
         if not quiet:
-            _tell(sweep, summary)
+            _tell(sweep, summary, limit)
         if charts:
             report(1.0, "drawing charts")
             draw(folder, {})
@@ -122,6 +122,7 @@ def _describe(sweep: Sweep, limit: int | None) -> None:
     rows = [(key, _values(sweep, key)) for key in sweep.keys]
     print_table(("axis", "values"), rows)
     say(f"{len(listed):,} points" + (f", of which {wrong:,} cannot be simulated" if wrong else ""))
+    _tell_repeated(sweep, len(listed), limit)
 
 
 def _values(sweep: Sweep, key: str) -> str:
@@ -137,9 +138,15 @@ def _values(sweep: Sweep, key: str) -> str:
     return sweep.derive[key].text
 
 
-def _tell(sweep: Sweep, summary: Summary) -> None:
+def _tell_repeated(sweep: Sweep, count: int, limit: int | None) -> None:
+    if limit is None and not sweep.where and count < sweep.count:
+        say(f"{sweep.count - count:,} of {sweep.count:,} points stand there twice and run once")
+
+
+def _tell(sweep: Sweep, summary: Summary, limit: int | None) -> None:
     from simulator.sweep import code_version, load_sweep
 
+    _tell_repeated(sweep, summary.total, limit)
     counts = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in summary.counts.items())
     say(f"{sweep.name}: {summary.total:,} points: {counts}")
     new = summary.total - summary.reused

@@ -111,12 +111,8 @@ def _drawn(spans: tuple[Span, ...], sample: Sample) -> list[dict[str, Any]]:
     if sample.method == "random":
         unit = rng.random((sample.points, len(spans)))
     else:
-        try:
-            from scipy.stats import qmc
-        except ImportError:
-            raise ClustersimError(
-                f'sample: {sample.method} needs SciPy: install "clustersim[search]", or use method: random'
-            ) from None
+        from scipy.stats import qmc
+
         if sample.method == "sobol":
             with warnings.catch_warnings():
                 # Balance needs a power of two; that any count is allowed is said in the README.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,6 +54,16 @@ class Expression:
     text: str
     names: tuple[str, ...]
     _tree: ast.expr
+
+    def compared(self) -> Iterator[tuple[str, str]]:
+        """Each key that is compared with quoted text, and that text."""
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                for key, other in itertools.chain(itertools.pairwise(sides), itertools.pairwise(sides[::-1])):
+                    quoted = other.value if isinstance(other, ast.Constant) else None
+                    if isinstance(key, (ast.Name, ast.Attribute)) and isinstance(quoted, str):
+                        yield _dotted(key), quoted
 
     def value(self, lookup: Lookup) -> Any:
         """What it comes to.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from simulator.scenario import Scenario, load_scenario, scenario_from_mapping
 from simulator.sweep.axes import Axis, AxisError, Span, read_axis
 from simulator.sweep.definition import Grid, Sample, Sweep
 from simulator.sweep.expressions import Expression, ExpressionError, read_expression
+from simulator.sweep.keys import key_facts
 from simulator.sweep.values import UnknownNameError, Values
 
 _KEYS: Final = (
@@ -213,6 +215,8 @@ class _Reader:
         method, points, seed = data.get("method", "sobol"), data.get("points"), data.get("seed", 0)
         if method not in _METHODS:
             self._add((*here, "method"), f"must be one of {', '.join(_METHODS)}")
+        elif method != "random" and importlib.util.find_spec("scipy") is None:
+            self._add(here, f'{method} needs SciPy: install "clustersim[search]", or use method: random')
         if type(points) is not int or not 1 <= points <= MAX_SAMPLES:
             self._add((*here, "points"), f"expected a whole number from 1 to {MAX_SAMPLES:,}")
             points = 1
@@ -278,7 +282,7 @@ class _Reader:
                         break
 
     def _check_names(self, sweep: Sweep) -> None:
-        """Names in expressions must be keys, of the base or of an axis."""
+        """Names in expressions and what is derived must be keys; quoted text measures what its key does."""
         placed: list[tuple[KeyPath, Expression]] = [(("derive", key), e) for key, e in sweep.derive.items()]
         placed += [(("where", index), e) for index, e in enumerate(sweep.where)]
         values = Values(sweep, {})
@@ -291,6 +295,21 @@ class _Reader:
                     self._add(at, str(error))
                 except ExpressionError as error:
                     self._add(at, str(error))
+            for name, text in expression.compared():
+                facts = key_facts(name)
+                if facts.dimension is not None and facts.number(text) is None:
+                    wanted = f"a {facts.dimension.replace('_', ' ')} with its unit"
+                    self._add(at, f'{name} is compared with "{text[:40]}"; {wanted} is wanted')
+        for key in sweep.derive:
+            if any(key in grid.keys for grid in sweep.grids):
+                self._add(("derive", key), "is an axis already", "key")
+            try:
+                scenario_from_mapping(sweep.data, {**sweep.fixed, key: 1}, folder=sweep.folder)
+            except ScenarioError as error:
+                # That it may not be 1 is nothing; that there is no such key is found before anything runs.
+                unknown = [p.message for p in error.problems if "unknown key" in p.message]
+                place = self.document.position(("derive", key), "key")
+                self.problems += [Problem(*place, message) for message in unknown]
 
     def _axis_places(self) -> list[tuple[KeyPath, str, list[tuple[int | None, Any]]]]:
         tops: list[tuple[str | int, ...]] = [()]

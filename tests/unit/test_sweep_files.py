@@ -145,6 +145,28 @@ def test_every_mistake_has_its_place(tmp_path):
     )
 
 
+def test_derived_keys_exist_and_are_no_axes(tmp_path):
+    derived = "derive:\n  training.global_batch_sise: 8 * num_gpus\n  cluster.nodes: 2\n"
+    assert told(tmp_path, f"axes: {{cluster.nodes: [1, 2]}}\n{derived}") == [
+        (4, 3, 'training.global_batch_sise: unknown key; did you mean "global_batch_size"?'),
+        (5, 3, "derive.cluster.nodes: is an axis already"),
+    ]
+
+
+def test_quoted_text_measures_what_its_key_does(tmp_path):
+    text = f"axes: {{cluster.nodes: [1, 2]}}\nwhere: ['num_gpus > 4 and {BANDWIDTH} > \"2 TB\"']"
+    assert told(tmp_path, text) == [
+        (3, 9, f'where.0: {BANDWIDTH} is compared with "2 TB"; a bandwidth with its unit is wanted')
+    ]
+
+
+def test_a_method_that_needs_scipy_says_so_where_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    text = f"axes: {{{BANDWIDTH}: {{from: 1 TB/s, to: 4 TB/s}}}}\nsample: {{method: sobol, points: 4}}"
+    ((line, column, message),) = told(tmp_path, text)
+    assert (line, column) == (3, 9) and "clustersim[search]" in message
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -336,6 +336,19 @@ def test_the_exit_code_tells_of_failed_points_and_of_illegal_files(tmp_path, fil
     assert "60 points" in command_line(file, "--dry-run").stdout
 
 
+def test_points_that_stand_there_twice_run_once_and_are_counted(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text(
+        f"scenario: {SCENARIOS / 'quickstart.yaml'}\naxes: {{training.micro_batch_size: [1, 1, 2]}}\n"
+    )
+    said = command_line(file, "--dry-run").stdout
+    assert "2 points\n1 of 3 points stand there twice and run once" in said
+    file.write_text(
+        f"scenario: {SCENARIOS / 'quickstart.yaml'}\naxes: {{training.micro_batch_size: [1, 2]}}\n"
+    )
+    assert "twice" not in command_line(file, "--dry-run").stdout
+
+
 SCHEDULER = """
 import asyncio
 from distributed import Scheduler, Worker

@@ -68,4 +68,6 @@ class SlowGpusSpec(Spec):
     def _one_of_both(self) -> Self:
         if (self.ranks is None) == (self.count is None):
             raise ValueError('give either "ranks" or "count"')
+        if self.ranks is not None and (not self.ranks or len(set(self.ranks)) < len(self.ranks)):
+            raise ValueError("ranks: expected at least one rank, and each once")
         return self

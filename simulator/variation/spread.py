@@ -46,7 +46,7 @@ class _Samples:
 
 
 def check_variation(scenario: Scenario, plan: Plan) -> None:
-    """Refuses slow GPUs that the plan does not have.
+    """Refuses slow GPUs that the plan does not have, and draws where nothing is random.
 
     Raises:
         PlanError: With the place in the scenario.
@@ -55,6 +55,11 @@ def check_variation(scenario: Scenario, plan: Plan) -> None:
         raise UnsupportedError(
             ("simulation", "jitter"),
             f"replicas that hold the model twice ({plan.schedule}) cannot differ yet",
+        )
+    if scenario.simulation.seeds > 1 and not is_random(scenario):
+        raise PlanError(
+            ("simulation", "seeds"),
+            "every draw would be the same; simulation.jitter or cluster.slow_gpus.count makes them differ",
         )
     slow = scenario.cluster.slow_gpus
     if slow is None:

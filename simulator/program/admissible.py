@@ -232,6 +232,13 @@ def _check_context(scenario: Outline, model: TransformerSpec) -> None:
             f"{context} does not divide the {heads} heads of one tensor-parallel GPU "
             f"({nearest(heads, context)})",
         )
+    of_keys = max(1, model.num_key_value_heads // parallelism.tensor_parallel)
+    if parallelism.context_parallel_method == "all_to_all" and of_keys % context and context % of_keys:
+        raise PlanError(
+            _CONTEXT,
+            f"{context} and the {of_keys} heads of keys of one tensor-parallel GPU do not divide one another "
+            f"({nearest(of_keys, context)})",
+        )
 
 
 def _check_experts(scenario: Outline, mixture: MixtureSpec, data: int) -> None:

@@ -72,7 +72,7 @@ def add_core(into: PassBuilder, core: Core, shard: Shard) -> int:
         keys = core.source_length or shard.sequence_length
         return into.add(_kernel(core, shard, shard.sequence_length, keys), kept=kept, kept_output=kept)
     if shard.context_method == "all_to_all":
-        into.add(_exchange("attention.heads", core.query_width + core.key_value_width, shard))
+        into.add(_exchange("attention.heads", _sent_width(core, parts), shard))
         into.add(_kernel(_fewer_heads(core, parts), shard, shard.sequence_length, shard.sequence_length))
         return into.add(
             _exchange("attention.sequence", core.output_width, shard), kept=kept, kept_output=kept
@@ -93,8 +93,7 @@ def add_core_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: int
         length = shard.sequence_length
         into.add(_exchange("attention.sequence.gradient", core.output_width, shard))
         into.add(_kernel(_fewer_heads(core, parts), shard, length, length, backward=True))
-        width = core.query_width + core.key_value_width
-        return into.add(_exchange("attention.heads.gradient", width, shard), freed=freed)
+        return into.add(_exchange("attention.heads.gradient", _sent_width(core, parts), shard), freed=freed)
     if shard.context_method == "all_gather":
         into.add(_gathered("all_gather", core, shard))
         into.add(_gathered_kernel(core, shard, backward=True))
@@ -167,6 +166,11 @@ def _gathered_kernel(core: Core, shard: Shard, *, backward: bool = False) -> Ker
 
 def _fewer_heads(core: Core, parts: int) -> Core:
     return replace(core, heads=core.heads // parts, kv_heads=max(1, core.kv_heads // parts))
+
+
+def _sent_width(core: Core, parts: int) -> int:
+    """Columns that each GPU sends so that all have their heads; keys go to several GPUs where they are few."""
+    return core.query_width + core.key_value_width * max(1, parts // core.kv_heads)
 
 
 def _exchange(name: str, width: int, shard: Shard) -> Communication:

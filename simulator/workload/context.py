@@ -169,7 +169,7 @@ def _fewer_heads(core: Core, parts: int) -> Core:
 
 
 def _sent_width(core: Core, parts: int) -> int:
-    """Columns that each GPU sends so that all have their heads; keys go to several GPUs where they are few."""
+    """Columns that each GPU sends for all to have their heads; few heads of keys go to several GPUs."""
     return core.query_width + core.key_value_width * max(1, parts // core.kv_heads)
 
 

@@ -75,6 +75,7 @@ FACTORS: dict[str, list[Choice]] = {
     "recompute": [
         training(),
         training(recompute="selective"),
+        training(recompute="selective", recompute_modules=["layernorm", "core_attention"]),
         training(recompute="full"),
         training(recompute="full", recompute_num_layers=1),
         training(attention="unfused"),

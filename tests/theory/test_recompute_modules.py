@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simulator.advise import planned_scenario, remedies
 from simulator.advise.bounds import bounds
+from simulator.advise.remedies import changed
 from simulator.errors import PlanError, ScenarioError
 from simulator.run import Outcome, run
 from simulator.scenario import Scenario, scenario_from_mapping
@@ -181,6 +183,21 @@ def test_bounds_stay_below_the_simulation(schedule: str) -> None:
     found, result = bounds(made, Calibration.load()), run(made).result
     assert found.memory_bytes <= result.peak_memory_bytes
     assert found.step_s <= result.step_time_s
+
+
+def test_plans_and_remedies_leave_modules_to_selective() -> None:
+    """What recomputes whole layers, or nothing, does so without the modules that a scenario names."""
+    made = scenario(DENSE, ["mlp"])
+    meant = {"none": None, "selective": ("mlp",), "full": None}
+    for kind, modules in meant.items():
+        training = planned_scenario(made, {"training.recompute": kind}).training
+        assert (training.recompute, training.recompute_modules) == (kind, modules)
+    short = scenario(DENSE, ["mlp"], {"micro_batch_size": 448, "global_batch_size": 896})
+    outcome = run(short)
+    assert not outcome.result.fits
+    found = [each.change for each in remedies(outcome)]
+    assert {"training.recompute": "full", "training.recompute_modules": None} in found
+    assert all(run(changed(short, change)).result.fits for change in found)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,24 @@ def test_layers_are_recomputed_as_a_row_says(
     assert (training.recompute_num_layers, training.recompute_method) == (number, method)
 
 
+@pytest.mark.parametrize(
+    ("variant", "modules"),
+    [
+        ("core_attn baseline", ("core_attention",)),
+        ("mlp+core_attn", ("mlp", "core_attention")),
+        ("core_attn+layernorm", ("core_attention",)),  # no norm of a dense layer stands alone
+        ("layernorm", None),
+        ("more TP", None),
+    ],
+)
+def test_modules_are_recomputed_as_a_note_says(variant: str, modules: tuple[str, ...] | None) -> None:
+    notes = f"raw precision fp8-cs; recompute/parallelism variant: {variant}; golden"
+    training = scenario({**BARE, "recompute": "selective", "notes": notes}).training
+    assert training.recompute_modules == modules
+    assert training.recompute == ("none" if variant == "layernorm" else "selective")
+    assert scenario({**BARE, "recompute": "none", "notes": notes}).training.recompute_modules is None
+
+
 def test_data_parallel_is_what_is_left_of_the_gpus() -> None:
     made = scenario(BARE | {"tensor_parallel": "8", "pipeline_parallel": "4"})
     assert made.parallelism.data_parallel == 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ PLANS: dict[str, tuple[Any, ...]] = {
     "parallelism.pipeline_parallel": (1, 2),
     "parallelism.data_parallel_sharding": ("none", "optimizer", "parameters"),
     "software.cuda_graphs": (True, False),
+    "training.micro_batch_size": (1, 2),
+    "training.attention": ("fused", "unfused"),
+    "parallelism.context_parallel": (1, 2),
+    "parallelism.virtual_pipeline": (1, 2),
+    "cluster.nodes": (1, 2),
 }
 
 
@@ -100,8 +106,8 @@ def test_changed_figures_give_what_a_fresh_process_gives(path: Path) -> None:
 def test_any_walk_through_plans_and_figures_gives_what_fresh_processes_give() -> None:
     rng = random.Random(0)
     seen: list[tuple[Scenario, Lowered]] = []
-    while len(seen) < 24:
-        changes = {**drawn(rng, PLANS, 3), **drawn(rng, FIGURES, 2)}
+    while len(seen) < 48:
+        changes = {**drawn(rng, PLANS, 4), **drawn(rng, FIGURES, 2)}
         try:
             scenario = load_scenario(SMALL, changes)
             seen.append((scenario, anew(scenario)))
@@ -110,6 +116,31 @@ def test_any_walk_through_plans_and_figures_gives_what_fresh_processes_give() ->
     DRAFTS.clear()
     for scenario, fresh in rng.sample(seen, len(seen)) + rng.sample(seen, len(seen)):
         assert_equal(lower(scenario), fresh)
+
+
+def test_whatever_was_laid_out_just_before_changes_nothing() -> None:
+    """Blocks, what they do in a pass and prices are kept for plans that have them in common alone."""
+    across = {"cluster.nodes": 2, "parallelism.pipeline_parallel": 2}
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"model.num_key_value_heads": 16},
+        {"model.tie_word_embeddings": True, "parallelism.pipeline_parallel": 2},
+        {"model": "mixtral-8x7b", "parallelism.expert_parallel": 2},
+        {"training.lora_rank": 16},
+        {"training.frozen_layers": 4},
+        {"software.fused_optimizer": False},
+        {"training.precision": "fp8"},
+        # The same tensor parallelism inside of nodes, across them, and through a core that limits.
+        {**across, "parallelism.order": ["data", "context", "pipeline", "tensor"]},
+        {**across, "cluster.fabric.oversubscription": 4.0},
+    )
+    scenarios = [load_scenario(SMALL, each) for each in changes]
+    fresh = [anew(scenario) for scenario in scenarios]
+    assert len({lowered.program.num_activities for lowered in fresh}) > 3
+    for one, other in itertools.permutations(range(len(scenarios)), 2):
+        DRAFTS.clear()
+        lower(scenarios[one])
+        assert_equal(lower(scenarios[other]), fresh[other])
 
 
 def test_results_are_the_same_bytes_whatever_was_simulated_before() -> None:

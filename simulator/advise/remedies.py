@@ -93,7 +93,10 @@ def _singles(outcome: Outcome) -> Iterator[Change]:
         yield {"training.attention": "fused"}
     if plan.data_parallel > 1:
         for sharding in _SHARDINGS[_SHARDINGS.index(parallelism.data_parallel_sharding) + 1 :]:
-            yield {"parallelism.data_parallel_sharding": sharding}
+            change: dict[str, Any] = {"parallelism.data_parallel_sharding": sharding}
+            if sharding == "parameters" and parallelism.gradient_bucket is not None:
+                change["parallelism.gradient_bucket"] = None  # reduced layer by layer then
+            yield change
     if transformer:
         yield from _recomputing(scenario, max(plan.layers_per_part))
     smaller = training.micro_batch_size

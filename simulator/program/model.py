@@ -21,6 +21,7 @@ from simulator.program.recomputation import recomputation, with_modules
 from simulator.program.schedules import SCHEDULES, Held
 from simulator.program.slots import SLOTS, held_by_stage, slot_bytes
 from simulator.specs.model import TransformerSpec
+from simulator.specs.training import ParallelismSpec
 from simulator.workload import (
     BYTES_PER_ELEMENT,
     Block,
@@ -125,6 +126,13 @@ def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelPar
     )
 
 
+def _expert_load(parallelism: ParallelismSpec) -> float:
+    """Slots of the busiest GPU's experts over the mean; a GPU that has all of them has the mean."""
+    if parallelism.expert_capacity_factor is not None:
+        return parallelism.expert_capacity_factor
+    return parallelism.expert_imbalance if parallelism.expert_parallel > 1 else 1.0
+
+
 def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = None) -> tuple[Shard, Layout]:
     """One GPU's part of a micro-batch, and the model's blocks on the plan's stages.
 
@@ -148,7 +156,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         context_method=parallelism.context_parallel_method,
         expert_parallel=plan.axes.expert_parallel,
         expert_tensor_parallel=plan.axes.expert_tensor_parallel,
-        expert_load=parallelism.expert_capacity_factor or parallelism.expert_imbalance,
+        expert_load=_expert_load(parallelism),
         dispatch_bytes=BYTES_PER_ELEMENT[parallelism.expert_dispatch_precision],
         lora_rank=training.lora_rank,
         lora_targets=training.lora_targets,

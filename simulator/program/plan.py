@@ -272,6 +272,8 @@ def _warnings(scenario: Outline, data: int) -> tuple[str, ...]:
     if parallelism.pipeline_parallel == 1:
         idle.append(("overlap_point_to_point", "there is one stage: nothing is sent on"))
     said += [f"{key} changes nothing: {why}" for key, why in idle if getattr(parallelism, key) is not None]
+    if parallelism.expert_imbalance != 1.0 and parallelism.expert_parallel == 1:
+        said.append("expert_imbalance changes nothing: every GPU has all experts")
     if parallelism.sequence_parallel and tensor == 1:
         said.append("sequence_parallel changes nothing: tensor_parallel is 1")
     return tuple(said)

@@ -348,6 +348,7 @@ def test_adapters_of_latent_attention_are_counted_matrix_by_matrix(tensor: int) 
         ({"context_parallel_method": "all_to_all"}, {}, "dense", "does nothing without context_parallel"),
         ({"expert_imbalance": 2.0}, {}, "dense", "does nothing without a model with routed experts"),
         ({"expert_imbalance": 0.5}, {}, "experts", "0.5 is not between 1 (all have the mean) and 1:"),
+        ({"expert_parallel": 8, "expert_imbalance": 0.9}, {}, "experts", "1 (all have the mean) and 4:"),
         ({"expert_parallel": 4, "expert_imbalance": 9.0}, {}, "experts", "the busiest of 4 GPUs has"),
         (
             {"expert_parallel": 4, "expert_imbalance": 1.2, "expert_capacity_factor": 1.5},

@@ -55,6 +55,14 @@ def test_degrees_of_one_leave_a_word_of_warning() -> None:
         return " ".join(check(load_scenario("scenarios/quickstart.yaml", keys)).plan.warnings)
 
     assert said() == ""
+    mixture = {"parallelism.expert_parallel": 1, "parallelism.expert_imbalance": 1.5}
+    one, even = (
+        check(load_scenario("scenarios/mixtral_8x7b.yaml", {**mixture, "parallelism.expert_imbalance": many}))
+        for many in (1.5, 1.0)
+    )
+    assert "expert_imbalance changes nothing" in " ".join(one.plan.warnings)
+    assert one.program.cls.size == even.program.cls.size
+    assert one.facts.flops.sum() == even.facts.flops.sum()
     assert "sequence_parallel changes nothing: tensor_parallel is 1" in said(tensor_parallel=1)
     assert "overlap_point_to_point changes nothing" in said(overlap_point_to_point=False)
     assert "gradient_bucket changes nothing" in said(tensor_parallel=8, gradient_bucket="1 MB")

@@ -52,7 +52,9 @@ def essentials(scenario: Scenario, lowered: Lowered, record: Record) -> Essentia
     breakdown = _breakdown(scenario, lowered, record, measured_window(lowered, record))
     stage = int(np.argmax(record.pool_peak))
     peak = int(record.pool_peak[stage])
-    return Essentials(math.fsum(breakdown.values()), peak, peak <= int(lowered.program.pools.limits[stage]))
+    host = host_memory(lowered, record)
+    fits = peak <= int(lowered.program.pools.limits[stage]) and (host is None or host.fits)
+    return Essentials(math.fsum(breakdown.values()), peak, fits)
 
 
 def summarise(

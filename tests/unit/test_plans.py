@@ -87,6 +87,20 @@ def test_plans_of_the_space_are_the_scenarios_that_their_overrides_make(brute):
     assert simulate(job(**overrides)).step_time_s == result.step_time_s
 
 
+def test_plans_that_overfill_a_nodes_memory_are_not_found():
+    """Replicas that share nothing out each have their own optimizer's state in the node's memory."""
+    away = {
+        "cluster.accelerator.memory_capacity": "80 GB",
+        "training.offload.optimizer": "host",
+        "parallelism.data_parallel_sharding": "none",
+    }
+    scenario = job(**away, cluster__host__memory_capacity="30 GB")
+    found = search_plans(scenario, 8)
+    assert found.too_large > 0
+    assert found.best and all(plan.result.fits for plan in found.best)
+    assert not simulate(scenario).fits and simulate(job(**away)).fits
+
+
 def test_illegal_plans_are_told_by_the_planner():
     with pytest.raises(PlanError):
         bounds(job(parallelism__tensor_parallel=3), Calibration.load())

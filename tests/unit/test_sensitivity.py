@@ -50,6 +50,15 @@ def test_a_change_is_what_the_scenario_with_that_figure_gives(found, key, factor
     )
 
 
+def test_no_better_figure_makes_the_job_slower(found):
+    for effect in found.effects:
+        better = 0.5 if effect.less_is_better else 2.0
+        for factor, sign in ((better, 1), (1 / better, -1)):
+            change = effect.change[factor]
+            # A hundredth: tiles fill the compute units in whole waves, and more units may leave more of them idle.
+            assert change is None or change * sign > -0.01, effect
+
+
 def test_every_figure_that_a_machine_has_is_tried_once(found):
     keys = [effect.key for effect in found.effects]
     assert len(keys) == len(set(keys))

@@ -21,7 +21,7 @@ FACTORS: Final = (0.5, 0.9, 1.1, 2.0)
 _PARTS: Final = ("accelerator", "scale_up", "scale_out", "host")
 _LESS_IS_BETTER: Final = frozenset({"latency", "oversubscription"})
 _OF_NO_SPEED: Final = frozenset({"price_per_hour", "num_links", "boost_clock"})
-"""Figures that no time rests on, or (`boost_clock`) that say where others hold: peak rates are quoted at it."""
+"""Figures that no time rests on, or that say where others hold: peak rates, at the boost clock."""
 _OVERSUBSCRIPTION: Final = "cluster.fabric.oversubscription"
 _FURTHEST: Final = 64.0
 """How far a figure is improved in search of what limits next."""

@@ -55,7 +55,7 @@ def test_no_better_figure_makes_the_job_slower(found):
         better = 0.5 if effect.less_is_better else 2.0
         for factor, sign in ((better, 1), (1 / better, -1)):
             change = effect.change[factor]
-            # A hundredth: tiles fill the compute units in whole waves, and more units may leave more of them idle.
+            # A hundredth: tiles fill compute units in whole waves, and more units may leave more idle.
             assert change is None or change * sign > -0.01, effect
 
 

@@ -122,6 +122,8 @@ def _end(key: str, written: Mapping[str, Any], name: str) -> float:
         number = None
     if number is None or not math.isfinite(number):
         wanted = f"a {facts.dimension.replace('_', ' ')} with its unit" if facts.dimension else "a number"
+        if facts.dimension and not facts.allow_zero:
+            wanted += ", more than zero"
         raise AxisError(f"expected {wanted}", name)
     return float(number)
 

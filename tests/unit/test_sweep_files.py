@@ -136,6 +136,8 @@ def test_every_mistake_has_its_place(tmp_path):
         (3, 41, f"axes.{BANDWIDTH}: an axis without values"),
         (4, 25, 'axes.cluster.nodes.from: "from" must be below "to"'),
     ]
+    zero = told(tmp_path, f"axes:\n  {BANDWIDTH}: {{from: 0 TB/s, to: 2 TB/s, points: 3}}\n")[0]
+    assert zero[0] == 3 and "more than zero" in zero[2]
     line, column, message = told(tmp_path, "axes:\n  cluster.accelerator.memory_bandwith: [1 TB/s]\n")[0]
     assert (line, column) == (3, 3) and 'did you mean "memory_bandwidth"' in message
     line, column, message = told(tmp_path, f"axes:\n  {BANDWIDTH}: [1 TB/s, 3]\n")[0]

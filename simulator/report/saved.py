@@ -103,7 +103,9 @@ def _read(folder: Path, name: str) -> bytes:
     path = folder / name
     try:
         if not path.is_file():
-            raise ClustersimError(f"{shown(folder, 1000)}: not a result folder: it has no {name}")
+            many = "; it is a sweep, whose points `export` and `plot` show"
+            hint = many if (folder / "sweep.sqlite").is_file() else ""
+            raise ClustersimError(f"{shown(folder, 1000)}: not a result folder: it has no {name}{hint}")
         if path.stat().st_size > _MAX_BYTES:
             raise ClustersimError(f"{shown(path, 1000)}: larger than any file that clustersim writes")
         return path.read_bytes()

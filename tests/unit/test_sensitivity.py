@@ -111,3 +111,11 @@ def test_a_comparison_tells_what_changed_and_what_it_did(tmp_path):
 def test_a_comparison_needs_two_results(tmp_path):
     with pytest.raises(ClustersimError, match="2 to 8 result folders"):
         compare_folders([written(tmp_path / "one", job())])
+
+
+def test_a_sweep_is_no_result_to_compare(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.sqlite").touch()
+    with pytest.raises(ClustersimError, match="it is a sweep"):
+        compare_folders([tmp_path / "one", tmp_path / "two"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from simulator.analysis import Essentials, Result, essentials, summarise, with_step_times
@@ -188,6 +189,7 @@ def check(scenario: Scenario) -> Lowered:
         raise scenario.located(error) from error
 
 
+@cache
 def clustersim_version() -> str:
     """Version of the installed distribution."""
     try:

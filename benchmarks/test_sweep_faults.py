@@ -24,6 +24,8 @@ SCENARIOS = Path(__file__).parents[1] / "scenarios"
 COMMAND = [sys.executable, "-c", "import sys; from simulator.cli import main; sys.exit(main())", "sweep"]
 KILLS = 50
 INTERRUPTIONS = 10
+POINTS = 20_000
+"""More than are done between the kills."""
 SECTION = "Sweeps under attack"
 
 
@@ -77,7 +79,7 @@ def kill(process: subprocess.Popen[bytes], whom: str, rng: random.Random) -> Non
 
 
 def test_killed_at_random_moments(tmp_path: Path, report: Report) -> None:
-    file, folder, rng = sweep_file(tmp_path, 6000), tmp_path / "out", random.Random(0)
+    file, folder, rng = sweep_file(tmp_path, POINTS), tmp_path / "out", random.Random(0)
     begun = time.monotonic()
     process = started(file, folder, "--workers", "2")
     while not ledger(folder)[1]:
@@ -97,14 +99,14 @@ def test_killed_at_random_moments(tmp_path: Path, report: Report) -> None:
         assert (said, points) == ("ok", keys)
         assert points >= before, "a committed point is lost"
         before = points
-    assert 0 < before < 6000
+    assert 0 < before < POINTS
     assert started(file, folder, "--workers", "2").wait() == 0
-    assert ledger(folder) == ("ok", 6000, 6000)
+    assert ledger(folder) == ("ok", POINTS, POINTS)
     export(folder, tmp_path / "killed.csv")
     run_sweep(load_sweep_file(file), tmp_path / "whole", workers=2)
     export(tmp_path / "whole", tmp_path / "whole.csv")
     same = (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    told = f"6,000 points, {before:,} of them between {KILLS} kills: none lost, none doubled, sound"
+    told = f"{POINTS:,} points, {before:,} of them between {KILLS} kills: none lost, none doubled, sound"
     report.row(SECTION, "kill -9 of parent, worker, group; then resume", told, "the same", met=same)
     assert same
 
@@ -128,10 +130,11 @@ def test_the_same_bytes_however_the_points_come_about(tmp_path: Path, report: Re
         while ledger(tmp_path / "often")[1] <= 10 * number and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) in (130, 0)
+        # The last of them: Python had not come to the command yet.
+        assert process.wait(timeout=30) in (130, 0, -signal.SIGINT)
     finish("often", "--workers", "2")
     kinds = len({path.read_bytes() for path in exports})
-    told = f"{len(exports)} exports, {kinds} of them different"
+    told = f"{len(exports)} exports, {kinds} kind of bytes"
     report.row(SECTION, "1 worker, 2, dask, interrupted 10 times", told, "identical", met=kinds == 1)
     assert kinds == 1
 

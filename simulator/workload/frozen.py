@@ -6,7 +6,6 @@ there is no backward pass, and nothing is kept for one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from simulator.workload.blocks import Block
@@ -18,9 +17,3 @@ def frozen(block: Block) -> Block:
     return replace(
         block, forward=forward, backward=(), sequential_parameters=0, frozen_parameters=block.parameters
     )
-
-
-def frozen_layer_blocks(layers: Sequence[Block]) -> list[Block]:
-    """The first layers of a model, frozen; equal ones stay one object."""
-    found = {id(layer): frozen(layer) for layer in layers}
-    return [found[id(layer)] for layer in layers]

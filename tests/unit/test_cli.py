@@ -432,6 +432,24 @@ def test_signals_end_a_command_with_130(number: signal.Signals) -> None:
     assert process.returncode == 130
 
 
+def test_an_interruption_while_the_command_line_is_imported_ends_with_130(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("print('ready', flush=True)\nimport time\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        PROGRAM,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "clustersim: interrupted\n"
+    assert process.returncode == 130
+
+
 def test_an_interruption_that_a_library_turns_into_an_error_is_no_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
-from simulator.errors import EXIT_INTERRUPTED
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
@@ -18,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from simulator.cli import _entry
     except KeyboardInterrupt:
+        from simulator.errors import EXIT_INTERRUPTED
+
         print("clustersim: interrupted", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
     return _entry.main(arguments)

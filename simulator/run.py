@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from simulator.analysis import Essentials, Result, essentials, summarise, with_step_times
-from simulator.engine import Record, play
+from simulator.engine import Record, choose, is_compiled, play
 from simulator.errors import PlanError
 from simulator.program import Lowered, check_memory, lower, num_copies, unfold
 from simulator.scenario import Scenario
@@ -143,7 +143,9 @@ def played(
         lowered = _unfolded(scenario, folded)
     except PlanError as error:
         raise scenario.located(error) from error
-    tell(0.2, f"playing {lowered.program.num_activities:,} activities")
+    compiles = choose(lowered.program, scenario.simulation.player).player == "compiled" and not is_compiled()
+    first = "compiling unless that was done before, then " if compiles else ""
+    tell(0.2, f"{first}playing {lowered.program.num_activities:,} activities")
     record = play(lowered.program, scenario.simulation.player)
     return Played(scenario, calibration, folded, lowered, record)
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.engine.builder import ProgramBuilder
-from simulator.engine.play import Choice, Player, RateChange, choose, play
+from simulator.engine.play import Choice, Player, RateChange, choose, is_compiled, play
 from simulator.engine.program import Capacities, Classes, Label, Lanes, Pools, Program, Structure, concatenate
 from simulator.engine.record import WAIT_DEPENDENCY, WAIT_LANE, WAIT_NONE, WAIT_POOL, Record
 from simulator.engine.validate import MalformedProgramError, validate
@@ -32,6 +32,7 @@ __all__ = [
     "Structure",
     "choose",
     "concatenate",
+    "is_compiled",
     "play",
     "validate",
 ]

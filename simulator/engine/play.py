@@ -50,12 +50,12 @@ def choose(program: Program, player: Player = "auto") -> Choice:
         return Choice("compiled", "it is loaded")
     if program.num_activities <= SMALL:
         return Choice("reference", "one small program does not pay for loading the compiled player")
-    if program.num_activities <= SMALL_UNCOMPILED and not _is_compiled():
+    if program.num_activities <= SMALL_UNCOMPILED and not is_compiled():
         return Choice("reference", "one program of this size does not pay for compiling the compiled player")
     return Choice("compiled", f"the program has more than {SMALL} activities")
 
 
-def _is_compiled() -> bool:
+def is_compiled() -> bool:
     """Whether an earlier process left compiled code beside this file; where it went elsewhere, no."""
     return any(Path(__file__).with_name("__pycache__").glob("kernel.run-*.nbi"))
 

@@ -283,7 +283,7 @@ def chain(length: int) -> ProgramBuilder:
 def test_auto_weighs_loading_and_compiling_against_playing(
     monkeypatch: pytest.MonkeyPatch, length: int, loaded: bool, compiled: bool, chosen: str
 ) -> None:
-    monkeypatch.setattr(play_module, "_is_compiled", lambda: compiled)
+    monkeypatch.setattr(play_module, "is_compiled", lambda: compiled)
     if loaded:
         monkeypatch.setitem(sys.modules, "simulator.engine.compiled", sys)
     else:

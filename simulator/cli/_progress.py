@@ -35,8 +35,8 @@ class _Latest:
 def progress(quiet: bool = False) -> Iterator[Report]:
     """A function that takes the part done (0 to 1) and what is being done.
 
-    On a terminal a bar shows it; elsewhere (a log file, a pipe) a line every ten seconds. A thread does, so that
-    long work which reports nothing more on its way, such as compiling, is told, too.
+    On a terminal a bar shows it; elsewhere (a log file, a pipe) a line every ten seconds. A thread does, so
+    that long work which reports nothing more on its way, such as compiling, is told, too.
     """
     latest, done = _Latest(), Event()
     if quiet:

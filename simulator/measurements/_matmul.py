@@ -12,9 +12,21 @@ from simulator.measurements._hardware import device
 from simulator.measurements._work import KernelWork
 from simulator.specs import AcceleratorSpec
 from simulator.workload.kernels import Kernel, MatmulShape
+from simulator.workload.precision import RECIPES, matrix_precision
 
-_OPERAND_BYTES: Final = {"fp8": 1, "bf16": 2, "fp16": 2}
-_RESULT_BYTES: Final = 2
+_OPERAND_BYTES: Final = {
+    "fp8": 1.0,
+    "fp8_block": 1.0 + 4 / 128,
+    "mxfp8": 1.0 + 1 / 32,
+    "nvfp4": 0.5 + 1 / 16,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "tf32": 4.0,
+    "fp32": 4.0,
+}
+"""An element of an operand, with its part of the scale of its block (`workload.precision`) [B]."""
+
+_WIDE: Final = ("tf32", "fp32")
 _CAST_LAUNCHES: Final = {"trtllm": 3, "vllm": 1}
 """Launches that turn 16-bit activations into fp8: TensorRT-LLM's find the largest element of the whole, then
 the scale, then cast; vLLM's is one, with a scale for each row."""
@@ -32,11 +44,11 @@ _VECTOR_WIDTH: Final = 128
 
 
 class Matmuls(Benchmark):
-    """Products of [m, k] by [k, n] with 16-bit results; fp8 with the cast of its activations.
+    """Products of [m, k] by [k, n] with 16-bit results; in 8 and 4 bits with the cast of the activations.
 
     Protocol: runs repeated on the same operands from a captured graph (`misses`; no launch time of the
-    host); in fp8 the activations arrive in 16 bits and are quantised within the time, by kernels that the
-    column `kernels` names.
+    host); in 8 and 4 bits the activations arrive in 16 bits and are quantised within the time, by kernels
+    that the column `kernels` names.
     """
 
     name = "matrix products"
@@ -44,15 +56,15 @@ class Matmuls(Benchmark):
     faults: ClassVar[Mapping[str, Fault]] = dict.fromkeys(("m", "n", "k"), fault_of_count)
 
     def work(self, cells: Cells) -> KernelWork:
-        """The product, and the cast before it in fp8."""
+        """The product, and the cast before it in 8 and 4 bits."""
         m, n, k = _sizes(cells)
         accelerator, precision = device(cells["gpu"]), cells["precision"]
-        width = _OPERAND_BYTES.get(precision, 2)
-        footprint = width * (m * k + n * k) + _RESULT_BYTES * m * n
-        own = product(m, n, k, precision, misses(footprint, accelerator.l2_capacity))
-        if width != 1:
+        reads, writes = _traffic(m, n, k, precision)
+        own = product(m, n, k, precision, misses(reads + writes, accelerator.l2_capacity))
+        if precision not in RECIPES:
             return KernelWork(accelerator, (own,))
-        return KernelWork(accelerator, (own, _cast(m, k, accelerator, cells.get("kernels", ""))))
+        written = int(_OPERAND_BYTES[precision] * m * k)
+        return KernelWork(accelerator, (own, _cast(m, k, written, accelerator, cells.get("kernels", ""))))
 
     def group(self, cells: Cells) -> str:
         """Accelerator, precision and kernel library."""
@@ -69,34 +81,39 @@ class Matmuls(Benchmark):
 
 
 def product(m: int, n: int, k: int, precision: str, fetched: float) -> Kernel:
-    """A product of [m, k] by [k, n] with a 16-bit result, of which this share comes from device memory.
+    """A product of [m, k] by [k, n], of whose operands and result this share comes from device memory.
 
     Raises:
-        UnsupportedError: The precision is none that libraries were timed in.
+        UnsupportedError: The precision is none in which matrices are multiplied.
     """
-    if precision not in _OPERAND_BYTES:
-        known = ", ".join(_OPERAND_BYTES)
-        raise UnsupportedError(("precision",), f'"{precision}" is not one of {known}')
-    reads, writes = _OPERAND_BYTES[precision] * (m * k + n * k), _RESULT_BYTES * m * n
+    reads, writes = _traffic(m, n, k, precision)
     return Kernel(
         name="matmul",
         kind="matmul",
         flops=2 * m * n * k,
         read_bytes=int(fetched * reads),
         write_bytes=int(fetched * writes),
-        precision=precision,
+        precision=matrix_precision(precision),
         shape=MatmulShape(m, n, k),
     )
+
+
+def _traffic(m: int, n: int, k: int, precision: str) -> tuple[int, int]:
+    """Bytes of the operands and of the result, which has 16 bits where the operands have no more."""
+    if precision not in _OPERAND_BYTES:
+        known = ", ".join(_OPERAND_BYTES)
+        raise UnsupportedError(("precision",), f'"{precision}" is not one of {known}')
+    return int(_OPERAND_BYTES[precision] * (m * k + n * k)), (4 if precision in _WIDE else 2) * m * n
 
 
 def _sizes(cells: Cells) -> tuple[int, int, int]:
     return int(float(cells["m"])), int(float(cells["n"])), int(float(cells["k"]))
 
 
-def _cast(m: int, k: int, accelerator: AcceleratorSpec, library: str) -> Kernel:
-    """The kernels that turn [m, k] in 16 bits into fp8: read once, or twice where one scale is for all."""
+def _cast(m: int, k: int, written: int, accelerator: AcceleratorSpec, library: str) -> Kernel:
+    """The kernels that turn [m, k] in 16 bits into fewer: read once, or twice where one scale is for all."""
     launches = _CAST_LAUNCHES.get(library, _ANY_CAST)
     wide = 2 * m * k
     read = int(misses(wide, accelerator.l2_capacity) * wide * (2 if launches > 1 else 1))
     cycles = 0 if launches > 1 else _ROW_CYCLES * m
-    return Kernel("quantise", "elementwise", cycles * _VECTOR_WIDTH, read, m * k, "bf16", launches=launches)
+    return Kernel("quantise", "elementwise", cycles * _VECTOR_WIDTH, read, written, "bf16", launches=launches)

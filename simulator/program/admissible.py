@@ -251,28 +251,44 @@ def _check_experts(scenario: Outline, mixture: MixtureSpec, data: int) -> None:
             f"{expert} does not divide num_experts: {mixture.num_experts} "
             f"({nearest(mixture.num_experts, expert)})",
         )
-    if split not in (1, tensor):
-        raise UnsupportedError(
-            ("parallelism", "expert_tensor_parallel"), f"{split} is neither 1 nor tensor_parallel: {tensor}"
-        )
     if mixture.moe_intermediate_size % split:
         raise PlanError(
             ("parallelism", "expert_tensor_parallel"),
             f"{split} does not divide moe_intermediate_size: {mixture.moe_intermediate_size} "
             f"({nearest(mixture.moe_intermediate_size, split)})",
         )
-    ranks = data * parallelism.context_parallel * (tensor if split == 1 else 1)
-    if ranks % expert:
-        raise PlanError(
-            _EXPERT,
-            f"{expert} does not divide the {ranks} GPUs that share one copy of the dense layers "
-            f"({nearest(ranks, expert)})",
-        )
+    _check_spread(parallelism, data, split)
     _check_load(parallelism, mixture)
     if tensor > 1 and not parallelism.sequence_parallel:
         raise UnsupportedError(
             ("parallelism", "sequence_parallel"),
             "routed experts with tensor_parallel above 1 need it, or every GPU would route the same tokens",
+        )
+
+
+def _check_spread(parallelism: ParallelismSpec, data: int, split: int) -> None:
+    """Refuses experts that do not come out even on the GPUs that share one copy of the dense layers.
+
+    Source: Liu et al., MoE Parallel Folding, arXiv:2504.14960: the experts' layers have a mapping of their
+        own on the ranks of a stage.
+    """
+    tensor, context, expert = (
+        parallelism.tensor_parallel,
+        parallelism.context_parallel,
+        parallelism.expert_parallel,
+    )
+    ranks = tensor * context * data
+    shown = f"tensor_parallel {tensor} x context_parallel {context} x data_parallel {data} = {ranks} GPUs"
+    if ranks % split:
+        raise PlanError(
+            ("parallelism", "expert_tensor_parallel"),
+            f"{split} does not divide {shown} of a stage ({nearest(ranks, split)})",
+        )
+    if ranks // split % expert:
+        raise PlanError(
+            _EXPERT,
+            f"{expert} does not divide {shown} of a stage / expert_tensor_parallel {split} = "
+            f"{ranks // split} ({nearest(ranks // split, expert)})",
         )
 
 

@@ -247,7 +247,7 @@ def _teacher(blocks: tuple[Block, ...], plan: Plan, shard: Shard) -> dict[str, i
         return {}
     experts = sum(block.expert_parameters for block in held)
     dense, sharded = sum(block.parameters for block in held) - experts, plan.sharding.teacher
-    ranks = plan.degree("shard"), plan.degree("expert_data")
+    ranks = plan.degree("shard"), plan.degree("expert_shard")
     shares = (-(-dense // ranks[0]), -(-experts // ranks[1])) if sharded else (dense, experts)
     return {"teacher": sum(shares) * shard.element_bytes}
 
@@ -269,7 +269,7 @@ def _state(
     trained_experts = sum(block.expert_parameters for block in blocks if not block.frozen_parameters)
     dense = parameters - frozen - trained_experts
     sharding, axes = plan.sharding, plan.axes
-    groups = plan.degree("shard"), plan.degree("expert_data")
+    groups = plan.degree("shard"), plan.degree("expert_shard")
 
     def shares(counts: tuple[int, int], *, sharded: bool) -> int:
         """What one GPU keeps of dense and of routed parameters."""

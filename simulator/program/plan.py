@@ -202,6 +202,7 @@ def _axes(scenario: Outline, data: int, placement: Placement) -> Axes:
             f"{group} does not divide the {share // copies} replicas at each end of the pipeline "
             f"({nearest(share // copies, group)})",
         )
+    _check_expert_groups(scenario, share, group, copies)
     return Axes(
         order=tuple(parallelism.order),
         degrees=tuple(degrees[axis] for axis in parallelism.order),
@@ -210,6 +211,28 @@ def _axes(scenario: Outline, data: int, placement: Placement) -> Axes:
         sharding_group=group,
         copies=copies,
     )
+
+
+def _check_expert_groups(scenario: Outline, share: int, group: int, copies: int) -> None:
+    """Refuses groups that share out dense state and cut through those that hold the same experts."""
+    parallelism = scenario.parallelism
+    if not isinstance(scenario.model, TransformerSpec) or scenario.model.mixture is None:
+        return
+    split = parallelism.expert_tensor_parallel or parallelism.tensor_parallel
+    same = share * parallelism.tensor_parallel // (parallelism.expert_parallel * split)
+
+    def fits(size: int) -> bool:
+        parts = share // size
+        return same % parts == 0 and (parts == 1 or same // copies % (same // parts) == 0)
+
+    if not fits(group):
+        legal = [size for size in range(1, share + 1) if share % size == 0 and fits(size)]
+        near = ", ".join(str(size) for size in sorted(legal, key=lambda size: abs(size - group))[:2])
+        raise PlanError(
+            ("parallelism", "sharding_group_size"),
+            f"{group} makes {share // group} groups of the {share} replicas, but only {same} GPUs hold the "
+            f"same experts, whose state is shared out in as many groups (nearest that work: {near})",
+        )
 
 
 def _sharding(scenario: Outline) -> Sharding:
@@ -267,7 +290,11 @@ def _warnings(scenario: Outline, data: int) -> tuple[str, ...]:
     # Legal, for sweeps go down to degrees of 1, but worth a word.
     of_reductions = ("reduce_each_micro_batch", "overlap_gradient_reduction", "gradient_bucket")
     idle = [(key, "there is one replica: no gradients are reduced") for key in of_reductions]
-    if data * parallelism.context_parallel > 1 or scenario.training.offload.gradients:
+    same = data * parallelism.context_parallel
+    if isinstance(scenario.model, TransformerSpec) and scenario.model.mixture is not None:
+        split = parallelism.expert_tensor_parallel or tensor
+        same = max(same, same * tensor // (split * parallelism.expert_parallel))
+    if same > 1 or scenario.training.offload.gradients:
         idle = []
     if parallelism.pipeline_parallel == 1:
         idle.append(("overlap_point_to_point", "there is one stage: nothing is sent on"))

@@ -42,9 +42,13 @@ def gradient_collectives(plan: Plan, per: StateBytes, dense: int, expert: int) -
         found.append(Communication("gradients.reduce_scatter", "reduce_scatter", "shard", size))
     if dense and replica > 1:
         found.append(Communication("gradients.all_reduce", "all_reduce", "replica", -(-size // shard)))
-    if expert and plan.degree("expert_data") > 1:
-        size = expert * per.communication
-        found.append(Communication("expert_gradients.reduce_scatter", "reduce_scatter", "expert_data", size))
+    shard, replica = plan.degree("expert_shard"), plan.degree("expert_replica")
+    size = expert * per.communication
+    if expert and shard > 1:
+        found.append(Communication("expert_gradients.reduce_scatter", "reduce_scatter", "expert_shard", size))
+    if expert and replica > 1:
+        size = -(-size // shard)
+        found.append(Communication("expert_gradients.all_reduce", "all_reduce", "expert_replica", size))
     return tuple(found)
 
 
@@ -68,7 +72,7 @@ def gathering(
     """
     sharding = plan.sharding
     place = offload.settings.parameters if offload else None
-    several = plan.degree("shard") > 1
+    several = max(plan.degree("shard"), plan.degree("expert_shard")) > 1
     sharded, teacher = sharding.parameters and several, sharding.teacher and several
     if not sharded and not teacher and place is None:
         return None
@@ -95,7 +99,7 @@ def _share(plan: Plan, dense: int, expert: int, *, sharded: bool) -> int:
     """What one GPU keeps of dense parameters and of those of routed experts."""
     if not sharded:
         return dense + expert
-    return -(-dense // plan.degree("shard")) + -(-expert // plan.degree("expert_data"))
+    return -(-dense // plan.degree("shard")) + -(-expert // plan.degree("expert_shard"))
 
 
 def _gathers(plan: Plan, per: StateBytes, dense: int, expert: int) -> tuple[Communication, ...]:
@@ -103,9 +107,9 @@ def _gathers(plan: Plan, per: StateBytes, dense: int, expert: int) -> tuple[Comm
     if dense and plan.degree("shard") > 1:
         size = dense * per.parameters
         found.append(Communication("parameters.all_gather", "all_gather", "shard", size))
-    if expert and plan.degree("expert_data") > 1:
+    if expert and plan.degree("expert_shard") > 1:
         size = expert * per.parameters
-        found.append(Communication("expert_parameters.all_gather", "all_gather", "expert_data", size))
+        found.append(Communication("expert_parameters.all_gather", "all_gather", "expert_shard", size))
     return tuple(found)
 
 

@@ -301,8 +301,12 @@ class _StageMaker:
         found: tuple[Kernel, ...] = () if norms is None else (norms,)
         if OPTIMIZERS[training.optimizer].orthogonal:
             blocks = [block for chunk in self.parts.blocks[self.stage] for block in chunk]
-            share = self.plan.degree("shard") if self.plan.sharding.optimizer else 1
-            found += orthogonal_kernels(blocks, self.plan.tensor_parallel, share)
+            shared = self.plan.sharding.optimizer
+            dense, expert = (
+                (self.plan.degree(split), self.plan.degree(share) if shared else 1)
+                for split, share in (("tensor", "shard"), ("expert_tensor", "expert_shard"))
+            )
+            found += orthogonal_kernels(blocks, dense, expert)
         if self.parts.shard.casts:
             weights = cast("optimizer.weights", state.dense + state.expert, self.parts.shard)
             found += () if weights is None else (weights,)
@@ -320,9 +324,16 @@ class _StageMaker:
             return []
         split: list[tuple[Axis, int]] = []
         if self.plan.sharding.parameters:
-            found: tuple[tuple[Axis, int], ...] = (("shard", state.dense), ("expert_data", state.expert))
+            found: tuple[tuple[Axis, int], ...] = (("shard", state.dense), ("expert_shard", state.expert))
             split += [(axis, -(-count // self.plan.degree(axis))) for axis, count in found]
-        split.append(("tensor", state.updated))
+        shared = self.plan.sharding.optimizer
+        slices: tuple[tuple[Axis, Axis, int], ...] = (
+            ("tensor", "shard", state.dense),
+            ("expert_tensor", "expert_shard", state.expert),
+        )
+        split += [
+            (axis, -(-count // (self.plan.degree(share) if shared else 1))) for axis, share, count in slices
+        ]
         split = [(axis, count) for axis, count in split if count and self.plan.degree(axis) > 1]
         ways = [*(("gather", *each) for each in split), *(("scatter", *each) for each in reversed(split))]
         return [

@@ -147,9 +147,11 @@ class ParallelismSpec(Spec):
     context_parallel_method: Literal["ring", "all_to_all", "all_gather"] = "ring"
     """How their attention meets: keys go round, heads are split instead, or keys are gathered."""
     expert_parallel: Count = 1
-    """GPUs that the experts are spread over; they are taken from those of context and data."""
+    """GPUs that the experts are spread over. Those of a stage (tensor x context x data) are
+    `expert_tensor_parallel` x `expert_parallel` x copies of the experts."""
     expert_tensor_parallel: Count | None = None
-    """GPUs that each expert is split over: 1, or `tensor_parallel` as if not given."""
+    """GPUs that each expert is split over, whatever the other layers' `tensor_parallel`, which it is if not
+    given."""
     expert_capacity_factor: PositiveFraction | None = None
     """Slots of an expert over the mean of its tokens; tokens beyond are dropped. No limit if not given."""
     overlap_expert_exchange: bool | None = None

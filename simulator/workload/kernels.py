@@ -30,9 +30,12 @@ Axis = Literal[
     "expert",
     "expert_tensor",
     "expert_data",
+    "expert_shard",
+    "expert_replica",
 ]
 """``data``: all that hold the same dense parameters; ``shard`` and ``replica``: its parts where state is
-sharded within groups; ``expert``: those that share experts out; ``expert_data``: those that hold the same."""
+sharded within groups; ``expert``: those that share experts out; ``expert_tensor``: those that split each of
+them; ``expert_data``: those that hold the same, with parts of its own."""
 
 
 @dataclass(frozen=True, slots=True)

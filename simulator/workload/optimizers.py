@@ -75,7 +75,9 @@ def norm_kernel(optimizer: str, parameters: int, state_bytes: int) -> Kernel | N
     )
 
 
-def orthogonal_kernels(blocks: Iterable[Block], tensor_parallel: int, share: int) -> tuple[Kernel, ...]:
+def orthogonal_kernels(
+    blocks: Iterable[Block], dense: tuple[int, int], expert: tuple[int, int]
+) -> tuple[Kernel, ...]:
     """Newton-Schulz iterations of the layers' matrices, each done by one GPU of those that share them out.
 
     For a matrix [n, m] with n <= m a step is X X' (2 n n m), its square (2 n n n) and a product with X
@@ -83,12 +85,13 @@ def orthogonal_kernels(blocks: Iterable[Block], tensor_parallel: int, share: int
 
     Args:
         blocks: Blocks of one GPU.
-        tensor_parallel: GPUs that each matrix is split over; whole ones are worked on by turns.
-        share: GPUs that share out the update.
+        dense: GPUs that each matrix is split over, and GPUs that share out the update; whole matrices are
+            worked on by turns.
+        expert: The same of routed experts.
 
     Source: Liu et al., Muon is Scalable for LLM Training, arXiv:2502.16982.
     """
-    counts: dict[tuple[int, int], int] = {}
+    counts: dict[tuple[int, int, int], int] = {}
     for block in blocks:
         if block.name != "layer" or block.frozen_parameters:
             continue
@@ -97,14 +100,15 @@ def orthogonal_kernels(blocks: Iterable[Block], tensor_parallel: int, share: int
             if node.role == "weight_gradient" and isinstance(operation, Kernel):
                 shape = operation.shape
                 if isinstance(shape, MatmulShape):
-                    sides = _whole(operation.name, shape, tensor_parallel)
-                    counts[sides] = counts.get(sides, 0) + shape.batch
+                    split, share = expert if operation.name.startswith("experts") else dense
+                    key = *_whole(operation.name, shape, split), split * share
+                    counts[key] = counts.get(key, 0) + shape.batch
     kernels: list[Kernel] = []
     # Turns are taken matrix by matrix: among those that split them, and among those that share the update.
-    for (one, other), count in sorted(counts.items()):
+    for (one, other, turns), count in sorted(counts.items()):
         n, m = min(one, other), max(one, other)
         # Matrices are given out whole; whoever has most of them is waited for.
-        batch = NEWTON_SCHULZ_STEPS * -(-count // (tensor_parallel * share))
+        batch = NEWTON_SCHULZ_STEPS * -(-count // turns)
         for name, columns, inner in (("gram", n, m), ("square", n, n), ("product", m, n)):
             kernels.append(
                 matmul(f"optimizer.muon.{name}", n, columns, inner, "bf16", batch=batch, counts=False)
@@ -112,9 +116,9 @@ def orthogonal_kernels(blocks: Iterable[Block], tensor_parallel: int, share: int
     return tuple(kernels)
 
 
-def _whole(name: str, shape: MatmulShape, tensor_parallel: int) -> tuple[int, int]:
+def _whole(name: str, shape: MatmulShape, split: int) -> tuple[int, int]:
     """Rows and columns of a matrix that is split by rows (output and down projections) or by columns."""
-    split = 1 if name.startswith(("experts", "router")) else tensor_parallel
+    split = 1 if name.startswith("router") else split
     if ".output" in name or ".down" in name:
         return shape.m * split, shape.n
     return shape.m, shape.n * split

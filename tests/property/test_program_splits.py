@@ -73,7 +73,7 @@ def shards(model: str) -> list[Shard]:
             lora_targets=("attention.qkv", "attention.output" if experts else "mlp.down"),
         )
         for tensor, context, recipe, dropout, method, rank, split in ways
-        if split in (1, tensor)
+        if experts or split == tensor
     ]
 
 
@@ -103,7 +103,7 @@ def test_split_over_tensor_parallel_gpus_nothing_is_lost(name: str) -> None:
     """Arithmetic of the matrices: what one GPU does alone is what four do together."""
     model = MODELS[name]
 
-    def flops(tensor: int, context: int) -> int:
+    def flops(tensor: int, context: int, split: int = 0) -> int:
         shard = Shard(
             micro_batch_size=4,
             sequence_length=2048,
@@ -114,14 +114,15 @@ def test_split_over_tensor_parallel_gpus_nothing_is_lost(name: str) -> None:
             gradient_bytes=4,
             context_parallel=context,
             expert_parallel=4,
-            expert_tensor_parallel=tensor,
+            expert_tensor_parallel=split or tensor,
         )
         block = layer_block(model, shard, dense=model.mixture is None)
         nodes = [node.op for node in (*block.forward, *block.backward)]
         return sum(getattr(op, "model_flops", 0) for op in nodes)
 
     alone = flops(1, 1)
-    assert flops(4, 1) * 4 == pytest.approx(alone, rel=1e-3)
+    for split in (4, 1, 2, 8):
+        assert flops(4, 1, split) * 4 == pytest.approx(alone, rel=1e-3)
     # Half of a causal block on the diagonal counts its diagonal, too.
     assert flops(1, 2) * 2 == pytest.approx(alone, rel=2e-3)
 
@@ -149,6 +150,9 @@ PLANS: list[dict[str, Any]] = [
     {"expert_parallel": 8},
     {"expert_parallel": 8, "data_parallel_sharding": "parameters"},
     {"expert_parallel": 4, "tensor_parallel": 2, "sequence_parallel": True, "expert_tensor_parallel": 1},
+    {"expert_parallel": 2, "tensor_parallel": 4, "sequence_parallel": True, "expert_tensor_parallel": 2},
+    {"expert_parallel": 4, "tensor_parallel": 2, "sequence_parallel": True, "expert_tensor_parallel": 4},
+    {"expert_parallel": 2, "expert_tensor_parallel": 8, "data_parallel_sharding": "gradients"},
     {"expert_parallel": 4, "expert_capacity_factor": 1.25},
     {"expert_parallel": 4, "pipeline_parallel": 4, "pipeline_schedule": "dualpipe"},
     {"expert_parallel": 4, "pipeline_parallel": 4, "pipeline_schedule": "dualpipe-v"},

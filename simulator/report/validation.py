@@ -44,7 +44,9 @@ _PROTOCOL: Final = """\
   its technology is read; over Omni-Path a processor core moves the data.
 - **Training runs**: whole steps as their authors published them, from the columns of the file alone. None is
   in the fits of kernels and collectives. Two constants of whole steps are fitted to them, and again without
-  the accelerator or source that is left out.
+  the accelerator or source that is left out. Of peak memory, *allocated* and *active* are tensors, *reserved*
+  what the allocator holds, *nvidia-smi* everything on a device. Figures are GiB; where a note says how its
+  figure was made of MiB (decimal gigabytes), measured and predicted are both made so.
 """
 
 

@@ -7,6 +7,9 @@
 | nvidia-smi | everything on the fullest device of the first node, where a job is looked at |
 | empty, any other | everything on the fullest device |
 
+Where a note says how the figure was made of what nvidia-smi printed (``memory = nvidia-smi MiB x
+1.048576e-3``: decimal gigabytes), the prediction is made of MiB in the same way, so that the two compare.
+
 Not predicted: torchtune's full fine-tuning on one GPU where it would not fit as the columns describe it. Its
 recipes can run the update within the backward pass and keep the optimizer's state in 8 bits or in host
 memory, and no column says which of it a row did.
@@ -14,6 +17,7 @@ memory, and no column says which of it a row did.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +25,23 @@ if TYPE_CHECKING:
     from simulator.analysis import Result
 
 _TENSORS: Final = {"allocated": "allocated", "active": "allocated", "reserved": "reserved"}
+
+
+MIB: Final = 2**20
+GIB: Final = 2**30
+
+_MADE_OF_MIB: Final = re.compile(r"\bmemory = nvidia-smi MiB x (\d+(?:\.\d+)?(?:e-?\d+)?)\b")
+
+
+def as_printed(size: int, cells: Mapping[str, str]) -> float:
+    """A peak in the unit of the row's figure: GiB, unless a note says how that was made of MiB.
+
+    Args:
+        size: The peak [B].
+        cells: The row.
+    """
+    said = _MADE_OF_MIB.search(cells.get("notes", ""))
+    return size / GIB if said is None else size / MIB * float(said[1])
 
 
 def peak_bytes(result: Result, cells: Mapping[str, str], gpus_per_node: int) -> int | None:

@@ -18,11 +18,9 @@ from simulator.measurements import (
 )
 from simulator.specs import Calibration
 from simulator.validation._kind import MeasurementKind, measurement_kind
-from simulator.validation._memory import peak_bytes
+from simulator.validation._memory import as_printed, peak_bytes
 from simulator.validation._recompute import OBVIOUS_LACK, heavier
 from simulator.validation._scenario import scenario_mapping, tokens_per_gpu_and_step
-
-GIB: Final = 2**30
 
 STEP_TIME: Final = Metric("step time", "s", "predicted_step_time_s", "group")
 PEAK_MEMORY: Final = Metric("peak memory", "GiB", "predicted_peak_memory_gib", "memory_kind")
@@ -158,7 +156,7 @@ class TrainingRuns(MeasurementKind):
         return {
             "predicted_step_time_s": result.step_time_s,
             "predicted_tokens_per_s_per_gpu": tokens_per_gpu_and_step(cells) / result.step_time_s,
-            **({} if seen is None else {"predicted_peak_memory_gib": seen / GIB}),
+            **({} if seen is None else {"predicted_peak_memory_gib": as_printed(seen, cells)}),
         }
 
 

@@ -10,6 +10,7 @@ from simulator.errors import UnsupportedError
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.specs import Calibration
 from simulator.validation import TrainingRuns, scenario_mapping
+from simulator.validation._memory import as_printed
 
 LLAMA = {
     "id": "llama-70b",
@@ -353,3 +354,11 @@ def test_several_nodes_of_an_unknown_card_need_their_network() -> None:
         == "400 Gb/s"
     )
     assert scenario_mapping(lonely | {"num_gpus": "8"})["cluster"]["nodes"] == 1
+
+
+def test_memory_is_told_in_the_unit_that_a_note_states() -> None:
+    """10,309 MiB are 10.81 decimal GB; without such a note a figure is GiB."""
+    note = "hardware fully printed; memory = nvidia-smi MiB x 1.048576e-3; 1F1B assumed"
+    assert as_printed(10309 * 2**20, {"notes": note}) == pytest.approx(10309 * 2**20 / 1e9)
+    for silent in ({}, {"notes": "memory printed as GB, unit (GB or GiB) not stated"}):
+        assert as_printed(3 * 2**30, silent) == 3.0

@@ -13,7 +13,7 @@ from simulator.specs.model import LayerListSpec, MixtureSpec, TransformerSpec
 from simulator.specs.training import ParallelismSpec
 from simulator.workload.optimizers import OPTIMIZERS
 from simulator.workload.parameters import count_parameters
-from simulator.workload.precision import RECIPES, base_precision, matrix_precision
+from simulator.workload.precision import FORMATS, RECIPES, base_precision, matrix_precision
 
 _TENSOR = ("parallelism", "tensor_parallel")
 _CONTEXT = ("parallelism", "context_parallel")
@@ -168,7 +168,7 @@ def check_precision(scenario: Scenario) -> None:
             raise UnsupportedError(
                 key, f'{accelerator.name} has no matrix rate for "{needed}", as {precision} needs; {has}'
             )
-    if recipe.block_units and "fp4" not in rates:
+    if FORMATS[precision].block_units and "fp4" not in rates:
         raise UnsupportedError(
             key, f"{accelerator.name} has no matrix units that scale by blocks, as {precision} needs; {has}"
         )

@@ -56,7 +56,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     into.needs("layernorm:attention")
     add_gather(into, shard, "attention.gradient", width)
     add_input_gradient(into, "attention.output", tokens, query, width, shard, ready=casts_to_gather(shard))
-    operand = tokens * query * shard.operand_bytes if shard.casts else 0
+    operand = shard.operand_bytes(tokens * query) if shard.casts else 0
     chains.add_weight_gradient(
         into, "attention.output.weight_gradient", tokens, width, query, shard, freed=operand
     )
@@ -80,7 +80,7 @@ def add_norm(into: PassBuilder, model: TransformerSpec, shard: Shard, part: str)
     with into.of(f"layernorm:{part}"):
         into.add(
             chains.norm(f"{part}.norm", elements, model, shard),
-            kept=stream + elements * shard.operand_bytes,
+            kept=stream + shard.operand_bytes(elements),
             kept_input=stream,
         )
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from simulator.specs.software import SoftwareSpec
 from simulator.workload.kernels import Communication, Kernel
-from simulator.workload.precision import RECIPES, matrix_precision
+from simulator.workload.precision import FORMATS, RECIPES, Format, matrix_precision, sized
 
 BYTES_PER_ELEMENT = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1, "fp4": 1}
 """Bytes that one stored element takes, by precision of the arithmetic (tf32 is stored as fp32)."""
@@ -85,9 +85,13 @@ class Shard:
         return matrix_precision(self.recipe) if self.casts else self.precision
 
     @property
-    def operand_bytes(self) -> int:
-        """Bytes of an input of a layer's matrix as it is kept."""
-        return BYTES_PER_ELEMENT[self.matrix_precision]
+    def operand(self) -> Format:
+        """How an input of a layer's matrix is kept."""
+        return FORMATS[self.recipe if self.casts else self.precision]
+
+    def operand_bytes(self, elements: int) -> int:
+        """Bytes of so many numbers of an input of a layer's matrix as it is kept."""
+        return sized(elements, self.operand.number_bytes)
 
     @property
     def element_bytes(self) -> int:

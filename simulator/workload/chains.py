@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from simulator.specs.model import TransformerSpec
 from simulator.workload import lora
-from simulator.workload.blocks import BYTES_PER_ELEMENT, PassBuilder, Shard
+from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Kernel
 from simulator.workload.operators import NORM_FLOPS, POINTWISE_FLOPS, pointwise, weight_gradient
+from simulator.workload.precision import FORMATS, sized
 
 
 def norm(name: str, elements: int, model: TransformerSpec, shard: Shard) -> Kernel:
@@ -98,7 +99,7 @@ def activation(model: TransformerSpec, elements: int, shard: Shard) -> Kernel:
 def kept_by_activation(elements: int, model: TransformerSpec, shard: Shard) -> int:
     """Bytes that the activation keeps: what the next product reads, and the gate's own where it is apart."""
     apart = model.gated_mlp and not shard.software.fused_activation
-    return elements * (shard.operand_bytes + apart * shard.element_bytes)
+    return shard.operand_bytes(elements) + elements * apart * shard.element_bytes
 
 
 def activation_gradient(model: TransformerSpec, elements: int, shard: Shard) -> Kernel:
@@ -184,13 +185,20 @@ def add_weight_gradient(
     """
     if shard.lora_rank:
         return _instead_of_frozen(into, name.removesuffix(".weight_gradient"), m, n, k, shard, freed)
-    role, precision = "weight_gradient", precision or shard.matrix_precision
-    held = batch * ((m if kept_tokens is None else kept_tokens) * k + m * n) * BYTES_PER_ELEMENT[precision]
+    role, operands = "weight_gradient", shard.operand if precision is None else FORMATS[precision]
+    precision = precision or shard.matrix_precision
+    each = operands.number_bytes
+    held = sized(batch * ((m if kept_tokens is None else kept_tokens) * k + m * n), each)
     if shard.software.fused_gradient_accumulation:
-        kernel = weight_gradient(name, m, n, k, precision, shard.gradient_bytes, batch=batch)
+        kernel = weight_gradient(
+            name, m, n, k, precision, shard.gradient_bytes, batch=batch, operand_bytes=each
+        )
         kernel = replace(kernel, launches=shard.calls(batch))
         return into.add(kernel, after=after, freed=freed, role=role, held=held)
-    written = weight_gradient(name, m, n, k, precision, shard.element_bytes, batch=batch, accumulates=False)
+    element = shard.element_bytes
+    written = weight_gradient(
+        name, m, n, k, precision, element, batch=batch, accumulates=False, operand_bytes=each
+    )
     written = replace(written, launches=shard.calls(batch))
     into.add(written, after=after, freed=freed, role=role, held=held)
     return into.add(accumulation(f"{name}.accumulate", batch * n * k, shard), role=role)

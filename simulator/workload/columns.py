@@ -38,7 +38,7 @@ def add_gather(into: PassBuilder, shard: Shard, name: str, width: int, *, made_b
     if casts_to_gather(shard):
         with into.of(*((made_by,) if made_by else ())):
             into.add(cast(name, shard.residual_tokens * width, shard))
-    into.add(gather(shard, name, shard.tokens * width * gathered_bytes(shard)))
+    into.add(gather(shard, name, gathered_bytes(shard, shard.tokens * width)))
 
 
 def casts_to_gather(shard: Shard) -> bool:
@@ -47,9 +47,9 @@ def casts_to_gather(shard: Shard) -> bool:
     return split and shard.casts and not shard.lora_rank
 
 
-def gathered_bytes(shard: Shard) -> int:
-    """Bytes of one number of an operand on its way to the other GPUs."""
-    return shard.operand_bytes if casts_to_gather(shard) else shard.element_bytes
+def gathered_bytes(shard: Shard, elements: int) -> int:
+    """Bytes of an operand on its way to the other GPUs."""
+    return shard.operand_bytes(elements) if casts_to_gather(shard) else elements * shard.element_bytes
 
 
 def reduce(shard: Shard, name: str, message_bytes: int) -> Communication | None:
@@ -71,7 +71,7 @@ def add_column_gradient(
     before = (len(into.nodes) - 1,)
     again: tuple[int, ...] = ()
     if shard.sequence_parallel:
-        gathered = tensor(shard, f"{part}.input", "all_gather", tokens * width * gathered_bytes(shard))
+        gathered = tensor(shard, f"{part}.input", "all_gather", gathered_bytes(shard, tokens * width))
         again = (into.add(gathered, after=before, role="weight_gradient"),)
     ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
     data = add_input_gradient(into, name, tokens, width, columns, shard, after=ready)
@@ -90,7 +90,7 @@ def add_column_gradient(
     into.add(
         chains.norm_gradient(f"{part}.norm.gradient", residual * width, model, shard),
         after=(reduced,),
-        freed=residual * width * (element + shard.operand_bytes),
+        freed=residual * width * element + shard.operand_bytes(residual * width),
     )
     biased = model.mlp_bias if part == "mlp" else model.attention_output_bias
     into.add(

@@ -72,7 +72,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard, *, fir
     if shard.sequence_parallel:
         into.add(tensor(shard, f"{_NAME}.gradient", "all_gather", tokens * width * element))
     add_input_gradient(into, _OUTPUT, tokens, query, width, shard)
-    operand = tokens * query * shard.operand_bytes if shard.casts else 0
+    operand = shard.operand_bytes(tokens * query) if shard.casts else 0
     chains.add_weight_gradient(into, f"{_OUTPUT}.weight_gradient", tokens, width, query, shard, freed=operand)
     held = (tokens * query + source * key_value) * element
     add_scores_gradient(into, _core(model, shard), shard, freed=held)
@@ -125,7 +125,7 @@ def _source_gradient(into: PassBuilder, model: TransformerSpec, shard: Shard, *,
 def _kept_of_source(model: TransformerSpec, shard: Shard, *, first: bool) -> int:
     """The encoder's output, kept once, and each layer's own cast of it where operands are cast [B]."""
     elements = shard.residual_source_tokens * model.hidden_size
-    return first * source_bytes(model, shard) + shard.casts * elements * shard.operand_bytes
+    return first * source_bytes(model, shard) + (shard.operand_bytes(elements) if shard.casts else 0)
 
 
 def _core(model: TransformerSpec, shard: Shard) -> Core:

@@ -71,7 +71,7 @@ def _add_up(
     ranks = latent.q_lora_rank + latent.kv_lora_rank
     into.add(
         chains.norm("attention.latent_norm", tokens * ranks, model, shard),
-        kept=tokens * ranks * shard.operand_bytes,
+        kept=shard.operand_bytes(tokens * ranks),
     )
     rows = latent.q_lora_rank or model.hidden_size
     size = tokens * core.query_width * element
@@ -93,7 +93,7 @@ def add_backward(
     if _gathers(shard):
         into.add(_tensor("attention.gradient", "all_gather", tokens * width * element))
     add_input_gradient(into, "attention.output", tokens, core.output_width, width, shard)
-    operand = tokens * core.output_width * shard.operand_bytes if shard.casts else 0
+    operand = shard.operand_bytes(tokens * core.output_width) if shard.casts else 0
     _weights(into, shard, "attention.output", width, core.output_width, freed=operand)
     into.needs("mla_up_projection")
     add_scores_gradient(into, core, shard, freed=tokens * (core.query_width + core.key_value_width) * element)
@@ -104,7 +104,7 @@ def add_backward(
     _weights(into, shard, "attention.key_value_up", columns, latent.kv_lora_rank)
     add_input_gradient(into, "attention.query_up", tokens, rows, core.query_width, shard)
     _weights(
-        into, shard, "attention.query_up", core.query_width, rows, freed=tokens * ranks * shard.operand_bytes
+        into, shard, "attention.query_up", core.query_width, rows, freed=shard.operand_bytes(tokens * ranks)
     )
     into.add(
         chains.norm_gradient("attention.latent_norm.gradient", tokens * ranks, model, shard),
@@ -116,7 +116,7 @@ def add_backward(
     into.add(
         chains.norm_gradient("attention.norm.gradient", residual, model, shard),
         after=(reduced,),
-        freed=residual * (element + shard.operand_bytes),
+        freed=residual * element + shard.operand_bytes(residual),
     )
     into.add(
         chains.residual_gradient("attention.residual.gradient", residual, model.attention_output_bias, shard),

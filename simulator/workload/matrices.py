@@ -48,7 +48,7 @@ def add_product(
     operand = None if ready else cast(name, elements, shard, batch)
     if operand is not None:
         with into.of(*((made_by,) if made_by else ())):
-            into.add(operand, after=after, kept=elements * shard.operand_bytes if kept_operand else 0)
+            into.add(operand, after=after, kept=shard.operand_bytes(elements) if kept_operand else 0)
         after = None
     into.add(_product(name, m, n, k, batch, shard), after=after, kept=kept)
     return lora.add_forward(into, name, m, n, k, shard)
@@ -91,7 +91,7 @@ def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | Non
         "elementwise",
         elements,
         reads=recipe.reads * shard.element_bytes,
-        writes=2 * shard.operand_bytes,
+        writes=2 * shard.operand.number_bytes,
         flops=2 * recipe.reads,
         launches=recipe.reads * shard.calls(batch),
     )
@@ -99,15 +99,15 @@ def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | Non
 
 def transpose(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel:
     """The copy by columns of an operand that came cast by rows."""
-    size, launches = shard.operand_bytes, shard.calls(batch)
+    size, launches = shard.operand.number_bytes, shard.calls(batch)
     return operators.pointwise(
         f"{name}.transpose", "elementwise", elements, reads=size, writes=size, flops=0, launches=launches
     )
 
 
 def _product(name: str, m: int, n: int, k: int, batch: int, shard: Shard) -> Kernel:
-    precision, out = shard.matrix_precision, shard.element_bytes
-    product = operators.matmul(name, m, n, k, precision, batch=batch, out_bytes=out)
+    precision, out, each = shard.matrix_precision, shard.element_bytes, shard.operand.number_bytes
+    product = operators.matmul(name, m, n, k, precision, batch=batch, operand_bytes=each, out_bytes=out)
     return replace(product, launches=shard.calls(batch))
 
 

@@ -38,7 +38,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     into.needs("layernorm:mlp", "mlp")
     add_gather(into, shard, "mlp.gradient", width)
     add_input_gradient(into, "mlp.down", tokens, inner, width, shard, ready=casts_to_gather(shard))
-    operand = tokens * inner * shard.operand_bytes
+    operand = shard.operand_bytes(tokens * inner)
     chains.add_weight_gradient(into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=operand)
     apart = chains.kept_by_activation(tokens * inner, model, shard) - operand
     into.add(chains.activation_gradient(model, tokens * inner, shard), freed=tokens * up * element + apart)

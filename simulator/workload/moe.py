@@ -173,7 +173,7 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         shared = _add_shared(into, r, placed)
     sent = into.add(r.inside("experts.dispatch", "all_gather"), after=(sent,)) if _splits(r) else sent
     sent = into.add(r.moved("experts.sort"), after=(sent,)) if r.sorts else sent
-    taken = r.worked * width * shard.operand_bytes
+    taken = shard.operand_bytes(r.worked * width)
     up = add_product(
         into,
         "experts.up",
@@ -189,7 +189,7 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         into.add(
             chains.activation(r.model, r.worked * r.inner, shard),
             after=(up,),
-            kept=r.worked * r.inner * shard.operand_bytes,
+            kept=shard.operand_bytes(r.worked * r.inner),
         )
     batch, made_by = r.experts, "moe_activation"
     add_product(into, "experts.down", r.per_expert, width, r.inner, shard, batch=batch, made_by=made_by)
@@ -251,7 +251,7 @@ def _add_shared(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:
     into.add(
         chains.activation(r.model, tokens * r.shared_inner, shard),
         after=(up,),
-        kept=tokens * r.shared_inner * shard.operand_bytes,
+        kept=shard.operand_bytes(tokens * r.shared_inner),
     )
     add_product(into, "shared.down", tokens, r.width, r.shared_inner, shard)
     return (into.add(_tensor(r, "shared", "reduce_scatter" if shard.sequence_parallel else "all_reduce")),)
@@ -281,7 +281,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         batch=r.experts,
         after=(sent,),
     )
-    _expert_weights(into, r, "experts.down", width, r.inner, freed=r.worked * r.inner * shard.operand_bytes)
+    _expert_weights(into, r, "experts.down", width, r.inner, freed=shard.operand_bytes(r.worked * r.inner))
     into.add(chains.activation_gradient(model, r.worked * r.inner, shard), freed=r.worked * r.up * element)
     data = add_input_gradient(into, "experts.up", r.per_expert, width, r.up, shard, batch=r.experts)
     back = into.add(r.moved("experts.sort.gradient"), after=(data,)) if r.sorts else data
@@ -289,7 +289,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         back = into.add(r.inside("experts.dispatch.gradient", "reduce_scatter"), after=(back,))
     if shard.expert_parallel > 1:
         back = into.add(r.exchange("experts.dispatch.gradient"), after=(back,))
-    taken = r.worked * width * shard.operand_bytes
+    taken = shard.operand_bytes(r.worked * width)
     _expert_weights(into, r, "experts.up", r.up, width, freed=taken, after=(data,))
     into.add(_weighted("experts.permute.gradient", r), after=(back,))
     into.add(_choice("router.choice.gradient", r))
@@ -325,7 +325,7 @@ def _add_shared_gradient(into: PassBuilder, r: Routing, before: int) -> tuple[in
     begin: tuple[int, ...] = (before,)
     if shard.sequence_parallel:
         begin = (into.add(_tensor(r, "shared.gradient", "all_gather"), after=begin),)
-    inner = tokens * r.shared_inner * shard.operand_bytes
+    inner = shard.operand_bytes(tokens * r.shared_inner)
     data = add_input_gradient(into, "shared.down", tokens, r.shared_inner, r.width, shard, after=begin)
     chains.add_weight_gradient(
         into,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from simulator.workload.blocks import BYTES_PER_ELEMENT
 from simulator.workload.kernels import AttentionShape, Kernel, KernelKind, MatmulShape
+from simulator.workload.precision import sized
 
 NORM_FLOPS = 8
 """Arithmetic of a norm per element: mean, variance, scale, shift."""
@@ -25,10 +26,11 @@ def matmul(
     precision: str,
     *,
     batch: int = 1,
+    operand_bytes: float | None = None,
     out_bytes: int | None = None,
     counts: bool = True,
 ) -> Kernel:
-    """`batch` products [m, k] x [k, n]: 2 m n k FLOP each."""
+    """`batch` products [m, k] x [k, n]: 2 m n k FLOP each; operands are of `precision` if not said."""
     element = BYTES_PER_ELEMENT[precision]
     flops = 2 * batch * m * n * k
     written = batch * m * n * (element if out_bytes is None else out_bytes)
@@ -36,7 +38,7 @@ def matmul(
         name=name,
         kind="matmul",
         flops=flops,
-        read_bytes=batch * (m * k + k * n) * element,
+        read_bytes=sized(batch * (m * k + k * n), operand_bytes or element),
         write_bytes=written,
         precision=precision,
         shape=MatmulShape(m, n, k, batch),
@@ -54,15 +56,16 @@ def weight_gradient(
     *,
     batch: int = 1,
     accumulates: bool = True,
+    operand_bytes: float | None = None,
 ) -> Kernel:
     """Gradient [k, n] of a weight: [k, m] x [m, n], added to the accumulated gradient in place or written."""
-    element = BYTES_PER_ELEMENT[precision]
+    element = operand_bytes or BYTES_PER_ELEMENT[precision]
     flops = 2 * batch * m * n * k
     return Kernel(
         name=name,
         kind="matmul",
         flops=flops,
-        read_bytes=batch * (m * (n + k) * element + k * n * gradient_bytes * accumulates),
+        read_bytes=sized(batch * m * (n + k), element) + batch * k * n * gradient_bytes * accumulates,
         write_bytes=batch * k * n * gradient_bytes,
         precision=precision,
         shape=MatmulShape(k, n, m, batch),
@@ -75,8 +78,8 @@ def pointwise(
     kind: KernelKind,
     elements: int,
     *,
-    reads: int,
-    writes: int,
+    reads: float,
+    writes: float,
     flops: int,
     launches: int = 1,
 ) -> Kernel:
@@ -85,8 +88,8 @@ def pointwise(
         name=name,
         kind=kind,
         flops=elements * flops,
-        read_bytes=elements * reads,
-        write_bytes=elements * writes,
+        read_bytes=sized(elements, reads),
+        write_bytes=sized(elements, writes),
         precision="fp32",
         launches=launches,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from simulator.workload.blocks import BLOCKS_KNOWN, BYTES_PER_ELEMENT, Block, Node, Shard
+from simulator.workload.blocks import BLOCKS_KNOWN, Block, Node, Shard
 from simulator.workload.kernels import AttentionShape, Communication, Kernel, MatmulShape
 
 _FUSED_LAUNCHES = 2
@@ -136,10 +136,7 @@ def _output(node: Node, shard: Shard) -> int:
         return 0
     if isinstance(operation.shape, AttentionShape):
         return operation.write_bytes + _query_accumulator(operation.shape)
-    if isinstance(operation.shape, MatmulShape):
-        shape = operation.shape
-        return shape.batch * shape.m * shape.n * BYTES_PER_ELEMENT[operation.precision]
-    if operation.launches <= _FUSED_LAUNCHES:
+    if isinstance(operation.shape, MatmulShape) or operation.launches <= _FUSED_LAUNCHES:
         return operation.write_bytes
     in_place = shard.software.allocator == "planned"
     return operation.write_bytes // (operation.launches if in_place else 2)

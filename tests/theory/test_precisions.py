@@ -8,7 +8,7 @@ import pytest
 
 from simulator.scenario import load_scenario
 from simulator.specs.model import TransformerSpec
-from simulator.workload import Block, Kernel, Shard, layer_block
+from simulator.workload import Block, Kernel, Shard, layer_block, transients
 from simulator.workload.precision import FORMATS, RECIPES
 
 TOKENS = 512
@@ -66,3 +66,12 @@ def test_operands_are_kept_and_read_with_their_scales(recipe: str) -> None:
     assert cast.write_bytes == 2 * stored(recipe, TOKENS, inner)
     freed = sum(node.freed_bytes for node in block.backward)
     assert block.kept_bytes == freed
+
+
+def test_products_in_few_bits_write_what_the_passes_read() -> None:
+    """A product of fp8 operands hands on bf16: while it runs, that is what stands in memory."""
+    shard = Shard(1, TOKENS, 1, False, "bf16", "fused", 4, recipe="fp8")
+    block = layer("fp8")
+    needs = transients(block, shard).forward
+    place = next(number for number, node in enumerate(block.forward) if node.op.name == "attention.output")
+    assert needs[place] >= TOKENS * 4096 * 2

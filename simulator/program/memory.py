@@ -55,13 +55,15 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, overheads: Overheads) -> d
     An interpreter's framework loads the code of all its kernels besides the driver's context. Each axis along
     which the plan communicates has a communicator, and all ranks together have one, for what the whole job
     agrees on; PyTorch makes one for every process group, whoever else has the same members. A communicator
-    keeps buffers of all protocols for every channel and every neighbour on its ring and its tree.
+    keeps buffers of all protocols for every channel and every neighbour on its ring and its tree. A framework
+    that brings its own transport for stages has none along the pipeline.
 
     Source: NCCL, ``NCCL_BUFFSIZE``, ``NCCL_LL_BUFF_SIZE``, ``NCCL_LL128_BUFF_SIZE`` (src/include/device.h);
         PyTorch, ``ProcessGroupNCCL``.
     Valid: communicators that have been used; links between nodes as those inside.
     """
-    used = sum(plan.degree(group) > 1 for group in _GROUPS)
+    groups = [group for group in _GROUPS if group != "pipeline" or not software.own_transfers]
+    used = sum(plan.degree(group) > 1 for group in groups)
     own_group = software.launcher == "python"
     communicators = used + (used > 1 or (own_group and plan.num_gpus > 1))
     channels = overheads.channel_buffer * overheads.channel_neighbours * overheads.channels
@@ -75,13 +77,22 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, overheads: Overheads) -> d
 def bucket_bytes(plan: Plan, software: SoftwareSpec, gradients: int) -> int:
     """Buffers through which gradients are reduced and sharded state is gathered [B].
 
+    Where memory is planned ahead, what a reduction on a stream of its own writes shares no memory with the
+    passes. With tensor parallelism collectives are part of the compute stream, but for those behind an
+    accumulation.
+
     Args:
         plan: The plan; a framework that shards does so for a single replica, too.
         software: Its bucket, and whether it lays gradients side by side or copies them into buckets first.
         gradients: All gradients of the GPU as they are reduced [B].
+
+    Source: PyTorch, ``gradient_as_bucket_view``; OneFlow, ``nccl_use_compute_stream``
+        (oneflow/core/job_rewriter/insert_nccl_logical_op_pass.cpp).
     """
     if not plan.sharding.optimizer:
-        return gradients if software.bucket_copies and plan.degree("data") > 1 else 0
+        in_stream = software.allocator == "planned" and plan.degree("tensor") > 1
+        apart = software.bucket_copies and not (in_stream and plan.num_micro_batches == 1)
+        return gradients if apart and plan.degree("data") > 1 else 0
     bucket = min(int(software.sharding_buckets or 0), gradients)
     return bucket + (gradients if software.flat_gradients and not plan.sharding.gradients else 0)
 

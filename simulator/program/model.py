@@ -102,7 +102,7 @@ def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelPar
     Raises:
         UnsupportedError: The model has something that is not modelled.
     """
-    states = _state_bytes(scenario)
+    states = _state_bytes(scenario, plan)
     check_offload(scenario, plan, states)
     offload = make_offload(scenario, plan)
     shard, laid_out = lay_out_model(scenario, plan, states)
@@ -161,7 +161,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         lora_rank=training.lora_rank,
         lora_targets=training.lora_targets,
         attention=training.attention or scenario.software.attention,
-        gradient_bytes=(states or _state_bytes(scenario)).gradients,
+        gradient_bytes=(states or _state_bytes(scenario, plan)).gradients,
         dropout=_dropout(scenario),
         software=scenario.software,
     )
@@ -175,11 +175,11 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
     return shard, replace(laid_out, blocks=with_modules(scenario, laid_out.blocks))
 
 
-def _state_bytes(scenario: Outline) -> StateBytes:
+def _state_bytes(scenario: Outline, plan: Plan) -> StateBytes:
     training = scenario.training
     return state_bytes(
         training.parameter_precision or base_precision(training.precision),
-        _gradient_precision(scenario),
+        _gradient_precision(scenario, plan),
         training.optimizer,
         master=training.master_parameters,
         state_precision=training.optimizer_precision,
@@ -199,13 +199,14 @@ def _untrained_parts(blocks: Blocks, plan: Plan) -> int:
     return min(trained, default=0)
 
 
-def _gradient_precision(scenario: Outline) -> str:
+def _gradient_precision(scenario: Outline, plan: Plan) -> str:
     """As training says; else the software's: fp32, or that of the passes but for bf16."""
     training = scenario.training
     if training.gradient_precision is not None:
         return training.gradient_precision
-    own = scenario.software.gradients == "passes" and training.precision == "fp16"
-    return "fp16" if own else "fp32"
+    software = scenario.software.gradients
+    own = software == "passes" or (software == "added_in_fp32" and plan.num_micro_batches == 1)
+    return "fp16" if own and training.precision == "fp16" else "fp32"
 
 
 def _dropout(scenario: Outline) -> bool:
@@ -216,13 +217,21 @@ def _dropout(scenario: Outline) -> bool:
     return scenario.software.dropout and isinstance(model, TransformerSpec) and not model.gated_mlp
 
 
-def _gradient_copies(per: StateBytes, shard: Shard) -> int:
-    """Bytes per updated parameter of fp32 gradients beside those of the passes, unscaled for the update.
+def _gradient_copies(per: StateBytes, shard: Shard, plan: Plan, *, updated: int, held: int) -> int:
+    """Bytes of fp32 gradients beside those that are accumulated.
 
-    Source: Smith et al., arXiv:2201.11990, section 2: 20 bytes a parameter.
+    Of a mixed-precision update in kernels of its own: unscaled. Of a graph laid out before the first step,
+    whose products do not add gradients themselves: those of a micro-batch, all of which stay to the end of its
+    backward pass, for what adds them up is no part of it.
+
+    Source: Smith et al., arXiv:2201.11990, section 2: 20 bytes a parameter; OneFlow, what is consumed in
+        another chain is free at the end (oneflow/core/job/intra_job_mem_sharing_util.cpp).
     """
-    apart = shard.precision == "fp16" and per.gradients < 4 and not shard.software.fused_optimizer
-    return 4 if apart else 0
+    software = shard.software
+    if software.allocator == "planned" and not software.fused_gradient_accumulation:
+        return held * per.gradients if plan.num_micro_batches > 1 else 0
+    apart = shard.precision == "fp16" and per.gradients < 4 and not software.fused_optimizer
+    return 4 * updated if apart else 0
 
 
 def _accumulated(
@@ -302,7 +311,7 @@ def _state(
     return StageState(
         parts={
             **state,
-            "gradient_copies": _gradient_copies(per, shard) * updated,
+            "gradient_copies": _gradient_copies(per, shard, plan, updated=updated, held=held),
             "gradient_placeholders": placeholder_bytes(blocks, shard),
             BUCKETS: bucket_bytes(plan, shard.software, (dense + trained_experts) * per.communication),
             FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, overheads),

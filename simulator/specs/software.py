@@ -57,16 +57,17 @@ class SoftwareSpec(Spec):
     """Parts of the logits that a fused loss converts to fp32, one after the other."""
     fused_gradient_accumulation: bool = True
     """Weight gradients are added to the accumulated ones by the matrix product itself."""
-    gradients: Literal["fp32", "passes"] = "fp32"
+    gradients: Literal["fp32", "passes", "added_in_fp32"] = "fp32"
     """Precision of accumulated gradients where training does not say: `fp32`, or that of the passes, which
-    bf16 is too coarse for (fp32 then)."""
+    bf16 is too coarse for (fp32 then); `added_in_fp32`: the latter unless several micro-batches are added."""
     reductions_in_flight: Count = 2
     """Buckets of gradients that are filled or reduced at a time where only a share of them stays: a backward
     pass waits before it fills one more."""
     flat_parameters: bool = False
     """Sharded parameters of a layer are one flat tensor, whose gradient takes in frozen ones."""
     bucket_copies: bool = False
-    """Gradients that all replicas keep whole are reduced in buckets that stand beside them."""
+    """Gradients that all replicas keep whole are reduced in buckets that stand beside them, or into
+    tensors of their own."""
     flat_gradients: bool = False
     """Where the optimizer's state alone is sharded, gradients are copied side by side to be reduced."""
     gradient_placeholders: bool = False
@@ -77,6 +78,8 @@ class SoftwareSpec(Spec):
     """Tensor-parallel collectives of the backward pass run beside the gradient that does not need them."""
     blocking_sends: bool = False
     """Host and compute stream wait for each transfer between pipeline stages."""
+    own_transfers: bool = False
+    """Stages send by the framework's own transport: there is no communicator along the pipeline."""
     fused_optimizer: bool = True
     """Clipping, update and the passes' copy of the parameters are one kernel; else gradients are unscaled and
     converted, clipped, and parameters copied by kernels of their own."""

@@ -229,6 +229,42 @@ def test_a_static_graph_has_room_for_twice_as_many_micro_batches_as_stages(sched
     assert [state.parts["pipeline_slots"] for state in outcome.lowered.states] == expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "gradients", "copies", "buckets"),
+    [
+        ({"training__global_batch_size": 8}, 2, 0, 2),
+        ({"training__global_batch_size": 16}, 4, 4, 4),
+        ({"training__global_batch_size": 4, "parallelism__tensor_parallel": 2}, 2, 0, 0),
+        ({"training__global_batch_size": 8, "parallelism__tensor_parallel": 2}, 4, 4, 4),
+        ({"training__global_batch_size": 8, "training__precision": "bf16"}, 4, 0, 4),
+    ],
+    ids=str,
+)
+def test_gradients_of_a_static_graph(
+    changes: dict[str, Any], gradients: int, copies: int, buckets: int
+) -> None:
+    """Bytes a parameter: fp16, or added in fp32 beside those of a micro-batch; reduced ones have their place.
+
+    With tensor parallelism and one micro-batch reductions are part of the compute stream.
+    """
+    settings = {"software": "oneflow", "training__precision": "fp16", **changes}
+    state = run(scenario(**settings)).lowered.states[0]
+    parts, held = state.parts, state.held_gradients
+    names = ("gradients", "gradient_copies", "gradient_buckets")
+    assert [parts[name] for name in names] == [each * held for each in (gradients, copies, buckets)]
+
+
+def test_a_transport_of_its_own_needs_no_communicator_along_the_pipeline() -> None:
+    """Stages and replicas: one for each and one for all, or that of the replicas alone."""
+    sizes = [
+        run(scenario(software={"base": "oneflow", "own_transfers": own}, parallelism__pipeline_parallel=4))
+        .lowered.states[0]
+        .parts["communication_buffers"]
+        for own in (False, True)
+    ]
+    assert sizes[0] == pytest.approx(3 * sizes[1], rel=1e-6)
+
+
 def test_passes_wait_for_what_is_being_reduced() -> None:
     """Over slow links: at most n buckets of gradients are unreduced; fewer cost time, more cost memory.
 

@@ -126,8 +126,9 @@ def sustained_seconds(seconds: float, flops: float, device: MatrixUnit, constant
     """The same time at the clock that the thermal design power sustains.
 
     Work draws ``flops / seconds * energy``, with an energy that grows with the square of the clock (voltage
-    follows the clock) and falls with the width of the matrix units, which read operands once for more
-    arithmetic: ``energy = (matrix energy + operand energy * 1024 / width) * (clock / reference)^2``.
+    follows the clock), falls with the width of the matrix units, which read operands once for more
+    arithmetic, and with narrower operands:
+    ``energy = (matrix energy + operand energy * 1024 / width) * sqrt(bits / 16) * (clock / reference)^2``.
     Above the design power the clock is lowered; power falls with the cube of clock and voltage together,
     so time grows with the cube root of the excess. What remains does not depend on the highest clock.
 
@@ -153,4 +154,4 @@ def power_limit(flops: float, device: MatrixUnit, constants: KernelConstants) ->
     if device.tdp is None:
         return 0.0
     energy = constants.matrix_energy + constants.operand_energy * REFERENCE_WIDTH / device.width
-    return cbrt(flops * energy / device.slower**2 / device.tdp)
+    return cbrt(flops * energy * device.energy / device.slower**2 / device.tdp)

@@ -79,6 +79,17 @@ def test_a_low_design_power_slows_full_load_but_not_a_starved_kernel():
     assert kernel_demand(small, cool, CALIBRATION) == kernel_demand(small, hot, CALIBRATION)
 
 
+def test_where_power_limits_half_the_bits_take_the_cube_root_of_half_the_bits_energy_at_twice_the_rate():
+    """t = (energy / power)^(1/3) t_peak^(2/3), with an energy of sqrt(1/2) and half the time at the peak."""
+    cool = accelerator(tdp="50 W")
+    sharp = CALIBRATION.with_values(roofline_softness=0.0)
+    wide, narrow = (
+        kernel_demand(matmul(32768, 32768, 32768, precision), cool, sharp).amounts["tensor"]
+        for precision in ("bf16", "fp8")
+    )
+    assert narrow / wide == pytest.approx((1 / 2) ** (1 / 6) * (1 / 2) ** (2 / 3), rel=0.02)
+
+
 def test_a_convolution_keeps_its_own_traffic():
     shape = MatmulShape(100_000, 512, 4608)
     kernel = Kernel("conv", "convolution", 2 * 100_000 * 512 * 4608, 10**8, 10**8, "bf16", shape)

@@ -25,8 +25,8 @@ _REFERENCE_BYTES: Final = 2
 """Bytes of an operand for which energies hold.
 
 Half the bits draw sqrt(1/2) of the energy: the multiplier shrinks with their square and the operands in
-proportion, while the sum in 32 bits and the clock remain. In 45 nm a product and a 32-bit sum take 0.55 as much
-for bytes as for 16-bit floats; what remains comes on top of both.
+proportion, while the sum in 32 bits and the clock remain. In 45 nm a product and a 32-bit sum take 0.55 as
+much for bytes as for 16-bit floats; what remains comes on top of both.
 
 Source: Horowitz, Computing's energy problem, ISSCC 2014, figure 1.1.9.
 """

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.program import I64
 from simulator.errors import PlanError
 from simulator.program.schedules import KEY, SCHEDULES, Held, Order, Pass, Placement
+
+Flags = NDArray[np.bool_]
+
+KINDS: Final = ("forward", "backward", "input_gradient", "weight_gradient")
+"""Kinds of passes; `Visits.kind` holds places here."""
+FORWARD, BACKWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(4)
 
 
 class Visit(NamedTuple):
@@ -28,6 +41,42 @@ class Visit(NamedTuple):
     """Whether it runs side by side with the visit behind it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Visits:
+    """The merged order as columns, shape [visits] each; iterated over, it gives a `Visit` for each.
+
+    Attributes:
+        stage: As in `Visit`.
+        kind: Places in `KINDS`.
+        micro_batch: Micro-batch of the pass.
+        chunk: Chunk of the pass.
+        source: As in `Visit`.
+        sends_to: As in `Visit`.
+        completes: As in `Visit`.
+        paired: As in `Visit`.
+    """
+
+    stage: I64
+    kind: I64
+    micro_batch: I64
+    chunk: I64
+    source: I64
+    sends_to: I64
+    completes: Flags
+    paired: Flags
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.stage)
+
+    def __iter__(self) -> Iterator[Visit]:
+        """One after the other."""
+        kinds = [KINDS[kind] for kind in self.kind.tolist()]
+        items = map(Pass, kinds, self.micro_batch.tolist(), self.chunk.tolist())
+        others = (self.source, self.sends_to, self.completes, self.paired)
+        return map(Visit, self.stage.tolist(), items, *(column.tolist() for column in others))
+
+
 @lru_cache(maxsize=64)
 def visits(
     name: str,
@@ -37,7 +86,7 @@ def visits(
     *,
     pairs: bool = False,
     held: tuple[Held, ...] = (),
-) -> tuple[Visit, ...]:
+) -> Visits:
     """The merged order of a named schedule; kept, for it depends on nothing else."""
     known = SCHEDULES[name]
     order = known(stages, micro_batches, chunks, held=held)
@@ -61,9 +110,7 @@ def _one_ahead(passes: list[Pass]) -> list[Pass]:
     return found
 
 
-def merged(
-    order: Order, placement: Placement, path: tuple[str, ...] = KEY, *, pairs: bool = False
-) -> tuple[Visit, ...]:
+def merged(order: Order, placement: Placement, path: tuple[str, ...] = KEY, *, pairs: bool = False) -> Visits:
     """All stages' passes in an order that can be run.
 
     With `pairs`, a forward pass and the backward pass behind it, of another micro-batch, run side by side:
@@ -72,84 +119,131 @@ def merged(
     Raises:
         PlanError: The order can never be run, with the stage and the pass that wait for ever.
     """
-    walk = _Walk(order, placement)
-    total = sum(map(len, order))
-    while len(walk.found) < total:
-        before = len(walk.found)
-        for stage in range(placement.stages):
-            while walk.advance(stage, pairs=pairs):
-                pass
-        if len(walk.found) == before:
-            raise PlanError(path, _deadlock(order, walk.position, placement))
-    return tuple(walk.found)
+    passes = _Passes.of(order, placement, pairs=pairs)
+    found, source, position = _walk(passes)
+    if len(found) < len(passes.kind):
+        raise PlanError(path, _deadlock(order, position, placement))
+    at = np.array(found, np.int64)
+    return Visits(
+        stage=passes.stage[at],
+        kind=passes.kind[at],
+        micro_batch=passes.micro_batch[at],
+        chunk=passes.chunk[at],
+        source=np.array(source, np.int64),
+        sends_to=passes.sends_to[at],
+        completes=passes.completes[at],
+        paired=passes.paired[at],
+    )
 
 
-class _Walk:
-    """How far every stage has come in its order."""
+@dataclass(frozen=True, slots=True)
+class _Passes:
+    """All passes, those of one stage behind those of the stage before; shape [passes] each.
 
-    def __init__(self, order: Order, placement: Placement) -> None:
-        self.order = order
-        self.position = [0] * placement.stages
-        self.found: list[Visit] = []
-        self._done: dict[tuple[bool, int, int, int], int] = {}
-        self._last = _last_weights(order)
-        self._steps = {
-            (forward, stage, chunk): placement.neighbour(stage, chunk, 1 if forward else -1)
-            for forward in (True, False)
-            for stage in range(placement.stages)
-            for chunk in range(placement.chunks)
-        }
+    Attributes:
+        starts: Where each stage's begin, and the end, shape [stages + 1].
+        stage: Stage.
+        kind: Place in `KINDS`.
+        micro_batch: Micro-batch.
+        chunk: Chunk.
+        sends_to: As in `Visit`.
+        completes: As in `Visit`.
+        paired: As in `Visit`.
+        gives: The output that a pass puts out, `outputs + 1` for none.
+        own: The output of its own stage that a pass needs, `outputs` for none.
+        needs: The output from elsewhere that a pass needs, `outputs` for none.
+        outputs: How many outputs there are.
+    """
 
-    def advance(self, stage: int, *, pairs: bool) -> bool:
-        """Runs a stage's next pass, or pair of passes, if what it needs is there."""
-        at, passes = self.position[stage], self.order[stage]
-        if at == len(passes):
-            return False
-        item = passes[at]
-        source = self._source(stage, item)
-        if source is None:
-            return False
-        other = passes[at + 1] if pairs and at + 1 < len(passes) else None
-        paired = (
-            other is not None
-            and (item.kind, other.kind) == ("forward", "backward")
-            and item.micro_batch != other.micro_batch
+    starts: list[int]
+    stage: I64
+    kind: I64
+    micro_batch: I64
+    chunk: I64
+    sends_to: I64
+    completes: Flags
+    paired: Flags
+    gives: I64
+    own: I64
+    needs: I64
+    outputs: int
+
+    @staticmethod
+    def of(order: Order, placement: Placement, *, pairs: bool) -> _Passes:
+        sizes = np.array([len(passes) for passes in order], np.int64)
+        kinds, micro_batches, of_chunk = zip(*itertools.chain.from_iterable(order), strict=True)
+        number = {kind: place for place, kind in enumerate(KINDS)}
+        kind = np.array([number[each] for each in kinds], np.int64)
+        micro_batch, chunk = np.array(micro_batches, np.int64), np.array(of_chunk, np.int64)
+        stage = np.repeat(np.arange(len(order)), sizes)
+        forward, weights = kind == FORWARD, kind == WEIGHT_GRADIENT
+        of_stage = stage * placement.chunks + chunk
+        held = placement.stages * placement.chunks  # chunks of all stages
+        each = int(micro_batch.max()) + 1
+        outputs = 2 * held * each
+
+        def output(is_forward: Flags, place: I64) -> I64:
+            return (is_forward * held + place) * each + micro_batch
+
+        before, behind = (_neighbours(placement, step)[of_stage] for step in (-1, 1))
+        origin, onward = np.where(forward, (before, behind), (behind, before))
+        last = np.full(held, -1)
+        lasts = np.flatnonzero(weights | (kind == BACKWARD))
+        last[of_stage[lasts]] = lasts
+        paired = np.zeros(len(kind), np.bool_)
+        if pairs:
+            meet = (forward[:-1] & (kind[1:] == BACKWARD)) & (stage[:-1] == stage[1:])
+            paired[:-1] = meet & (micro_batch[:-1] != micro_batch[1:])
+        return _Passes(
+            starts=[0, *np.cumsum(sizes).tolist()],
+            stage=stage,
+            kind=kind,
+            micro_batch=micro_batch,
+            chunk=chunk,
+            sends_to=np.where(weights | (onward < 0), -1, onward // placement.chunks),
+            completes=last[of_stage] == np.arange(len(kind)),
+            paired=paired,
+            gives=np.where(weights, outputs + 1, output(forward, of_stage)),
+            own=np.where(forward, outputs, output(~weights, of_stage)),
+            needs=np.where(weights | (origin < 0), outputs, output(forward, origin)),
+            outputs=outputs,
         )
-        if paired and other is not None:
-            beside = self._source(stage, other)
-            if beside is None:
-                return False
-            self._run(stage, item, source, paired=True)
-            self._run(stage, other, beside)
-            return True
-        self._run(stage, item, source)
-        return True
 
-    def _source(self, stage: int, item: Pass) -> int | None:
-        """Index of the visit whose output a pass needs from elsewhere, -1 for none; None if not there yet."""
-        kind, micro_batch, chunk = item
-        own = (kind == "weight_gradient" and (False, stage, chunk, micro_batch)) or (
-            kind != "forward" and (True, stage, chunk, micro_batch)
-        )
-        if own and own not in self._done:
-            return None
-        if kind == "weight_gradient":
-            return -1
-        forward = kind == "forward"
-        # The first part has its samples; the last one turns its own output round.
-        origin = self._steps[not forward, stage, chunk]
-        return -1 if origin is None else self._done.get((forward, *origin, micro_batch))
 
-    def _run(self, stage: int, item: Pass, source: int, *, paired: bool = False) -> None:
-        kind, micro_batch, chunk = item
-        onward = None
-        if kind != "weight_gradient":
-            onward = self._steps[kind == "forward", stage, chunk]
-            self._done[kind == "forward", stage, chunk, micro_batch] = len(self.found)
-        completes = self._last.get((stage, chunk)) == self.position[stage]
-        to = -1 if onward is None else onward[0]
-        self.found.append(Visit(stage, item, source, to, completes, paired))
-        self.position[stage] += 1
+def _neighbours(placement: Placement, step: int) -> I64:
+    """Stage times chunks, plus chunk, of the part so far from each part; -1 beyond the ends."""
+    places = itertools.product(range(placement.stages), range(placement.chunks))
+    found = (placement.neighbour(*place, step) for place in places)
+    return np.array([-1 if at is None else at[0] * placement.chunks + at[1] for at in found], np.int64)
+
+
+def _walk(passes: _Passes) -> tuple[list[int], list[int], list[int]]:
+    """Stages in turn, each as far as it can: passes, the visits that they need, how far each stage came."""
+    gives, own, needs = passes.gives.tolist(), passes.own.tolist(), passes.needs.tolist()
+    paired = passes.paired.tolist()
+    missing = -2
+    done = [missing] * passes.outputs + [-1, missing]
+    position = passes.starts[:-1]
+    found: list[int] = []
+    source: list[int] = []
+    before = -1
+    while len(found) > before:
+        before = len(found)
+        for stage, at in enumerate(position):
+            end = passes.starts[stage + 1]
+            while at < end and done[own[at]] != missing and done[needs[at]] != missing:
+                behind = at + 1
+                if paired[at]:
+                    behind += 1
+                    if done[own[at + 1]] == missing or done[needs[at + 1]] == missing:
+                        break
+                for each in range(at, behind):
+                    source.append(done[needs[each]])
+                    done[gives[each]] = len(found)
+                    found.append(each)
+                at = behind
+            position[stage] = at
+    return found, source, [at - start for at, start in zip(position, passes.starts, strict=False)]
 
 
 _KINDS = {"F": "forward", "B": "backward", "I": "input_gradient", "W": "weight_gradient"}
@@ -232,16 +326,6 @@ def _check_passes(
 def named(item: Pass) -> str:
     """A pass in words."""
     return f"{item.kind} of micro-batch {item.micro_batch}, chunk {item.chunk}"
-
-
-def _last_weights(order: Order) -> dict[tuple[int, int], int]:
-    """Position of the pass behind which a chunk's weight gradients are complete."""
-    return {
-        (stage, item.chunk): position
-        for stage, passes in enumerate(order)
-        for position, item in enumerate(passes)
-        if item.kind in ("backward", "weight_gradient")
-    }
 
 
 def _deadlock(order: Order, position: list[int], placement: Placement) -> str:

@@ -8,7 +8,7 @@ from simulator.errors import PlanError, UnsupportedError
 from simulator.program.admissible import check_frozen, check_idle, check_precision, check_split, check_tensor
 from simulator.program.axes import DEFAULT_ORDER, Axes
 from simulator.program.divide import layers_by_stack, layers_per_part, nearest, nearest_multiples
-from simulator.program.order import Visit, merged, own_order, visits
+from simulator.program.order import Visits, merged, own_order, visits
 from simulator.program.outline import ClusterShape, Outline
 from simulator.program.recomputation import check_recomputation
 from simulator.program.schedules import KEY, SCHEDULES, Held, Order, Placement
@@ -101,7 +101,7 @@ class Plan:
         """GPUs that hold the same stage, folded into one representative."""
         return self.num_gpus // self.pipeline_parallel
 
-    def visits(self, held: tuple[Held, ...] = ()) -> tuple[Visit, ...]:
+    def visits(self, held: tuple[Held, ...] = ()) -> Visits:
         """All passes of a step in an order in which nothing comes before what it depends on.
 
         Args:

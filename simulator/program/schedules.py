@@ -6,6 +6,7 @@ registered with one decorator line, and knows nothing of what a pass costs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -161,15 +162,16 @@ def one_forward_one_backward(stages: int, micro_batches: int) -> Order:
 
     Source: Narayanan et al., PipeDream-Flush, arXiv:2006.09503 and arXiv:2104.04473.
     """
-    order: Order = []
-    for stage in range(stages):
-        ahead = min(stages - stage - 1, micro_batches)
-        passes = [Pass("forward", index) for index in range(ahead)]
-        for index in range(micro_batches - ahead):
-            passes += [Pass("forward", ahead + index), Pass("backward", index)]
-        passes += [Pass("backward", index) for index in range(micro_batches - ahead, micro_batches)]
-        order.append(passes)
-    return order
+    forward, backward = (
+        [Pass(kind, index) for index in range(micro_batches)] for kind in ("forward", "backward")
+    )
+    return [_in_turn(forward, backward, min(stages - stage - 1, micro_batches)) for stage in range(stages)]
+
+
+def _in_turn(forward: list[Pass], backward: list[Pass], ahead: int) -> list[Pass]:
+    """So many forward passes ahead, then one of each in turn, then the backward passes that are left."""
+    turns = itertools.chain.from_iterable(zip(forward[ahead:], backward, strict=False))
+    return [*forward[:ahead], *turns, *backward[len(forward) - ahead :]]
 
 
 def check_groups(name: str, stages: int, micro_batches: int) -> None:
@@ -204,14 +206,7 @@ def interleaved(stages: int, micro_batches: int, chunks: int) -> Order:
         chunk = chunks - 1 - chunk if backward else chunk
         return Pass("backward" if backward else "forward", group * stages + offset, chunk)
 
-    order: Order = []
-    for stage in range(stages):
-        ahead = min(2 * (stages - stage - 1) + (chunks - 1) * stages, total)
-        if micro_batches == stages:
-            ahead = total
-        passes = [nth(index, backward=False) for index in range(ahead)]
-        for index in range(total - ahead):
-            passes += [nth(ahead + index, backward=False), nth(index, backward=True)]
-        passes += [nth(index, backward=True) for index in range(total - ahead, total)]
-        order.append(passes)
-    return order
+    forward, backward = ([nth(index, backward=back) for index in range(total)] for back in (False, True))
+    least = total if micro_batches == stages else 0
+    aheads = (2 * (stages - stage - 1) + (chunks - 1) * stages for stage in range(stages))
+    return [_in_turn(forward, backward, min(max(ahead, least), total)) for ahead in aheads]

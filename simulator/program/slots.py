@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from simulator.program.order import Visit
+import numpy as np
+
+from simulator.program.order import FORWARD, WEIGHT_GRADIENT, Visits
 from simulator.program.plan import Plan
 from simulator.program.recomputation import Mode, Recomputation
 from simulator.program.schedules import Held
@@ -93,14 +95,10 @@ def _held(blocks: Sequence[tuple[Block, Mode]]) -> int:
     return sum(node.held_bytes for block, _ in blocks for node in block.backward)
 
 
-def most_in_flight(visits: Sequence[Visit], stage: int, chunk: int) -> int:
+def most_in_flight(visits: Visits, stage: int, chunk: int) -> int:
     """Micro-batches of a chunk whose backward pass is still to come, where there are most."""
-    most = now = 0
-    for visit in visits:
-        if (visit.stage, visit.item.chunk) == (stage, chunk):
-            now += {"forward": 1, "weight_gradient": 0}.get(visit.item.kind, -1)
-            most = max(most, now)
-    return most
+    kinds = visits.kind[(visits.stage == stage) & (visits.chunk == chunk) & (visits.kind != WEIGHT_GRADIENT)]
+    return int(np.cumsum(np.where(kinds == FORWARD, 1, -1)).max(initial=0))
 
 
 @lru_cache(maxsize=4 * BLOCKS_KNOWN)

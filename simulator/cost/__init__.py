@@ -2,12 +2,14 @@
 
 from simulator.cost.collectives import collective_demand, link_rates, send_demand
 from simulator.cost.demand import Demand, capacity_rates, tensor_rate
+from simulator.cost.device import FEW_UNITS
 from simulator.cost.groups import RankGroup
 from simulator.cost.kernels import kernel_demand
 from simulator.cost.step import in_step
 from simulator.cost.storage import STORAGE_CAPACITIES, read_demand, storage_rates, write_demand
 
 __all__ = [
+    "FEW_UNITS",
     "STORAGE_CAPACITIES",
     "Demand",
     "RankGroup",

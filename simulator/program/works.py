@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from simulator.cost import (
+    FEW_UNITS,
     Demand,
     RankGroup,
     collective_demand,
@@ -299,9 +300,14 @@ def _on_storage(demand: Demand, ids: tuple[tuple[str, int], ...]) -> Pairs:
 
 
 def _holds(demand: Demand, accelerator: AcceleratorSpec) -> Pairs:
-    if not demand.compute_units or not accelerator.num_compute_units:
+    """Compute units that a communication keeps from kernels; large cores have engines that copy for them.
+
+    Collectives of four axes and two sends may run at once, and leave a unit to compute.
+    """
+    units = accelerator.num_compute_units or 0
+    if not demand.compute_units or units < FEW_UNITS:
         return ()
-    part = min(0.5, demand.compute_units / accelerator.num_compute_units)
+    part = min(demand.compute_units, (units - 3) // 4) / units
     return (
         (SLOT["tensor"], whole(tensor_rate(accelerator) * part)),
         (SLOT["vector"], whole(accelerator.vector_flops * part)),

@@ -73,6 +73,7 @@ _REFERENCE_SYSTEMS: Final = {
     "B300": "dgx-b300",
     "GB200": "gb200-nvl72",
     "GB300": "gb300-nvl72",
+    "Trainium2": "aws-trn2",
 }
 """The maker's own system for a generation of cards; of other cards the one system that the catalogue has."""
 

@@ -21,22 +21,16 @@ BYTES_PER_CHANNEL = 2**19
 
 
 @dataclass(frozen=True, slots=True)
-class _Device:
-    """What the model reads of an accelerator: start-ups relative to the reference, achievable bandwidth."""
-
-    slowness: float
-    memory_bandwidth: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Problem:
+    """What is done by whom, whatever their memory; start-ups take `slowness` times those of the reference."""
+
     collective: Collective
     size: int
     ranks: int
     local: int
     up: Ends
     out: Ends
-    device: _Device
+    slowness: float
     domain_size: int | None = None
     places: tuple[int, ...] = ()
     early: bool = False
@@ -55,17 +49,25 @@ class _Problem:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """One way to do it: delay [s] and effective bytes of one rank on each link."""
+    """One way to do it: effective bytes of one rank on each link, and the delay [s].
+
+    It is what is known `before` the rank's copies in memory, these, if it `copies`, and what comes `after`.
+    """
 
     name: str
-    delay: float
+    before: float
     up: float
     out: float
     staged: float = 0.0
+    copies: bool = False
+    after: float = 0.0
 
-    def seconds(self, problem: _Problem) -> float:
+    def delay(self, copying: float) -> float:
+        return self.before + (copying if self.copies else 0.0) + self.after
+
+    def seconds(self, problem: _Problem, copying: float) -> float:
         links = max(self.up / problem.up.bandwidth, self.out / problem.out.bandwidth)
-        return self.delay + max(links, self.staged / problem.pcie)
+        return self.delay(copying) + max(links, self.staged / problem.pcie)
 
 
 def collective_demand(
@@ -109,7 +111,7 @@ def collective_demand(
         group.ranks_per_domain,
         ends(group.scale_up),
         ends(group.scale_out),
-        _device(group.accelerator, calibration),
+        _slowness(group.accelerator),
         group.domain_size,
         group.places,
         group.early_library,
@@ -117,7 +119,9 @@ def collective_demand(
         routed,
     )
     constants = calibration.collectives
-    best = _quickest(problem, constants)
+    reached = group.accelerator.memory_bandwidth * calibration.kernels.memory_fraction
+    copying = constants.local_passes * message_bytes / group.num_ranks / reached
+    best = _quickest(problem, constants, copying)
     traffic = _volume(collective, group.num_ranks) * message_bytes
     if routed is not None:
         traffic *= parts_visited(routed, group.num_ranks) / routed.num_experts_per_tok
@@ -129,7 +133,7 @@ def collective_demand(
         if group.scale_out.transport != "direct":
             amounts["pcie"] = best.staged
     units = min(constants.channels, max(1.0, message_bytes / BYTES_PER_CHANNEL))
-    return Demand(delay=best.delay, amounts=amounts, compute_units=round(units), detail=best.name)
+    return Demand(best.delay(copying), amounts, round(units), best.name)
 
 
 def send_demand(
@@ -162,15 +166,15 @@ def send_demand(
         raise ValueError(f"a message of {message_bytes} B is negative")
     if message_bytes == 0:
         return Demand(delay=0.0)
-    device = _Device(1.0, inf) if accelerator is None else _device(accelerator, calibration)
+    slowness = 1.0 if accelerator is None else _slowness(accelerator)
     local = 2 if same_domain else 1
-    problem = _Problem("send", message_bytes, 2, local, ends(scale_up), ends(scale_out), device)
-    best = _quickest(problem, calibration.collectives)
+    problem = _Problem("send", message_bytes, 2, local, ends(scale_up), ends(scale_out), slowness)
+    best = _quickest(problem, calibration.collectives, 0.0)
     amounts = {"memory_bandwidth": message_bytes / calibration.kernels.memory_fraction}
     amounts["scale_up" if same_domain else "scale_out"] = best.up if same_domain else best.out
     if not same_domain and scale_out.transport != "direct":
         amounts["pcie"] = best.staged
-    return Demand(delay=best.delay, amounts=amounts, compute_units=1, detail=best.name)
+    return Demand(best.delay(0.0), amounts, 1, best.name)
 
 
 def link_rates(group: RankGroup) -> dict[str, float]:
@@ -183,15 +187,18 @@ def link_rates(group: RankGroup) -> dict[str, float]:
     }
 
 
-def _device(accelerator: AcceleratorSpec, calibration: Calibration) -> _Device:
-    bandwidth = accelerator.memory_bandwidth * calibration.kernels.memory_fraction
-    return _Device(REFERENCE_CLOCK / highest_clock(accelerator), bandwidth)
+def _slowness(accelerator: AcceleratorSpec) -> float:
+    return REFERENCE_CLOCK / highest_clock(accelerator)
+
+
+def _quickest(problem: _Problem, constants: CollectiveConstants, copying: float) -> _Option:
+    """The quickest option where a rank copies or reduces its own share in its memory for `copying` [s]."""
+    return min(_all_options(problem, constants), key=lambda option: option.seconds(problem, copying))
 
 
 @lru_cache(maxsize=65536)
-def _quickest(problem: _Problem, constants: CollectiveConstants) -> _Option:
-    options = [option for way in _WAYS for option in way(problem, constants)]
-    return min(options, key=lambda option: option.seconds(problem))
+def _all_options(problem: _Problem, constants: CollectiveConstants) -> tuple[_Option, ...]:
+    return tuple(option for way in _WAYS for option in way(problem, constants))
 
 
 def _volume(collective: Collective, ranks: int) -> float:
@@ -217,11 +224,6 @@ def _fraction(problem: _Problem, constants: CollectiveConstants) -> float:
     """Share of a scale-up link's bandwidth that is reached, with or without a switch between two ends."""
     without_switch = problem.up.topology in ("mesh", "torus")
     return constants.direct_link_fraction if without_switch else constants.scale_up_fraction
-
-
-def _copying(problem: _Problem, constants: CollectiveConstants) -> float:
-    """Time to copy or reduce a rank's own share in its memory [s]."""
-    return constants.local_passes * problem.size / problem.ranks / problem.device.memory_bandwidth
 
 
 def _network_bytes(sent: float, share: float, problem: _Problem, constants: CollectiveConstants) -> float:
@@ -269,24 +271,24 @@ def _options(
 ) -> Iterator[_Option]:
     """The algorithm in each protocol; `hops` and bytes `sent` inside domains and between them."""
     peers = problem.ranks - 1 if name == "direct" else 0
+    copies = problem.collective != "send" and name != "tree"
     for protocol, share, start, hop in _protocols(peers, problem, constants):
         delay = (
             _start(problem, constants, start)
             + (constants.scale_out_latency if hops[1] and not peers else 0.0)
             + hops[0] * problem.up.latency
             + hops[1] * _hop_between(problem, constants, hop)
-            + (_copying(problem, constants) if problem.collective != "send" and name != "tree" else 0.0)
         )
         usable = problem.members.exchange_share if peers else problem.members.ring_share
         up = sent[0] / (_fraction(problem, constants) * share * usable)
         out = _network_bytes(sent[1], share, problem, constants)
-        yield _Option(f"{name}, {protocol}", delay, up, out, staged=sent[1] / constants.pcie_fraction)
+        yield _Option(f"{name}, {protocol}", delay, up, out, sent[1] / constants.pcie_fraction, copies)
 
 
 def _start(problem: _Problem, constants: CollectiveConstants, protocol: float) -> float:
     """Launch, synchronisation and the protocol's own start-up, which go with the accelerator's clock [s]."""
     early = constants.early_launch if problem.early else 0.0
-    return (constants.collective_latency + protocol) * problem.device.slowness + early
+    return (constants.collective_latency + protocol) * problem.slowness + early
 
 
 def _ring(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Option]:
@@ -316,7 +318,7 @@ def _direct(problem: _Problem, constants: CollectiveConstants) -> Iterator[_Opti
             up, out, peers = _routed(problem, problem.routed)
         hops = (float(problem.local > 1), float(problem.domains > 1))
         for option in _options(problem, constants, "direct", hops, (up, out)):
-            yield replace(option, delay=option.delay + constants.network_post * peers)
+            yield replace(option, after=constants.network_post * peers)
 
 
 def _routed(problem: _Problem, routed: Routed) -> tuple[float, float, int]:
@@ -368,7 +370,7 @@ def _in_network(problem: _Problem, constants: CollectiveConstants) -> Iterator[_
         + 2.0 * problem.up.latency * inside
         + hops * _hop_between(problem, constants, c.scale_out_hop_bulk)
     )
-    yield _Option("in-network", delay, up, out, staged=sent / c.pcie_fraction)
+    yield _Option("in-network", delay, up, out, sent / c.pcie_fraction)
 
 
 _WAYS = (_ring, _direct, _tree, _in_network)

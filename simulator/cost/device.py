@@ -7,6 +7,7 @@ from math import sqrt
 from typing import Final, cast
 
 from simulator.cost.demand import ELEMENT_BYTES, tensor_rate
+from simulator.cost.remembered import by_identity
 from simulator.errors import UnsupportedError
 from simulator.specs import AcceleratorSpec, Precision
 
@@ -41,11 +42,10 @@ FEW_UNITS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class MatrixUnit:
-    """The figures of an accelerator that matrix kernels depend on.
+    """The figures of an accelerator that arithmetic on its matrix units depends on; its memory is apart.
 
     Attributes:
         peak: Peak rate of the precision at `clock` [FLOP/s].
-        bandwidth: Bandwidth of the device memory [B/s].
         units: Compute units.
         clock: Highest clock [Hz].
         width: Work of one compute unit in 16 bit [FLOP/cycle].
@@ -54,7 +54,6 @@ class MatrixUnit:
     """
 
     peak: float
-    bandwidth: float
     units: int
     clock: float
     width: float
@@ -85,6 +84,7 @@ def highest_clock(accelerator: AcceleratorSpec) -> float:
     return max(boost, accelerator.highest_clock or boost)
 
 
+@by_identity
 def matrix_unit(accelerator: AcceleratorSpec, precision: str) -> MatrixUnit:
     """What matrix kernels of a precision find on an accelerator.
 
@@ -105,7 +105,6 @@ def matrix_unit(accelerator: AcceleratorSpec, precision: str) -> MatrixUnit:
     units = accelerator.num_compute_units or FALLBACK_UNITS
     return MatrixUnit(
         peak=peak * highest / boost,
-        bandwidth=accelerator.memory_bandwidth,
         units=units if units >= FEW_UNITS else FALLBACK_UNITS,
         clock=highest,
         width=tensor_rate(accelerator) / units / boost,

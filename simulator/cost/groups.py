@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log2
 
+from simulator.cost.remembered import by_identity
 from simulator.specs import AcceleratorSpec, LinkSpec
 
 Pairs = tuple[tuple[int, ...], ...]
@@ -66,6 +67,7 @@ class Ends:
     pairs: Pairs = ()
 
 
+@by_identity
 def ends(link: LinkSpec) -> Ends:
     """What the model reads of a link's data sheet."""
     return Ends(

@@ -40,12 +40,13 @@ def kernel_demand(kernel: Kernel, accelerator: AcceleratorSpec, calibration: Cal
     amounts: dict[str, float] = {}
     if kernel.kind in MATRIX_KINDS:
         device = matrix_unit(accelerator, kernel.precision)
-        seconds = _matrix_seconds(kernel, device, constants)
-        moving = (traffic + _reloaded_bytes(kernel, device)) / (constants.memory_fraction * device.bandwidth)
+        bandwidth = accelerator.memory_bandwidth
+        seconds = _matrix_seconds(kernel, device, bandwidth, constants)
+        moving = (traffic + _reloaded_bytes(kernel, device)) / (constants.memory_fraction * bandwidth)
         longer = blurred(seconds, moving, constants.roofline_softness) / max(seconds, moving, 1e-30)
         amounts["tensor"] = seconds * longer * tensor_rate(accelerator)
         if moving:
-            amounts["memory_bandwidth"] = moving * longer * device.bandwidth
+            amounts["memory_bandwidth"] = moving * longer * bandwidth
     else:
         if kernel.flops:
             amounts["vector"] = kernel.flops / constants.vector_peak_fraction
@@ -56,13 +57,15 @@ def kernel_demand(kernel: Kernel, accelerator: AcceleratorSpec, calibration: Cal
     return Demand(delay=kernel.launches * latency, amounts=amounts)
 
 
-def _matrix_seconds(kernel: Kernel, device: MatrixUnit, constants: KernelConstants) -> float:
+def _matrix_seconds(
+    kernel: Kernel, device: MatrixUnit, bandwidth: float, constants: KernelConstants
+) -> float:
     """Seconds on the matrix units."""
     shape = kernel.shape
     if isinstance(shape, AttentionShape):
         return attention_seconds(shape, kernel.flops, device, constants)
     if isinstance(shape, MatmulShape):
-        return matmul_seconds(shape.m, shape.n, shape.k, shape.batch, device, constants)
+        return matmul_seconds(shape.m, shape.n, shape.k, shape.batch, device, bandwidth, constants)
     seconds = kernel.flops / (device.peak * constants.matmul_peak_fraction)
     return sustained_seconds(seconds, kernel.flops, device, constants)
 

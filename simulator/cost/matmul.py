@@ -27,9 +27,8 @@ PARTIAL_SUM_BYTES = 8.0
 """A partial sum that is exchanged: written and read once in fp32 [B]."""
 
 
-@lru_cache(maxsize=65536)
 def matmul_seconds(
-    m: int, n: int, k: int, batch: int, device: MatrixUnit, constants: KernelConstants
+    m: int, n: int, k: int, batch: int, device: MatrixUnit, bandwidth: float, constants: KernelConstants
 ) -> float:
     """Time that a matrix multiplication occupies the matrix units.
 
@@ -51,6 +50,7 @@ def matmul_seconds(
         k: Length of the inner products.
         batch: Independent products.
         device: The accelerator.
+        bandwidth: That of its memory [B/s].
         constants: Calibration.
 
     Returns:
@@ -60,29 +60,45 @@ def matmul_seconds(
         Osama et al., Stream-K, PPoPP 2023, arXiv:2301.03598.
     Valid: dense operands; shapes for which the library has tuned kernels.
     """
-    units = device.units
-    limit = power_limit(2.0 * m * n * k * batch, device, constants)
-    whole, evenly = float("inf"), []
-    for tile_m, tile_n, once, per_k, exchange in _tiles(device, constants):
-        tiles = -(-m // tile_m) * -(-n // tile_n) * batch
-        waves, loop = -(-tiles // units), per_k * k
-        whole = min(whole, waves * (once + loop))
-        evenly.append(((waves + 1) * once + tiles / units * loop, exchange))
-    best = max(whole, limit * cbrt(whole) ** 2)
-    for cycles, exchange in evenly:
-        if cycles + exchange < best:
-            best = min(best, max(cycles, limit * cbrt(cycles) ** 2) + exchange)
+    best, evenly = _spread(m, n, k, batch, device, constants)
+    exchange = PARTIAL_SUM_BYTES * device.units / bandwidth
+    for cycles, sustained, elements in evenly:
+        if cycles + elements * exchange < best:
+            best = min(best, sustained + elements * exchange)
     return best
 
 
+@lru_cache(maxsize=65536)
+def _spread(
+    m: int, n: int, k: int, batch: int, device: MatrixUnit, constants: KernelConstants
+) -> tuple[float, list[tuple[float, float, int]]]:
+    """Seconds of the best whole tiles, and the tiles split along k that may be quicker, whatever the memory.
+
+    Of these seconds at the highest clock and at the sustained one, and the partial sums that units exchange.
+    """
+    units = device.units
+    limit = power_limit(2.0 * m * n * k * batch, device, constants)
+    whole, evenly = float("inf"), []
+    for tile_m, tile_n, once, per_k in _tiles(device, constants):
+        tiles = -(-m // tile_m) * -(-n // tile_n) * batch
+        waves, loop = -(-tiles // units), per_k * k
+        whole = min(whole, waves * (once + loop))
+        evenly.append(((waves + 1) * once + tiles / units * loop, tile_m * tile_n))
+    best = max(whole, limit * cbrt(whole) ** 2)
+    return best, [
+        (cycles, max(cycles, limit * cbrt(cycles) ** 2), elements)
+        for cycles, elements in evenly
+        if cycles < best
+    ]
+
+
 class _Tile(NamedTuple):
-    """Tiles of one size on an accelerator: seconds once, for each element of k, and for the exchange."""
+    """Tiles of one size on an accelerator: seconds once, and for each element of k."""
 
     rows: int
     columns: int
     once: float
     per_k: float
-    exchange: float
 
 
 @lru_cache(maxsize=1024)
@@ -91,13 +107,12 @@ def _tiles(device: MatrixUnit, constants: KernelConstants) -> tuple[_Tile, ...]:
     per_flop = device.units / (device.peak * c.matmul_peak_fraction)
     latency = c.matmul_tile_latency * device.slower
     per_element = c.matmul_epilogue_time * device.slower * (1.0 - device.hidden)
-    exchange = PARTIAL_SUM_BYTES * device.units / device.bandwidth
     largest = 1.0 / TILES[0][0] + 1.0 / TILES[0][1]
     found = []
     for m, n in TILES:
         traffic = 1.0 + c.matmul_tile_overhead * (1.0 / m + 1.0 / n - largest)
         once = latency + m * n * per_element
-        found.append(_Tile(m, n, once, 2.0 * m * n * per_flop * traffic, m * n * exchange))
+        found.append(_Tile(m, n, once, 2.0 * m * n * per_flop * traffic))
     return tuple(found)
 
 

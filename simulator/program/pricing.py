@@ -140,21 +140,54 @@ class _Spread:
 KEPT_PRICES: Final = 20_000
 """Prices of one kind of work that are kept at most."""
 
-_PRICES: dict[type[Any], tuple[tuple[object, ...], dict[Work | None, Price]]] = {}
+
+class _Known:
+    """Prices of one kind of work at the figures `key`; found by work only once somebody asks again.
+
+    Scenarios of a sweep differ in figures, and each would fill a table that nobody looks into.
+    """
+
+    __slots__ = ("_by_work", "_first", "key")
+
+    def __init__(self, key: tuple[object, ...], works: Sequence[Work | None], figures: Figures) -> None:
+        self.key = key
+        self._first = works, [_price(work, figures) for work in works]
+        self._by_work: dict[Work | None, Price] | None = None
+
+    def first(self) -> list[Price]:
+        """Those that it began with."""
+        return self._first[1]
+
+    def of(self, works: Sequence[Work | None], figures: Figures) -> list[Price]:
+        """Prices of further works."""
+        known = self._by_work
+        if known is None:
+            known = self._by_work = dict(zip(*self._first, strict=True))
+        for work in works:
+            if work not in known:
+                known[work] = _price(work, figures)
+        return [known[work] for work in works]
+
+    def __len__(self) -> int:
+        return len(self._by_work or self._first[0])
+
+
+_PRICES: dict[type[Any], _Known] = {}
 """The last prices of each kind of work, and the figures that they depend on; Programs share works."""
 
 
+def _price(work: Work | None, figures: Figures) -> Price:
+    return Price() if work is None else work.price(figures)
+
+
 def _prices(works: Sequence[Work | None], key: tuple[object, ...], figures: Figures) -> list[Price]:
-    """Prices of works of one kind, whose figures are `key`."""
+    """Prices of works of one kind, each there once, whose figures are `key`."""
     kind = type(works[0])
-    kept = _PRICES.get(kind)
-    if kept is None or kept[0] != key or len(kept[1]) > KEPT_PRICES:
-        kept = _PRICES[kind] = key, {}
-    known = kept[1]
-    for work in works:
-        if work not in known:
-            known[work] = Price() if work is None else work.price(figures)
-    return [known[work] for work in works]
+    known = _PRICES.get(kind)
+    if known is None or known.key != key or len(known) > KEPT_PRICES:
+        known = _PRICES[kind] = _Known(key, works, figures)
+        return known.first()
+    return known.of(works, figures)
 
 
 def forget_prices() -> None:

@@ -52,13 +52,18 @@ def scale_up_link(name: str, gpus_per_node: int) -> LinkSpec:
     return LinkSpec.model_validate(entry("interconnects", node_interconnect(name, gpus_per_node)))
 
 
-def node_interconnect(name: str, gpus_per_node: int) -> str:
+def node_interconnect(name: str, gpus_per_node: int, home: str = "") -> str:
     """The catalogue's interconnect inside a node of that many GPUs.
+
+    Args:
+        name: As other people write it.
+        gpus_per_node: GPUs of the node.
+        home: Interconnect of the accelerator's own system, if known.
 
     Raises:
         UnsupportedError: Not in the catalogue.
     """
-    found = interconnect(name)
+    found = interconnect(name, home)
     return _SECOND_GENERATION.get(gpus_per_node, found) if found == "NVLink2" else found
 
 

@@ -35,13 +35,26 @@ def accelerator(name: str, scale_up: str) -> str:
 
 
 @cache
-def interconnect(name: str) -> str:
+def interconnect(name: str, home: str = "") -> str:
     """The catalogue's interconnect, such as ``PCIe4-x16`` for ``PCIe4``.
+
+    Args:
+        name: As other people write it; ``none`` means that there is nothing but PCIe.
+        home: Interconnect of the accelerator's own system, if known: what is meant by the name of its
+            technology alone (``ICI 3D torus``, ``xGMI full mesh``).
 
     Raises:
         UnsupportedError: No entry, or several.
     """
-    return _find("interconnects", name, ("cluster",), lambda _name: True)
+    technology, own = words(name)[:1], words(home)[:1]
+    if technology == ("none",):
+        return home if own == ("pcie",) else "PCIe4"
+    try:
+        return _find("interconnects", name, ("cluster",), lambda _name: True)
+    except UnsupportedError:
+        if technology and technology == own:
+            return home
+        raise
 
 
 def _find(kind: Kind, name: str, path: Sequence[str], preferred: Callable[[str], bool]) -> str:

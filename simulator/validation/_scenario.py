@@ -297,10 +297,11 @@ def _cluster(cells: Mapping[str, str]) -> Mapped:
 
 
 def _scale_up(cells: Mapping[str, str], system: Mapping[str, Any], card: str, per_node: int) -> str:
+    home = str(system.get("scale_up", ""))
     if "scale_up" in cells:
-        return node_interconnect(cells["scale_up"], _count(cells, "gpus_per_node", _GPUS_PER_NODE))
-    if "scale_up" in system:
-        return str(system["scale_up"])
+        return node_interconnect(cells["scale_up"], _count(cells, "gpus_per_node", _GPUS_PER_NODE), home)
+    if home:
+        return home
     if per_node > 1:
         raise UnsupportedError(("cluster", "scale_up"), f"not given, and no system with {card} is known")
     return "PCIe4"

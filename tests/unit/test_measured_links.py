@@ -26,7 +26,9 @@ def test_a_technology_alone_means_that_of_the_accelerators_own_system(
     assert node_interconnect(written, 4, home) == meant
 
 
-@pytest.mark.parametrize(("written", "home"), [("HCCS full mesh", "NVLink4"), ("xGMI", "NVLink4"), ("xGMI", "")])
+@pytest.mark.parametrize(
+    ("written", "home"), [("HCCS full mesh", "NVLink4"), ("xGMI", "NVLink4"), ("xGMI", "")]
+)
 def test_another_technology_is_refused(written: str, home: str) -> None:
     with pytest.raises(UnsupportedError, match="is not in the catalogue"):
         node_interconnect(written, 8, home)

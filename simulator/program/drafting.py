@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.engine import Capacities, Label, Lanes, Pools, Program
+from simulator.program.course import Course, Load, PassKind, Rules, course_of
 from simulator.program.describe import Describer
 from simulator.program.draft import Draft
 from simulator.program.loading import READ_LANE, Loader, checkpoint_row, make_loader
 from simulator.program.model import ModelParts
 from simulator.program.offload import uses_drives
-from simulator.program.order import Visit
+from simulator.program.order import FORWARD, KINDS, WEIGHT_GRADIENT
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
 from simulator.program.pricing import PricedColumns, PriceList
-from simulator.program.progress import StageSoFar
 from simulator.program.rows import Row, UnpricedClasses, freeze, stamp
 from simulator.program.stages import blocking_sends, compile_stages, message_bytes, send_row
 from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
@@ -46,27 +46,6 @@ class _Tables:
         return base
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What all visits of one kind of pass through a chunk of a stage have in common.
-
-    Attributes:
-        template: Template of the pass.
-        shape: The same.
-        layer_base: First layer of the chunk.
-        on_communication: Whether it enters on another lane than the compute lane.
-        waits: Whether it waits for what comes from elsewhere: other passes, or samples.
-        send: Template and class base of the send of what it puts out; None where that stays.
-    """
-
-    template: int
-    shape: Template
-    layer_base: int
-    on_communication: bool
-    waits: bool
-    send: tuple[int, int] | None
-
-
 class _Drafter:
     def __init__(self, scenario: Outline, plan: Plan, parts: ModelParts) -> None:
         self.scenario, self.plan, self.parts = scenario, plan, parts
@@ -76,7 +55,7 @@ class _Drafter:
         self.assembly = Assembly()
         self.tables = _Tables([])
         self.order = plan.visits(parts.held)
-        kinds = frozenset(visit.item.kind for visit in self.order)
+        kinds = frozenset(KINDS[kind] for kind in np.unique(self.order.kind).tolist())
         describe = Describer(plan, self.topology.shared.get("core", -1), scenario.software)
         self.compiled = compile_stages(scenario, plan, describe, parts, self.assembly, kinds)
         self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
@@ -86,8 +65,6 @@ class _Drafter:
             forward: self.assembly.register(_single(LANE[f"send_{kind}"], 0))
             for kind, forward in (("forward", True), ("backward", False))
         }
-        self.known: dict[tuple[int, str, int, bool], _Known] = {}
-        self.blocking = blocking_sends(scenario)
         self.loader: Loader | None = None
         if scenario.data is not None:
             self.loader = make_loader(
@@ -107,7 +84,6 @@ class _Drafter:
         row = describe.launching(1, "forward")
         self.launch_class = [self.tables.add(stage, [row]) for stage in range(self.stages)]
         self.copies: list[int] = []
-        self.stored: dict[tuple[int, int, int, int], int] = {}
         self.step_ends: list[tuple[int, ...]] = []
 
     def _send(self, stage: int, to: int, boundary: int, *, forward: bool) -> tuple[int, int]:
@@ -125,8 +101,9 @@ class _Drafter:
         return found
 
     def run(self) -> Draft:
+        course = course_of(self.order, self._rules())
         for step in range(self.scenario.steps):
-            self._step(step)
+            self._step(step, course)
         self._load_ahead(self.scenario.steps - 1)
         checkpoint = self._checkpoint(self.scenario.steps - 1) if self.scenario.checkpoint else ()
         classes = stamp(self.tables.tables)
@@ -154,106 +131,58 @@ class _Drafter:
             job="",
         )
 
-    def _step(self, step: int) -> None:
+    def _rules(self) -> Rules:
+        return Rules(
+            self.assembly,
+            self._look_up,
+            lambda stage, first, second: self.compiled[stage].pair(self.assembly, first, second),
+            None if self.loader is None else Load(self.loader_template, self.loader_class),
+            self.stages,
+            blocking_sends(self.scenario),
+            self.scenario.software.reductions_in_flight,
+        )
+
+    def _step(self, step: int, course: Course) -> None:
+        """All passes, then the update."""
         started = self.step_ends[-1] if self.step_ends else (-1,) * self.stages
-        in_flight = self.scenario.software.reductions_in_flight
-        stages = [StageSoFar([start], in_flight) for start in started]
         if self.step_ends:
             self._begin(step, started)
-        output: list[int] = []
-        beside: Visit | None = None
-        for visit in self.order:
-            if visit.paired:
-                beside = visit
-                continue
-            so_far = stages[visit.stage]
-            if beside is not None:
-                self._pair(step, beside, visit, so_far, output)
-                beside = None
-                continue
-            known = self._known(visit)
-            after = so_far.waits(on_communication=known.on_communication)
-            if known.waits:
-                after.append(self._needed(step, visit, output))
-            base = self._pass(step, visit, known.template, known.layer_base, after)
-            so_far.ran(self.assembly, known.shape, base)
-            self._transfer(known.shape, base, visit, visit)
-            output.append(self._hand_over(step, visit, known, base + known.shape.exit, so_far))
-        self._update(step, [[each.compute, each.reduced, each.gone] for each in stages])
+        base, instances = self.assembly.size, course.instances.copy()
+        instances[5] = step
+        source, target = course.edges
+        begins = np.array(started)[np.maximum(-2 - source, 0)]
+        source = np.where(source < -1, begins, source + base)
+        edges = np.stack((source, target + base))[:, source >= 0]
+        self.assembly.extend(course.size, instances, course.seconds, edges)
+        for load in course.loads.tolist():
+            self._loaded(base + load)
+        ends = [[base + at if at >= 0 else -1 for at in each] for each in course.ends]
+        self._update(step, ends)
 
-    def _known(self, visit: Visit) -> _Known:
+    def _look_up(self, stage: int, kind: int, chunk: int, completes: bool) -> PassKind:
         """What is the same whenever a stage runs such a pass."""
-        kind, _, chunk = visit.item
-        key = (visit.stage, kind, chunk, visit.completes)
-        found = self.known.get(key)
-        if found is None:
-            found = self.known[key] = self._look_up(visit)
-        return found
-
-    def _look_up(self, visit: Visit) -> _Known:
-        stage, chunk, compiled = visit.stage, visit.item.chunk, self.compiled[visit.stage]
-        template = compiled.passes[visit.item.kind, chunk, visit.completes]
-        forward, part = visit.item.kind == "forward", self.plan.placement.part(stage, chunk)
-        send = None
-        if visit.sends_to not in (-1, stage) and (forward or part > self.parts.untrained_parts):
-            send = self._send(stage, visit.sends_to, part if forward else part - 1, forward=forward)
-        return _Known(
+        compiled, forward = self.compiled[stage], kind == FORWARD
+        template = compiled.passes[KINDS[kind], chunk, completes]
+        part = self.plan.placement.part(stage, chunk)
+        to = self._sends_to(stage, chunk, kind)
+        send = -1, -1
+        if to not in (-1, stage) and (forward or part > self.parts.untrained_parts):
+            send = self._send(stage, to, part if forward else part - 1, forward=forward)
+        return PassKind(
             template,
-            self.assembly.templates[template],
+            self.class_base[stage],
             self.plan.first_layer(stage, chunk),
             template in compiled.on_communication,
             forward or part >= self.parts.untrained_parts,
-            send,
+            *send,
         )
 
-    def _pass(self, step: int, visit: Visit, template: int, layer_base: int, after: list[int]) -> int:
-        """Stamps the template of a visit."""
-        return self.assembly.add(
-            template,
-            lane_base=visit.stage * len(LANES),
-            class_base=self.class_base[visit.stage],
-            stage=visit.stage,
-            step=step,
-            micro_batch=visit.item.micro_batch,
-            layer_base=layer_base,
-            after=after,
-        )
-
-    def _transfer(self, shape: Template, base: int, forward: Visit, backward: Visit) -> None:
-        """What comes back to a stage waits until it has left it."""
-        for place, node in shape.transfers.stored:
-            self.stored[forward.stage, forward.item.chunk, forward.item.micro_batch, place] = base + node
-        for place, node in shape.transfers.fetched:
-            key = (backward.stage, backward.item.chunk, backward.item.micro_batch, place)
-            self.assembly.wait(base + node, self.stored[key])
-
-    def _needed(self, step: int, visit: Visit, output: list[int]) -> int:
-        """The activity from elsewhere that a pass waits for, -1 for none."""
-        if visit.source >= 0:
-            return output[visit.source]
-        if self.loader is not None and visit.item.kind == "forward":
-            return self._load(step, visit.item.micro_batch)
-        return -1
-
-    def _pair(
-        self, step: int, forward: Visit, backward: Visit, so_far: StageSoFar, output: list[int]
-    ) -> None:
-        """Two passes side by side; each waits for its own input, and both for what the stage has done."""
-        assembly, both = self.assembly, (self._known(forward), self._known(backward))
-        sources = [
-            self._needed(step, visit, output) if known.waits else -1
-            for visit, known in zip((forward, backward), both, strict=True)
-        ]
-        template = self.compiled[forward.stage].pair(assembly, forward, backward)
-        after = so_far.waits(on_communication=True)
-        base = self._pass(step, forward, template, both[0].layer_base, [*after, sources[0]])
-        assembly.add_second(backward.item.micro_batch, both[1].layer_base, [*after, sources[1]])
-        shape = assembly.templates[template]
-        so_far.ran(assembly, shape, base)
-        self._transfer(shape, base, forward, backward)
-        so_far.compute = base + max(shape.exit, shape.second_exit)
-        output.append(self._hand_over(step, forward, both[0], base + shape.exit, so_far))
-        output.append(self._hand_over(step, backward, both[1], base + shape.second_exit, so_far))
+    def _sends_to(self, stage: int, chunk: int, kind: int) -> int:
+        """Stage to which a pass's output goes, -1 for none."""
+        if kind == WEIGHT_GRADIENT:
+            return -1
+        to = self.plan.placement.neighbour(stage, chunk, 1 if kind == FORWARD else -1)
+        return -1 if to is None else to[0]
 
     def _begin(self, step: int, started: tuple[int, ...]) -> None:
         """The launching threads begin a step: they read the loss or the norm at the end of the one before."""
@@ -267,24 +196,6 @@ class _Drafter:
                 after=(start,),
             )
 
-    def _hand_over(self, step: int, visit: Visit, known: _Known, done: int, so_far: StageSoFar) -> int:
-        """Sends a pass's output on; returns the activity that the receiver waits for."""
-        if known.send is None:
-            return done
-        template, class_base = known.send
-        sent = self.assembly.add(
-            template,
-            lane_base=visit.stage * len(LANES),
-            class_base=class_base,
-            stage=visit.stage,
-            step=step,
-            micro_batch=visit.item.micro_batch,
-            after=(done,),
-        )
-        if self.blocking:
-            so_far.blocked = sent
-        return sent
-
     def _load_ahead(self, step: int) -> None:
         """What the loader reads beside the last step for those that would follow."""
         if self.scenario.data is not None:
@@ -292,11 +203,8 @@ class _Drafter:
                 for micro_batch in range(self.plan.num_micro_batches):
                     self._load(step, micro_batch)
 
-    def _load(self, step: int, micro_batch: int) -> int:
-        """Loads one micro-batch, no further ahead than the prefetch allows; returns the copy's activity."""
-        assert self.loader is not None and self.scenario.data is not None
-        ahead = max(1, self.scenario.data.prefetch * self.plan.num_micro_batches)
-        freed = self.copies[len(self.copies) - ahead] if len(self.copies) >= ahead else -1
+    def _load(self, step: int, micro_batch: int) -> None:
+        """Loads one micro-batch."""
         base = self.assembly.add(
             self.loader_template,
             lane_base=0,
@@ -304,10 +212,16 @@ class _Drafter:
             stage=-1,
             step=step,
             micro_batch=micro_batch,
-            after=(freed,),
         )
+        self._loaded(base)
+
+    def _loaded(self, base: int) -> None:
+        """A way of samples, given its first activity: it goes no further ahead than the prefetch allows."""
+        assert self.loader is not None and self.scenario.data is not None
+        ahead = max(1, self.scenario.data.prefetch * self.plan.num_micro_batches)
+        if len(self.copies) >= ahead:
+            self.assembly.wait(base + self.loader.template.entry, self.copies[len(self.copies) - ahead])
         self.copies.append(base + self.loader.template.exit)
-        return self.copies[-1]
 
     def _update(self, step: int, gradients: list[list[int]]) -> None:
         """Reductions that are left and the norm on every stage, one join of them all, then the update.

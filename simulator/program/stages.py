@@ -11,7 +11,6 @@ from simulator.program.host_update import HostUpdate
 from simulator.program.layout import Tie, tokens_between
 from simulator.program.model import ModelParts, StageState
 from simulator.program.offload import StageOffload
-from simulator.program.order import Visit
 from simulator.program.outline import Outline
 from simulator.program.pairs import interleaved
 from simulator.program.passes import StageCompiler
@@ -50,11 +49,8 @@ class CompiledStage:
     after_join: int = -1
     pairs: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def pair(self, assembly: Assembly, forward: Visit, backward: Visit) -> int:
-        """Template of two passes side by side."""
-        first, second = (
-            self.passes[visit.item.kind, visit.item.chunk, visit.completes] for visit in (forward, backward)
-        )
+    def pair(self, assembly: Assembly, first: int, second: int) -> int:
+        """Template of two passes side by side, given those of both."""
         found = self.pairs.get((first, second))
         if found is None:
             joined = interleaved(assembly.templates[first], assembly.templates[second])

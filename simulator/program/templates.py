@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine import Capacities, Classes, Lanes, Pools, Program
+from simulator.engine.program import I64
 
 LANES: tuple[tuple[str, str], ...] = (
     ("compute", "compute"),
@@ -203,18 +204,16 @@ class TemplateBuilder:
 
 @dataclass(slots=True)
 class Assembly:
-    """Instances of templates in the order of their activities' ids, and the edges between them.
-
-    `add` returns the instance's index; `first` and `last` turn it into ids of activities.
-    """
+    """Instances of templates in the order of their activities' ids, and the edges between them."""
 
     templates: list[Template] = field(default_factory=list)
-    instances: list[tuple[int, ...]] = field(default_factory=list)
-    """Template, first activity, and bases of lane, class and layer; stage, step, micro-batch."""
     size: int = 0
-    seconds: list[tuple[int, int, int]] = field(default_factory=list)
-    edge_from: list[int] = field(default_factory=list)
-    edge_to: list[int] = field(default_factory=list)
+    _count: int = 0
+    _instances: list[I64] = field(default_factory=list)
+    _single: list[tuple[int, ...]] = field(default_factory=list)
+    _seconds: list[I64] = field(default_factory=list)
+    _edges: list[I64] = field(default_factory=list)
+    _edge: list[tuple[int, int]] = field(default_factory=list)
 
     def register(self, template: Template) -> int:
         """Makes a template known."""
@@ -230,92 +229,102 @@ class Assembly:
         stage: int,
         step: int,
         micro_batch: int = -1,
-        layer_base: int = 0,
         after: Iterable[int] = (),
     ) -> int:
         """Stamps a template; its entry waits for the activities `after`. Returns the first activity's id."""
         shape = self.templates[template]
         base = self.size
-        self.instances.append((template, base, lane_base, class_base, layer_base, stage, step, micro_batch))
+        self._single.append((template, lane_base, class_base, 0, stage, step, micro_batch))
         self.size = base + shape.lane.size
         entry = base + shape.entry
-        for source in after:
-            if source >= 0:
-                self.edge_from.append(source)
-                self.edge_to.append(entry)
+        self._edge.extend((source, entry) for source in after if source >= 0)
         return base
 
-    def add_second(self, micro_batch: int, layer_base: int, after: Iterable[int]) -> None:
-        """What the second pass of the last instance has for itself."""
-        template, base = self.instances[-1][:2]
-        self.seconds.append((len(self.instances) - 1, micro_batch, layer_base))
-        entry = base + self.templates[template].second_entry
-        for source in after:
-            if source >= 0:
-                self.wait(entry, source)
+    def extend(self, size: int, instances: I64, seconds: I64, edges: I64) -> int:
+        """Stamps many templates one behind the other; returns the first activity's id.
+
+        Args:
+            size: Activities of them all.
+            instances: Template; bases of lane, class and layer; stage, step and micro-batch, shape [7, n].
+            seconds: Of those that are two passes: place among them, micro-batch and base of the layer of the
+                second pass, shape [3, pairs].
+            edges: Activities, and those that wait for them, shape [2, edges].
+        """
+        self._flush()
+        base = self.size
+        self._seconds.append(seconds + np.array([[self._count], [0], [0]]))
+        self._instances.append(instances)
+        self._count += instances.shape[1]
+        self._edges.append(edges)
+        self.size += size
+        return base
 
     def wait(self, activity: int, source: int) -> None:
         """Makes an activity wait for an earlier one."""
-        self.edge_from.append(source)
-        self.edge_to.append(activity)
+        self._edge.append((source, activity))
+
+    def _flush(self) -> None:
+        """Makes columns of what was added one by one."""
+        if self._single:
+            self._instances.append(np.array(self._single, np.int64).T)
+            self._count += len(self._single)
+        if self._edge:
+            self._edges.append(np.array(self._edge, np.int64).T)
+        self._single, self._edge = [], []
+
+    def _sizes(self, of: str) -> I64:
+        return np.array([len(getattr(each, of)) for each in self.templates], np.int64)
 
     def arrays(self) -> AssembledArrays:
         """All instances as the flat arrays of a Program."""
-        columns = np.array(self.instances, np.int64).reshape(-1, 8).T
-        used, base = columns[0], columns[1]
-        lane_base, class_base, layers, stage, step, micro_batches = columns[2:].astype(np.int32)
-        sizes = np.array([t.size for t in self.templates], np.int64)
-        offsets = _starts(sizes)
+        self._flush()
+        columns = np.concatenate(self._instances, axis=1)
+        used = columns[0]
+        lane_base, class_base, layer_base, stage, step, micro_batch = columns[1:].astype(np.int32)
+        sizes = self._sizes("lane")
         count = sizes[used]
-        source = np.arange(self.size, dtype=np.int64) + np.repeat(offsets[used] - base, count)
-        lane = _flat(self.templates, "lane")[source] + np.repeat(lane_base, count)
-        cls = _flat(self.templates, "cls")[source] + np.repeat(class_base, count)
+        base = _starts(count)
+        owner = np.repeat(np.arange(len(used)), count)
+        source = np.arange(self.size) + (_starts(sizes)[used] - base)[owner]
         layer = _flat(self.templates, "layer")[source]
-        layer_base, micro_batch = np.repeat(layers, count), np.repeat(micro_batches, count)
-        for instance, other, other_base in self.seconds:
-            template, first = self.instances[instance][:2]
-            second_part = self.templates[template].second_part
-            assert second_part is not None
-            theirs = first + np.flatnonzero(second_part)
-            micro_batch[theirs], layer_base[theirs] = other, other_base
-        dep_ptr, dep = self._dependencies(used, source, base)
+        micro_batches, bases = micro_batch[owner], layer_base[owner]
+        instance, *theirs = np.concatenate(self._seconds, axis=1)
+        if len(instance):
+            none = np.zeros(int(sizes.max()), np.bool_)
+            parts = [none[: t.size] if t.second_part is None else t.second_part for t in self.templates]
+            second = np.flatnonzero(np.concatenate(parts)[source])
+            micro_batch[instance], layer_base[instance] = theirs
+            micro_batches[second], bases[second] = micro_batch[owner[second]], layer_base[owner[second]]
+        dep_ptr, dep = self._dependencies(used, base, source)
         return AssembledArrays(
-            lane=lane,
-            cls=cls,
+            lane=_flat(self.templates, "lane")[source] + lane_base[owner],
+            cls=_flat(self.templates, "cls")[source] + class_base[owner],
             dep_ptr=dep_ptr,
             dep=dep,
             tags={
-                "stage": np.repeat(stage, count),
-                "step": np.repeat(step, count),
-                "micro_batch": micro_batch,
-                "layer": np.where(layer >= 0, layer + layer_base, -1).astype(np.int32),
+                "stage": stage[owner],
+                "step": step[owner],
+                "micro_batch": micro_batches,
+                "layer": np.where(layer >= 0, layer + bases, np.int32(-1)),
             },
         )
 
-    def _dependencies(
-        self, used: NDArray[np.int64], source: NDArray[np.int64], base: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        local_count = _flat(self.templates, "dep_count")[source]
-        sizes = np.array([len(t.dep) for t in self.templates], np.int64)
-        per_instance = sizes[used]
-        starts = _starts(per_instance)
-        total = int(per_instance.sum())
-        index = np.arange(total, dtype=np.int64) + np.repeat(_starts(sizes)[used] - starts, per_instance)
-        local = _flat(self.templates, "dep")[index] + np.repeat(base, per_instance)
-        edge_to = np.array(self.edge_to, np.int64)
-        edge_from = np.array(self.edge_from, np.int64)
-        order = np.argsort(edge_to, kind="stable")
-        edge_to, edge_from = edge_to[order], edge_from[order]
-        extra = np.bincount(edge_to, minlength=self.size) if len(edge_to) else np.zeros(self.size, np.int64)
-        ptr = np.zeros(self.size + 1, np.int64)
-        np.cumsum(local_count + extra, out=ptr[1:])
-        dep = np.empty(int(ptr[-1]), np.int32)
-        local_rows = np.repeat(np.arange(self.size), local_count)
-        dep[ptr[local_rows] + np.arange(total) - _starts(local_count)[local_rows]] = local
-        if len(edge_to):
-            behind = np.arange(len(edge_to)) - _starts(extra)[edge_to]
-            dep[ptr[edge_to] + local_count[edge_to] + behind] = edge_from
-        return ptr, dep
+    def _dependencies(self, used: I64, base: I64, source: I64) -> tuple[I64, NDArray[np.int32]]:
+        """Those inside of templates, then the edges, in the order in which they came."""
+        sizes, counts = self._sizes("dep"), _flat(self.templates, "dep_count")
+        owner = np.repeat(np.arange(len(used)), sizes[used])
+        inside = np.arange(len(owner)) + (_starts(sizes)[used] - _starts(sizes[used]))[owner]
+        row = np.repeat(np.arange(len(counts)), counts) - np.repeat(_starts(self._sizes("lane")), sizes)
+        rows = row[inside] + base[owner]
+        edges = np.concatenate([np.zeros((2, 0), np.int64), *self._edges], axis=1)
+        source_of, target = edges[:, np.argsort(edges[1], kind="stable")]
+        before, beside = np.zeros(self.size + 1, np.int64), np.zeros(self.size + 1, np.int64)
+        np.cumsum(counts[source], out=before[1:])
+        np.cumsum(np.bincount(target, minlength=self.size), out=beside[1:])
+        dep = np.empty(len(rows) + len(target), np.int32)
+        dep[np.arange(len(rows)) + beside[rows]] = _flat(self.templates, "dep")[inside] + base[owner]
+        dep[np.arange(len(target)) + before[target + 1]] = source_of
+        return before + beside, dep
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,10 +355,8 @@ class AssembledArrays:
         )
 
 
-def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    starts = np.zeros(len(counts), np.int64)
-    np.cumsum(counts[:-1], out=starts[1:])
-    return starts
+def _starts(counts: I64) -> I64:
+    return np.cumsum(counts) - counts
 
 
 def _flat(templates: Sequence[Template], name: str) -> NDArray[Any]:

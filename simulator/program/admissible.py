@@ -11,6 +11,7 @@ from simulator.scenario import Scenario
 from simulator.specs.hardware import Precision
 from simulator.specs.model import LayerListSpec, MixtureSpec, TransformerSpec
 from simulator.specs.training import ParallelismSpec
+from simulator.workload import lora
 from simulator.workload.optimizers import OPTIMIZERS
 from simulator.workload.parameters import count_parameters
 from simulator.workload.precision import FORMATS, RECIPES, base_precision, matrix_precision
@@ -319,18 +320,22 @@ def _check_load(parallelism: ParallelismSpec, mixture: MixtureSpec) -> None:
 
 
 def _check_adapters(scenario: Outline, model: TransformerSpec) -> None:
-    wanted = [name for name in scenario.training.lora_targets if name.startswith("mlp.")]
-    if model.mixture is not None and wanted:
-        raise UnsupportedError(
-            ("training", "lora_targets"),
-            f"{', '.join(wanted)}: adapters of experts are not modelled; attention.qkv, attention.output are",
-        )
-    targets, key = scenario.training.lora_targets, ("training", "lora_targets")
-    if not targets:
+    chosen, key = scenario.training.lora_targets, ("training", "lora_targets")
+    if not chosen:
         raise PlanError(key, "names no matrix: nothing would be trained")
-    if len(set(targets)) < len(targets):
-        twice = next(name for name in targets if targets.count(name) > 1)
+    if len(set(chosen)) < len(chosen):
+        twice = next(name for name in chosen if chosen.count(name) > 1)
         raise PlanError(key, f"names {twice} more than once")
+    there = lora.targets(model)
+    missing = [name for name in chosen if name not in there]
+    if missing:
+        raise PlanError(key, f"{missing[0]}: {model.name} has none; it has: {', '.join(there)}")
+    for name, parts in lora.modules(model).items():
+        matrix = lora.SAME.get(name, name)
+        own = [module for module, _ in parts if module in chosen and module != matrix]
+        if (matrix in chosen) + bool(own) + (lora.ALL in chosen) > 1:
+            others = [*([matrix] if matrix in chosen else []), *own, *([lora.ALL] * (lora.ALL in chosen))]
+            raise PlanError(key, f"{' and '.join(others)} are adapters of the same matrix")
     if scenario.training.lora_rank >= model.hidden_size:
         raise PlanError(
             ("training", "lora_rank"),

@@ -29,6 +29,7 @@ from simulator.workload import (
     StateBytes,
     largest_transient,
     layer_list_blocks,
+    lora,
     placeholder_bytes,
     state_bytes,
 )
@@ -160,6 +161,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         dispatch_bytes=BYTES_PER_ELEMENT[parallelism.expert_dispatch_precision],
         lora_rank=training.lora_rank,
         lora_targets=training.lora_targets,
+        lora_modules=_lora_modules(scenario),
         attention=training.attention or scenario.software.attention,
         gradient_bytes=(states or _state_bytes(scenario, plan)).gradients,
         dropout=_dropout(scenario),
@@ -173,6 +175,13 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
     else:
         laid_out = Layout(((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),), ())
     return shard, replace(laid_out, blocks=with_modules(scenario, laid_out.blocks))
+
+
+def _lora_modules(scenario: Outline) -> tuple[tuple[str, tuple[tuple[str, int], ...]], ...]:
+    """Modules of the model's matrices that have adapters of their own."""
+    if not isinstance(scenario.model, TransformerSpec) or not scenario.training.lora_rank:
+        return ()
+    return tuple(lora.modules(scenario.model, scenario.parallelism.tensor_parallel).items())
 
 
 def _state_bytes(scenario: Outline, plan: Plan) -> StateBytes:
@@ -274,9 +283,7 @@ def _state(
     blocks = tuple(block for block in everything if not block.teacher)
     parameters = sum(block.parameters for block in blocks)
     experts = sum(block.expert_parameters for block in blocks)
-    frozen = sum(block.frozen_parameters for block in blocks)
-    trained_experts = sum(block.expert_parameters for block in blocks if not block.frozen_parameters)
-    dense = parameters - frozen - trained_experts
+    dense, trained_experts = (sum(block.trained[place] for block in blocks) for place in range(2))
     sharding, axes = plan.sharding, plan.axes
     groups = plan.degree("shard"), plan.degree("expert_shard")
 

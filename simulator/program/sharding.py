@@ -153,11 +153,10 @@ def reductions(
     found: list[Reduction] = []
     bucket = _Bucket()
     for position, block in enumerate(reversed(blocks)):
-        trained = block.parameters - block.frozen_parameters
-        expert = 0 if block.frozen_parameters else block.expert_parameters
-        if trained and bucket.first < 0:
+        dense, expert = block.trained
+        if dense + expert and bucket.first < 0:
             bucket.first = position
-        bucket.dense += trained - expert
+        bucket.dense += dense
         bucket.expert += expert
         size = (bucket.dense + bucket.expert) * per.gradients
         if size and (size >= limit or position == len(blocks) - 1):

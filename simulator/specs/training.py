@@ -33,7 +33,29 @@ PipelineSchedule = Literal[
     "gpipe", "1f1b", "interleaved_1f1b", "zb-1p", "zb-2p", "zb-v", "dualpipe", "dualpipe-v"
 ]
 Axis = Literal["tensor", "context", "data", "pipeline"]
-LoraTarget = Literal["attention.qkv", "attention.output", "mlp.up", "mlp.down"]
+LoraTarget = Literal[
+    "attention.qkv",
+    "attention.output",
+    "mlp.up",
+    "mlp.down",
+    "experts.up",
+    "experts.down",
+    "shared.up",
+    "shared.down",
+    "router",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "q_a_proj",
+    "q_b_proj",
+    "kv_a_proj_with_mqa",
+    "kv_b_proj",
+    "all-linear",
+]
 Place = Literal["host", "nvme"]
 
 
@@ -83,7 +105,9 @@ class TrainingSpec(Spec):
     """Rank of low-rank adapters beside frozen matrices; 0 trains all parameters."""
     lora_targets: tuple[LoraTarget, ...] = ("attention.qkv", "attention.output", "mlp.up", "mlp.down")
     """Matrices that have an adapter; with latent attention, `attention.qkv` are all that make queries, keys
-    and values."""
+    and values; `experts` are routed, `shared` those that every token visits. Or modules of them, as PEFT's
+    `target_modules` calls them, each with an adapter of its own (`gate_proj`, `up_proj` and `down_proj` of
+    MLPs and experts alike); `all-linear` are all in the layers."""
     frozen_layers: CountOrZero = 0
     """First layers that are not trained, with the embedding before them; adapters stand above them only."""
     optimizer: Optimizer = "adamw"

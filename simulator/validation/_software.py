@@ -83,8 +83,13 @@ _OVERLAPPED: Final = ("moe_a2a_overlap=true", "ep overlap", "+ overlap")
 
 
 def profile(cells: Mapping[str, str]) -> str | dict[str, str]:
-    """The profile of a row; with the dispatcher of tokens that its notes name."""
+    """The profile of a row; with the dispatcher of tokens that its notes name, and LitGPT's norms.
+
+    Source: RMSNorm in litgpt/model.py of Lightning-AI/litgpt, written in steps over an fp32 copy.
+    """
     name, notes = software(cells), cells.get("notes", "").casefold()
+    if "litgpt" in cells.get("framework", "").casefold():
+        return {"base": name, "norm": "separate"}
     if "num_experts" in cells and any(word in notes for word in _BY_NODE):
         return {"base": name, "expert_dispatch": "deduplicated"}
     return name

@@ -7,6 +7,7 @@ from simulator.workload import chains, operators
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.columns import add_column_gradient, add_gather, casts_to_gather, reduce
 from simulator.workload.context import Core, add_core, add_core_gradient
+from simulator.workload.lora import reads_input
 from simulator.workload.matrices import add_input_gradient, add_product
 from simulator.workload.unfused import add_unfused, add_unfused_gradient
 
@@ -16,7 +17,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
     width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
     tokens, residual = shard.tokens, shard.residual_tokens
     query, key_value = head_widths(model, tp)
-    add_norm(into, model, shard, "attention")
+    add_norm(into, model, shard, "attention", "attention.qkv")
     add_gather(into, shard, "attention", width, made_by="layernorm:attention")
     kept_heads = tokens * (query + key_value) * element
     ready = casts_to_gather(shard)
@@ -40,7 +41,15 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
         )
     into.add(chains.rotary(model, shard, "attention.rotary", normed))
     add_scores(into, _core(model, shard), shard)
-    add_product(into, "attention.output", tokens, width, query, shard, kept_operand=True)
+    add_product(
+        into,
+        "attention.output",
+        tokens,
+        width,
+        query,
+        shard,
+        kept_operand=reads_input(shard, "attention.output"),
+    )
     into.add(reduce(shard, "attention", tokens * width * element))
     into.add(
         chains.residual("attention.residual", residual * width, model.attention_output_bias, shard),
@@ -56,7 +65,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     into.needs("layernorm:attention")
     add_gather(into, shard, "attention.gradient", width)
     add_input_gradient(into, "attention.output", tokens, query, width, shard, ready=casts_to_gather(shard))
-    operand = shard.operand_bytes(tokens * query) if shard.casts else 0
+    operand = shard.operand_bytes(tokens * query) if casts_output(shard) else 0
     chains.add_weight_gradient(
         into, "attention.output.weight_gradient", tokens, width, query, shard, freed=operand
     )
@@ -73,14 +82,19 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     add_column_gradient(into, model, shard, "attention.qkv", columns, residual)
 
 
-def add_norm(into: PassBuilder, model: TransformerSpec, shard: Shard, part: str) -> None:
-    """The norm before a part of the layer; keeps the residual stream, and its output as that is read."""
+def casts_output(shard: Shard, part: str = "attention") -> bool:
+    """Whether a cast of the core's output is kept for the gradient of the projection behind it."""
+    return shard.casts and reads_input(shard, f"{part}.output")
+
+
+def add_norm(into: PassBuilder, model: TransformerSpec, shard: Shard, part: str, *readers: str) -> None:
+    """The norm before a part of the layer; keeps the residual stream, and its output as readers need it."""
     elements = shard.residual_tokens * model.hidden_size
-    stream = elements * shard.element_bytes
+    stream = elements * chains.kept_by_norm(model, shard, f"{part}.norm")
     with into.of(f"layernorm:{part}"):
         into.add(
             chains.norm(f"{part}.norm", elements, model, shard),
-            kept=stream + shard.operand_bytes(elements),
+            kept=stream + reads_input(shard, *readers) * shard.operand_bytes(elements),
             kept_input=stream,
         )
 
@@ -104,7 +118,7 @@ def add_scores_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: i
         add_core_gradient(into, core, shard, freed=freed + core.kept_bytes(shard))
     else:
         add_unfused_gradient(into, core, shard, freed=freed)
-    if core.biased and not shard.lora_rank:
+    if core.biased and shard.trains("position_bias"):
         element, scores = shard.element_bytes, core.heads * shard.sequence_length**2
         name = f"{core.name}.bias.accumulate"
         into.add(operators.pointwise(name, "elementwise", scores, reads=2 * element, writes=element, flops=1))

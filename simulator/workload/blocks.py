@@ -45,7 +45,10 @@ class Shard:
         expert_load: Slots of the busiest GPU's experts over the mean that an even spread would bring.
         dispatch_bytes: Bytes of one number on its way to an expert.
         lora_rank: Rank of the adapters beside frozen matrices; 0 where everything is trained.
-        lora_targets: Matrices that have an adapter.
+        lora_targets: Matrices, or modules of them, that have an adapter.
+        lora_modules: Modules of each matrix, which can have adapters of their own, and their parts of it.
+        frozen: Operators whose parameters are not trained.
+        source_frozen: Whether nothing of the encoder whose output this decoder attends to is trained.
         source_length: Tokens in a sequence of the encoder whose output this decoder attends to; 0 for none.
     """
 
@@ -67,7 +70,14 @@ class Shard:
     dispatch_bytes: int = 2
     lora_rank: int = 0
     lora_targets: tuple[str, ...] = ()
+    lora_modules: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
+    frozen: frozenset[str] = frozenset()
+    source_frozen: bool = False
     source_length: int = 0
+
+    def trains(self, name: str) -> bool:
+        """Whether the parameters of an operator are trained."""
+        return not self.lora_rank and name not in self.frozen
 
     @property
     def tokens(self) -> int:
@@ -161,8 +171,8 @@ class Block:
         input_bytes: Its input on this GPU, which full recomputation keeps in place of all else [B].
         sequential_parameters: Of `parameters`, those that tensor parallelism replicates.
         expert_parameters: Of `parameters`, those of routed experts, which other replicas may hold others of.
-        frozen_parameters: Of `parameters`, those that are not trained; routed experts are frozen whole or not
-            at all.
+        frozen_parameters: Of `parameters`, those that are not trained.
+        frozen_experts: Of them, those of routed experts.
         read_parameters: Parameters of another block that this one reads (a head that shares the embedding).
         carried_bytes: Gradients that pass through its backward pass besides that of its input: those of what
             all layers of a stack read (an encoder's output, a bias of positions) [B].
@@ -177,9 +187,16 @@ class Block:
     sequential_parameters: int = 0
     expert_parameters: int = 0
     frozen_parameters: int = 0
+    frozen_experts: int = 0
     read_parameters: int = 0
     carried_bytes: int = 0
     teacher: bool = False
+
+    @property
+    def trained(self) -> tuple[int, int]:
+        """Trained parameters that all replicas hold, and those of routed experts."""
+        experts = self.expert_parameters - self.frozen_experts
+        return self.parameters - self.frozen_parameters - experts, experts
 
     @property
     def kept_bytes(self) -> int:

@@ -31,15 +31,36 @@ def norm_parameters(model: TransformerSpec) -> int:
 
 
 def norm_gradient(name: str, elements: int, model: TransformerSpec, shard: Shard) -> Kernel:
-    """A norm, backward: the gradients of input and of weights, in one pass over both operands or in two."""
+    """A norm, backward: the gradients of input and of weights, in one pass over both operands or in two.
+
+    Frozen, it has only the former; in steps, the product that is summed over the tokens falls away.
+    """
     element, style = shard.element_bytes, shard.software.norm
+    trained = shard.trains(name.removesuffix(".gradient"))
     if style == "single_pass":
         return pointwise(name, "norm", elements, reads=2 * element, writes=element, flops=NORM_FLOPS)
     if style == "fused" or model.norm == "layernorm":
-        reads = 4 * element
-        return pointwise(name, "norm", elements, reads=reads, writes=element, flops=NORM_FLOPS, launches=2)
-    reads, writes = 4 * element + 36, 2 * element + 24
-    return pointwise(name, "norm", elements, reads=reads, writes=writes, flops=2 * NORM_FLOPS, launches=11)
+        reads, launches = (2 + 2 * trained) * element, 1 + trained
+        return pointwise(
+            name, "norm", elements, reads=reads, writes=element, flops=NORM_FLOPS, launches=launches
+        )
+    reads, writes = (1 + 3 * trained) * element + 36, (1 + trained) * element + 24
+    launches = 9 + 2 * trained
+    return pointwise(
+        name, "norm", elements, reads=reads, writes=writes, flops=2 * NORM_FLOPS, launches=launches
+    )
+
+
+def kept_by_norm(model: TransformerSpec, shard: Shard, name: str) -> int:
+    """Bytes of an element that a norm keeps for itself: its input, in fp32 where a step makes it that.
+
+    In steps what is weighted is kept for the weights' gradient, too.
+
+    Source: LlamaRMSNorm in Transformers, RMSNorm in LitGPT: ``hidden_states.to(torch.float32)``.
+    """
+    if shard.software.norm != "separate" or model.norm == "layernorm":
+        return shard.element_bytes
+    return 4 + shard.element_bytes * shard.trains(name)
 
 
 def linear_bias(name: str, elements: int, biased: bool, shard: Shard) -> Kernel | None:
@@ -52,7 +73,7 @@ def linear_bias(name: str, elements: int, biased: bool, shard: Shard) -> Kernel 
 
 def bias_gradient(name: str, elements: int, biased: bool, shard: Shard) -> Kernel | None:
     """The sum over all tokens that is a bias's gradient, where no matrix product takes it along."""
-    if not biased or shard.software.fused_linear_bias:
+    if not biased or shard.software.fused_linear_bias or not shard.trains(name):
         return None
     return pointwise(
         f"{name}.bias_gradient", "elementwise", elements, reads=shard.element_bytes, writes=0, flops=1
@@ -99,16 +120,31 @@ def activation(model: TransformerSpec, elements: int, shard: Shard) -> Kernel:
 def kept_by_activation(elements: int, model: TransformerSpec, shard: Shard) -> int:
     """Bytes that the activation keeps: what the next product reads, and the gate's own where it is apart."""
     apart = model.gated_mlp and not shard.software.fused_activation
-    return shard.operand_bytes(elements) + elements * apart * shard.element_bytes
+    operand = kept_operand(shard, "mlp.down", elements)
+    return operand + elements * apart * shard.element_bytes
 
 
-def activation_gradient(model: TransformerSpec, elements: int, shard: Shard) -> Kernel:
-    """Backward of `activation`; a gate's two gradients are joined by a copy where they are not fused."""
+def kept_operand(shard: Shard, matrix: str, elements: int) -> int:
+    """Bytes of a matrix's input that are kept for its gradient or for that of an adapter; 0 without both."""
+    return shard.operand_bytes(elements) if lora.reads_input(shard, matrix) else 0
+
+
+def activation_gradient(
+    model: TransformerSpec, elements: int, shard: Shard, before: str = "mlp.up"
+) -> Kernel:
+    """Backward of `activation`; a gate's two gradients are joined by a copy where they are not fused.
+
+    Args:
+        model: The transformer.
+        elements: Numbers behind the activation.
+        shard: One GPU's part of the micro-batch.
+        before: The matrix whose bias is summed along, if that is trained.
+    """
     element, gated = shard.element_bytes, int(model.gated_mlp)
     reads, writes, launches = element * (2 + gated), element * (1 + gated), 1
     if gated and not shard.software.fused_activation:
         reads, writes, launches = element * 9, element * 5, 4
-    if model.mlp_bias and not shard.software.fused_linear_bias:
+    if model.mlp_bias and not shard.software.fused_linear_bias and shard.trains(before):
         reads, launches = reads + element * (1 + gated), launches + 1
     return pointwise(
         "mlp.activation.gradient",
@@ -183,8 +219,11 @@ def add_weight_gradient(
     output. A frozen weight has none; its adapter, if it has one, takes its place. `precision` is that of the
     layers' matrices if not given.
     """
-    if shard.lora_rank:
-        return _instead_of_frozen(into, name.removesuffix(".weight_gradient"), m, n, k, shard, freed)
+    own = name.removesuffix(".weight_gradient")
+    if not shard.trains(own):
+        if freed:
+            into.nodes[-1] = replace(into.nodes[-1], freed_bytes=into.nodes[-1].freed_bytes + freed)
+        return lora.add_backward(into, own, m, n, k, shard, batch=batch)
     role, operands = "weight_gradient", shard.operand if precision is None else FORMATS[precision]
     precision = precision or shard.matrix_precision
     each = operands.number_bytes
@@ -202,12 +241,6 @@ def add_weight_gradient(
     written = replace(written, launches=shard.calls(batch))
     into.add(written, after=after, freed=freed, role=role, held=held)
     return into.add(accumulation(f"{name}.accumulate", batch * n * k, shard), role=role)
-
-
-def _instead_of_frozen(into: PassBuilder, name: str, m: int, n: int, k: int, shard: Shard, freed: int) -> int:
-    if freed:
-        into.nodes[-1] = replace(into.nodes[-1], freed_bytes=into.nodes[-1].freed_bytes + freed)
-    return lora.add_backward(into, name, m, n, k, shard)
 
 
 def accumulation(name: str, elements: int, shard: Shard, launches: int = 1) -> Kernel:

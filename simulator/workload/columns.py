@@ -11,6 +11,7 @@ from simulator.specs.model import TransformerSpec
 from simulator.workload import chains
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Collective, Communication
+from simulator.workload.lora import reads_input
 from simulator.workload.matrices import add_input_gradient, cast, transpose
 
 
@@ -70,12 +71,13 @@ def add_column_gradient(
     part = name.partition(".")[0]
     before = (len(into.nodes) - 1,)
     again: tuple[int, ...] = ()
-    if shard.sequence_parallel:
+    kept = reads_input(shard, name)
+    if shard.sequence_parallel and kept:
         gathered = tensor(shard, f"{part}.input", "all_gather", gathered_bytes(shard, tokens * width))
         again = (into.add(gathered, after=before, role="weight_gradient"),)
     ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
     data = add_input_gradient(into, name, tokens, width, columns, shard, after=ready)
-    if casts_to_gather(shard):
+    if casts_to_gather(shard) and kept:
         copied = transpose(f"{part}.input", tokens * width, shard)
         again = (into.add(copied, after=again, role="weight_gradient"),)
     reduced = beside_weight_gradient(
@@ -90,17 +92,21 @@ def add_column_gradient(
     into.add(
         chains.norm_gradient(f"{part}.norm.gradient", residual * width, model, shard),
         after=(reduced,),
-        freed=residual * width * element + shard.operand_bytes(residual * width),
+        freed=residual * width * chains.kept_by_norm(model, shard, f"{part}.norm")
+        + kept * shard.operand_bytes(residual * width),
     )
-    biased = model.mlp_bias if part == "mlp" else model.attention_output_bias
+    last = "mlp.down" if part == "mlp" else f"{part}.output"
+    biased = (model.mlp_bias if part == "mlp" else model.attention_output_bias) and shard.trains(last)
     into.add(
         chains.residual_gradient(f"{part}.residual.gradient", residual * width, biased, shard),
         freed=residual * width * shard.dropout,
     )
     if not shard.software.fused_gradient_accumulation:
-        vectors = width * (2 if model.norm == "layernorm" else 1) + (columns + width) * biased
-        launches = 2 if model.norm == "layernorm" else 1
-        into.add(chains.accumulation(f"{part}.vectors.accumulate", vectors, shard, launches + 2 * biased))
+        launches = (2 if model.norm == "layernorm" else 1) * shard.trains(f"{part}.norm")
+        inner = (model.mlp_bias if part == "mlp" else model.attention_output_bias) and shard.trains(name)
+        vectors, launches = width * (launches + biased) + columns * inner, launches + biased + inner
+        if launches:
+            into.add(chains.accumulation(f"{part}.vectors.accumulate", vectors, shard, launches))
 
 
 def beside_weight_gradient(

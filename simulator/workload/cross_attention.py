@@ -11,7 +11,13 @@ from __future__ import annotations
 
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains, operators
-from simulator.workload.attention import add_norm, add_scores, add_scores_gradient, head_widths
+from simulator.workload.attention import (
+    add_norm,
+    add_scores,
+    add_scores_gradient,
+    casts_output,
+    head_widths,
+)
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.columns import (
     add_column_gradient,
@@ -22,6 +28,7 @@ from simulator.workload.columns import (
     tensor,
 )
 from simulator.workload.context import Core
+from simulator.workload.lora import reads_input
 from simulator.workload.matrices import add_input_gradient, add_product
 
 _NAME = "cross_attention"
@@ -45,7 +52,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard, *, firs
     width, element = model.hidden_size, shard.element_bytes
     tokens, residual, source = shard.tokens, shard.residual_tokens, shard.source_tokens
     query, key_value = head_widths(model, shard.tensor_parallel)
-    add_norm(into, model, shard, _NAME)
+    add_norm(into, model, shard, _NAME, _QUERY)
     into.add(gather(shard, _NAME, tokens * width * element))
     kept, made_by = tokens * query * element, f"layernorm:{_NAME}"
     add_product(into, _QUERY, tokens, query, width, shard, kept=kept, made_by=made_by)
@@ -55,7 +62,8 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard, *, firs
     add_product(into, _KEYS, source, key_value, width, shard, kept=kept)
     into.add(chains.linear_bias(_KEYS, source * key_value, model.attention_bias, shard))
     add_scores(into, _core(model, shard), shard)
-    add_product(into, _OUTPUT, tokens, width, query, shard, kept_operand=True)
+    kept_operand = reads_input(shard, _OUTPUT)
+    add_product(into, _OUTPUT, tokens, width, query, shard, kept_operand=kept_operand)
     into.add(reduce(shard, _NAME, tokens * width * element))
     into.add(
         chains.residual(f"{_NAME}.residual", residual * width, model.attention_output_bias, shard),
@@ -72,7 +80,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard, *, fir
     if shard.sequence_parallel:
         into.add(tensor(shard, f"{_NAME}.gradient", "all_gather", tokens * width * element))
     add_input_gradient(into, _OUTPUT, tokens, query, width, shard)
-    operand = shard.operand_bytes(tokens * query) if shard.casts else 0
+    operand = shard.operand_bytes(tokens * query) if casts_output(shard, _NAME) else 0
     chains.add_weight_gradient(into, f"{_OUTPUT}.weight_gradient", tokens, width, query, shard, freed=operand)
     held = (tokens * query + source * key_value) * element
     add_scores_gradient(into, _core(model, shard), shard, freed=held)
@@ -100,7 +108,7 @@ def _source_gradient(into: PassBuilder, model: TransformerSpec, shard: Shard, *,
     into.add(chains.bias_gradient(_KEYS, source * key_value, model.attention_bias, shard))
     before = (len(into.nodes) - 1,)
     again: tuple[int, ...] = ()
-    if shard.sequence_parallel:
+    if shard.sequence_parallel and reads_input(shard, _KEYS):
         gathered = tensor(shard, f"{_NAME}.source.input", "all_gather", source * width * element)
         again = (into.add(gathered, after=before, role="weight_gradient"),)
     ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
@@ -125,7 +133,9 @@ def _source_gradient(into: PassBuilder, model: TransformerSpec, shard: Shard, *,
 def _kept_of_source(model: TransformerSpec, shard: Shard, *, first: bool) -> int:
     """The encoder's output, kept once, and each layer's own cast of it where operands are cast [B]."""
     elements = shard.residual_source_tokens * model.hidden_size
-    return first * source_bytes(model, shard) + (shard.operand_bytes(elements) if shard.casts else 0)
+    return first * source_bytes(model, shard) + (
+        shard.operand_bytes(elements) if shard.casts and reads_input(shard, _KEYS) else 0
+    )
 
 
 def _core(model: TransformerSpec, shard: Shard) -> Core:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains, operators
 from simulator.workload.blocks import Block, PassBuilder, Shard
@@ -41,23 +43,24 @@ def embedding_block(model: TransformerSpec, shard: Shard, *, shares_table: bool 
             "embedding.dropout.gradient", "elementwise", size, reads=element + 1, writes=element, flops=2
         )
         backward.add(undo, freed=size)
-    if shard.sequence_parallel and not shard.lora_rank:
+    trained = shard.trains("embedding")
+    if shard.sequence_parallel and trained:
         backward.add(tensor(shard, "embedding.gradient", "all_gather", tokens * width * element))
     backward.add(
-        None
-        if shard.lora_rank
-        else operators.pointwise(
+        operators.pointwise(
             "embedding.gradient",
             "embedding",
             tokens * width,
             reads=element + shard.gradient_bytes,
             writes=shard.gradient_bytes,
             flops=1,
-        ),
+        )
+        if trained
+        else None,
         role="weight_gradient",
     )
     positions = model.max_position_embeddings * width if learned else 0
-    if not shard.software.fused_gradient_accumulation and not shard.lora_rank:
+    if not shard.software.fused_gradient_accumulation and trained:
         table = rows * width + positions
         zeroed = operators.pointwise(
             "embedding.gradient.zero", "embedding", table, reads=0, writes=element, flops=0
@@ -72,14 +75,16 @@ def embedding_block(model: TransformerSpec, shard: Shard, *, shares_table: bool 
         backward=backward.done(),
         parameters=held,
         input_bytes=tokens * 8,
-        sequential_parameters=0 if shard.lora_rank else positions,
-        frozen_parameters=held if shard.lora_rank else 0,
+        sequential_parameters=positions if trained else 0,
+        frozen_parameters=0 if trained else held,
         read_parameters=rows * width if shares_table else 0,
     )
 
 
 def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) -> Block:
     """Final norm, projection to the vocabulary and loss; the vocabulary is split over the GPUs.
+
+    A matrix that is the embedding's, too, is trained if that is.
 
     Args:
         model: The transformer.
@@ -89,16 +94,19 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
     tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
     residual, rows = shard.residual_tokens, vocab_shard(model, shard)
     forward, backward = PassBuilder(), PassBuilder()
-    logits, normed = tokens * rows, residual * width
+    logits, normed, own = tokens * rows, residual * width, 0
     encoder = model.family == "encoder"
+    shard = _named(model, shard)
+    reads = shard.trains("head")
     if encoder:
-        forward.add(
-            operators.matmul("head.transform", residual, width, width, shard.precision), kept=normed * element
-        )
+        kept = normed * element * shard.trains("head.transform")
+        forward.add(operators.matmul("head.transform", residual, width, width, shard.precision), kept=kept)
     if model.final_norm:
-        forward.add(chains.norm("head.norm", normed, model, shard), kept=2 * normed * element)
+        own = normed * chains.kept_by_norm(model, shard, "head.norm")
+        norm = chains.norm("head.norm", normed, model, shard)
+        forward.add(norm, kept=own + reads * normed * element, kept_input=own)
     forward.add(gather(shard, "head", tokens * width * element))
-    kept = logits * element + (0 if model.final_norm else normed * element)
+    kept = logits * element + (0 if model.final_norm else reads * normed * element)
     forward.add(operators.matmul("head", tokens, rows, width, shard.precision), kept=kept)
     probabilities = chains.kept_per_logit(shard) * logits
     forward.add(chains.cross_entropy(logits, shard), kept=probabilities)
@@ -119,22 +127,33 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
     )
     if model.final_norm:
         norm_gradient = chains.norm_gradient("head.norm.gradient", normed, model, shard)
-        backward.add(norm_gradient, after=(reduced,), freed=2 * normed * element)
+        backward.add(norm_gradient, after=(reduced,), freed=own + reads * normed * element)
     if encoder:
-        _dense_backward(backward, "head.transform", residual, width, shard, freed=normed * element)
-    norm = chains.norm_parameters(model) * model.final_norm
-    transform = (width * width + width) * encoder
-    held = (0 if shares_embedding else rows * width) + norm + transform
+        freed = normed * element * shard.trains("head.transform")
+        _dense_backward(backward, "head.transform", residual, width, shard, freed=freed)
+    whole = {"head.norm": chains.norm_parameters(model) * model.final_norm}
+    whole["head.transform"] = (width * width + width) * encoder
+    table = 0 if shares_embedding else rows * width
+    held = table + sum(whole.values())
+    trained = sum(size for name, size in whole.items() if shard.trains(name))
     return Block(
         name="head",
         forward=forward.done(),
         backward=backward.done(),
         parameters=held,
         input_bytes=normed * element,
-        sequential_parameters=0 if shard.lora_rank else norm + transform,
-        frozen_parameters=held if shard.lora_rank else 0,
+        sequential_parameters=trained,
+        frozen_parameters=held - trained - table * reads,
         read_parameters=rows * width if shares_embedding else 0,
     )
+
+
+def _named(model: TransformerSpec, shard: Shard) -> Shard:
+    """The shard with the head's matrix frozen if it is the embedding's, and that is."""
+    if not model.tie_word_embeddings:
+        return shard
+    frozen = shard.frozen - {"head"}
+    return replace(shard, frozen=frozen | {"head"} if "embedding" in frozen else frozen)
 
 
 def _dense_backward(

@@ -15,5 +15,10 @@ def frozen(block: Block) -> Block:
     """The block with none of its parameters trained, nor any before it."""
     forward = tuple(replace(node, kept_bytes=0, kept_input=0, kept_output=0) for node in block.forward)
     return replace(
-        block, forward=forward, backward=(), sequential_parameters=0, frozen_parameters=block.parameters
+        block,
+        forward=forward,
+        backward=(),
+        sequential_parameters=0,
+        frozen_parameters=block.parameters,
+        frozen_experts=block.expert_parameters,
     )

@@ -10,11 +10,20 @@ from __future__ import annotations
 
 from simulator.specs.model import LatentAttentionSpec, TransformerSpec
 from simulator.workload import chains, operators
-from simulator.workload.attention import add_norm, add_scores, add_scores_gradient
+from simulator.workload.attention import add_norm, add_scores, add_scores_gradient, casts_output
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.context import Core
 from simulator.workload.kernels import Collective, Communication, Kernel
+from simulator.workload.lora import reads_input
 from simulator.workload.matrices import add_input_gradient, add_product, count_part
+
+
+def _readers(latent: LatentAttentionSpec) -> tuple[str, ...]:
+    """Matrices that read the normed residual stream."""
+    return ("attention.down",) if latent.q_lora_rank else ("attention.down", "attention.query_up")
+
+
+_UP = ("attention.query_up", "attention.key_value_up")
 
 
 def _core(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> Core:
@@ -39,7 +48,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttenti
     width, element, tokens = model.hidden_size, shard.element_bytes, shard.tokens
     residual, first = shard.residual_tokens * width, len(into.nodes)
     core, down = _core(model, latent, shard), _down(latent)
-    add_norm(into, model, shard, "attention")
+    add_norm(into, model, shard, "attention", *_readers(latent))
     into.add(_tensor("attention", "all_gather", tokens * width * element) if _gathers(shard) else None)
     size, made_by = tokens * down * element, "layernorm:attention"
     add_product(into, "attention.down", tokens, down, width, shard, kept=size, made_by=made_by)
@@ -53,7 +62,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttenti
         width,
         core.output_width,
         shard,
-        kept_operand=True,
+        kept_operand=reads_input(shard, "attention.output"),
     )
     into.add(_summed(shard, "attention", tokens * width * element))
     into.add(
@@ -71,7 +80,7 @@ def _add_up(
     ranks = latent.q_lora_rank + latent.kv_lora_rank
     into.add(
         chains.norm("attention.latent_norm", tokens * ranks, model, shard),
-        kept=shard.operand_bytes(tokens * ranks),
+        kept=reads_input(shard, *_UP) * shard.operand_bytes(tokens * ranks),
     )
     rows = latent.q_lora_rank or model.hidden_size
     size = tokens * core.query_width * element
@@ -93,7 +102,7 @@ def add_backward(
     if _gathers(shard):
         into.add(_tensor("attention.gradient", "all_gather", tokens * width * element))
     add_input_gradient(into, "attention.output", tokens, core.output_width, width, shard)
-    operand = shard.operand_bytes(tokens * core.output_width) if shard.casts else 0
+    operand = shard.operand_bytes(tokens * core.output_width) if casts_output(shard) else 0
     _weights(into, shard, "attention.output", width, core.output_width, freed=operand)
     into.needs("mla_up_projection")
     add_scores_gradient(into, core, shard, freed=tokens * (core.query_width + core.key_value_width) * element)
@@ -103,9 +112,8 @@ def add_backward(
     add_input_gradient(into, "attention.key_value_up", tokens, latent.kv_lora_rank, columns, shard)
     _weights(into, shard, "attention.key_value_up", columns, latent.kv_lora_rank)
     add_input_gradient(into, "attention.query_up", tokens, rows, core.query_width, shard)
-    _weights(
-        into, shard, "attention.query_up", core.query_width, rows, freed=shard.operand_bytes(tokens * ranks)
-    )
+    freed = reads_input(shard, *_UP) * shard.operand_bytes(tokens * ranks)
+    _weights(into, shard, "attention.query_up", core.query_width, rows, freed=freed)
     into.add(
         chains.norm_gradient("attention.latent_norm.gradient", tokens * ranks, model, shard),
         freed=tokens * down * element,
@@ -116,21 +124,15 @@ def add_backward(
     into.add(
         chains.norm_gradient("attention.norm.gradient", residual, model, shard),
         after=(reduced,),
-        freed=residual * element + shard.operand_bytes(residual),
+        freed=residual * chains.kept_by_norm(model, shard, "attention.norm")
+        + reads_input(shard, *_readers(latent)) * shard.operand_bytes(residual),
     )
+    biased = model.attention_output_bias and shard.trains("attention.output")
     into.add(
-        chains.residual_gradient("attention.residual.gradient", residual, model.attention_output_bias, shard),
+        chains.residual_gradient("attention.residual.gradient", residual, biased, shard),
         freed=residual * shard.dropout,
     )
     count_part(into, "attention.down", 1, shard.tensor_parallel, first=first)
-
-
-def parameters(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> tuple[int, int]:
-    """Parameters that are split by heads, and those that every tensor-parallel GPU holds."""
-    core, width = _core(model, latent, shard), model.hidden_size
-    rows = latent.q_lora_rank or width
-    split = rows * core.query_width + latent.kv_lora_rank * _kv_up(latent, core) + core.output_width * width
-    return split, width * _down(latent) + latent.q_lora_rank + latent.kv_lora_rank
 
 
 def shapes(model: TransformerSpec, latent: LatentAttentionSpec, shard: Shard) -> dict[str, tuple[int, int]]:

@@ -51,7 +51,7 @@ def add_product(
             into.add(operand, after=after, kept=shard.operand_bytes(elements) if kept_operand else 0)
         after = None
     into.add(_product(name, m, n, k, batch, shard), after=after, kept=kept)
-    return lora.add_forward(into, name, m, n, k, shard)
+    return lora.add_forward(into, name, m, n, k, shard, batch=batch)
 
 
 def add_input_gradient(

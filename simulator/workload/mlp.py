@@ -16,7 +16,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
     tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
     with into.of("mlp"):
-        add_norm(into, model, shard, "mlp")
+        add_norm(into, model, shard, "mlp", "mlp.up")
         add_gather(into, shard, "mlp", width, made_by="layernorm:mlp")
         size, ready, made_by = tokens * up * element, casts_to_gather(shard), "layernorm:mlp"
         add_product(into, "mlp.up", tokens, up, width, shard, kept=size, ready=ready, made_by=made_by)
@@ -38,7 +38,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     into.needs("layernorm:mlp", "mlp")
     add_gather(into, shard, "mlp.gradient", width)
     add_input_gradient(into, "mlp.down", tokens, inner, width, shard, ready=casts_to_gather(shard))
-    operand = shard.operand_bytes(tokens * inner)
+    operand = chains.kept_operand(shard, "mlp.down", tokens * inner)
     chains.add_weight_gradient(into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=operand)
     apart = chains.kept_by_activation(tokens * inner, model, shard) - operand
     into.add(chains.activation_gradient(model, tokens * inner, shard), freed=tokens * up * element + apart)

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from math import ceil
 
 from simulator.specs.model import MixtureSpec, TransformerSpec
-from simulator.workload import chains, operators
+from simulator.workload import chains, lora, operators
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Axis, Collective, Communication, Kernel, Routed
 from simulator.workload.matrices import add_input_gradient, add_product, count_part
+
+_READERS = ("router", "shared.up")
+"""Matrices that read the normed residual stream itself; the experts have copies of it in their order."""
 
 ROUTER_FLOPS = 12
 """Arithmetic of softmax, top-k and balancing loss for each pair of token and expert."""
@@ -143,10 +146,11 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
     """Norm, router, dispatch, shared experts beside it, experts, combination, residual."""
     r, first = Routing(model, mixture, shard), len(into.nodes)
     width, element, residual = r.width, shard.element_bytes, shard.residual_tokens
-    normed = residual * width
+    normed, kept = residual * width, lora.reads_input(shard, *_READERS)
     with into.of("layernorm:mlp"):
         norm = chains.norm("mlp.norm", normed, model, shard)
-        into.add(norm, kept=2 * normed * element, kept_input=normed * element)
+        own = normed * chains.kept_by_norm(model, shard, "mlp.norm")
+        into.add(norm, kept=own + kept * normed * element, kept_input=own)
     with into.of("moe"):
         summed, shared = _add_experts(into, r)
     into.add(
@@ -165,6 +169,7 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         operators.matmul("router", residual, mixture.num_experts, width, shard.precision),
         kept=4 * residual * mixture.num_experts,
     )
+    lora.add_forward(into, "router", residual, mixture.num_experts, width, shard)
     into.add(_choice("router.choice", r))
     into.add(r.moved("experts.permute"))
     placed = len(into.nodes) - 1
@@ -173,7 +178,7 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         shared = _add_shared(into, r, placed)
     sent = into.add(r.inside("experts.dispatch", "all_gather"), after=(sent,)) if _splits(r) else sent
     sent = into.add(r.moved("experts.sort"), after=(sent,)) if r.sorts else sent
-    taken = shard.operand_bytes(r.worked * width)
+    taken = chains.kept_operand(shard, "experts.up", r.worked * width)
     up = add_product(
         into,
         "experts.up",
@@ -189,7 +194,7 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         into.add(
             chains.activation(r.model, r.worked * r.inner, shard),
             after=(up,),
-            kept=shard.operand_bytes(r.worked * r.inner),
+            kept=chains.kept_operand(shard, "experts.down", r.worked * r.inner),
         )
     batch, made_by = r.experts, "moe_activation"
     add_product(into, "experts.down", r.per_expert, width, r.inner, shard, batch=batch, made_by=made_by)
@@ -251,7 +256,7 @@ def _add_shared(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:
     into.add(
         chains.activation(r.model, tokens * r.shared_inner, shard),
         after=(up,),
-        kept=shard.operand_bytes(tokens * r.shared_inner),
+        kept=chains.kept_operand(shard, "shared.down", tokens * r.shared_inner),
     )
     add_product(into, "shared.down", tokens, r.width, r.shared_inner, shard)
     return (into.add(_tensor(r, "shared", "reduce_scatter" if shard.sequence_parallel else "all_reduce")),)
@@ -281,15 +286,19 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         batch=r.experts,
         after=(sent,),
     )
-    _expert_weights(into, r, "experts.down", width, r.inner, freed=shard.operand_bytes(r.worked * r.inner))
-    into.add(chains.activation_gradient(model, r.worked * r.inner, shard), freed=r.worked * r.up * element)
+    freed = chains.kept_operand(shard, "experts.down", r.worked * r.inner)
+    _expert_weights(into, r, "experts.down", width, r.inner, freed=freed)
+    into.add(
+        chains.activation_gradient(model, r.worked * r.inner, shard, "experts.up"),
+        freed=r.worked * r.up * element,
+    )
     data = add_input_gradient(into, "experts.up", r.per_expert, width, r.up, shard, batch=r.experts)
     back = into.add(r.moved("experts.sort.gradient"), after=(data,)) if r.sorts else data
     if _splits(r):
         back = into.add(r.inside("experts.dispatch.gradient", "reduce_scatter"), after=(back,))
     if shard.expert_parallel > 1:
         back = into.add(r.exchange("experts.dispatch.gradient"), after=(back,))
-    taken = shard.operand_bytes(r.worked * width)
+    taken = chains.kept_operand(shard, "experts.up", r.worked * width)
     _expert_weights(into, r, "experts.up", r.up, width, freed=taken, after=(data,))
     into.add(_weighted("experts.permute.gradient", r), after=(back,))
     into.add(_choice("router.choice.gradient", r))
@@ -308,10 +317,12 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
     into.add(
         chains.norm_gradient("mlp.norm.gradient", normed, model, shard),
         after=(len(into.nodes) - 1, *shared),
-        freed=2 * normed * element,
+        freed=normed * chains.kept_by_norm(model, shard, "mlp.norm")
+        + lora.reads_input(shard, *_READERS) * normed * element,
     )
+    biased = model.mlp_bias and shard.trains("experts.down")
     into.add(
-        chains.residual_gradient("mlp.residual.gradient", normed, model.mlp_bias, shard),
+        chains.residual_gradient("mlp.residual.gradient", normed, biased, shard),
         freed=normed * shard.dropout,
     )
     count_part(into, "experts.", r.needed, r.worked, first=first)
@@ -325,7 +336,7 @@ def _add_shared_gradient(into: PassBuilder, r: Routing, before: int) -> tuple[in
     begin: tuple[int, ...] = (before,)
     if shard.sequence_parallel:
         begin = (into.add(_tensor(r, "shared.gradient", "all_gather"), after=begin),)
-    inner = shard.operand_bytes(tokens * r.shared_inner)
+    inner = chains.kept_operand(shard, "shared.down", tokens * r.shared_inner)
     data = add_input_gradient(into, "shared.down", tokens, r.shared_inner, r.width, shard, after=begin)
     chains.add_weight_gradient(
         into,
@@ -338,7 +349,7 @@ def _add_shared_gradient(into: PassBuilder, r: Routing, before: int) -> tuple[in
         freed=inner,
     )
     into.add(
-        chains.activation_gradient(r.model, tokens * r.shared_inner, shard),
+        chains.activation_gradient(r.model, tokens * r.shared_inner, shard, "shared.up"),
         freed=tokens * r.shared_up * element,
     )
     data = add_input_gradient(into, "shared.up", tokens, r.width, r.shared_up, shard)
@@ -381,13 +392,14 @@ def _expert_weights(
     )
 
 
-def expert_parameters(model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> int:
-    """Parameters of the routed experts on one GPU."""
+def shapes(model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> dict[str, tuple[int, int, int]]:
+    """Number, rows and columns of one GPU's matrices, by name."""
     r = Routing(model, mixture, shard)
-    return r.experts * r.width * (r.up + r.inner)
-
-
-def other_parameters(model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> tuple[int, int]:
-    """Parameters of the shared experts on one GPU, and those of the router, which all hold."""
-    r = Routing(model, mixture, shard)
-    return r.width * (r.shared_up + r.shared_inner), r.width * mixture.num_experts
+    found = {
+        "router": (1, r.width, mixture.num_experts),
+        "experts.up": (r.experts, r.width, r.up),
+        "experts.down": (r.experts, r.inner, r.width),
+    }
+    if mixture.num_shared_experts:
+        found |= {"shared.up": (1, r.width, r.shared_up), "shared.down": (1, r.shared_inner, r.width)}
+    return found

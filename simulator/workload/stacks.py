@@ -38,7 +38,7 @@ def position_bias_block(model: TransformerSpec, shard: Shard, *, shares_table: b
     )
     forward.add(looked_up, kept=biases)
     # Of a table that is not trained nothing is summed; the biases are let go all the same.
-    trained = 0 if shard.lora_rank else pairs
+    trained = pairs if shard.trains("position_bias") else 0
     summed = operators.pointwise(
         "position_bias.gradient", "embedding", trained, reads=element, writes=0, flops=1
     )
@@ -50,7 +50,7 @@ def position_bias_block(model: TransformerSpec, shard: Shard, *, shares_table: b
         backward=backward.done(),
         parameters=table,
         input_bytes=0,
-        frozen_parameters=table if shard.lora_rank else 0,
+        frozen_parameters=0 if trained else table,
     )
 
 
@@ -68,8 +68,8 @@ def encoder_norm_block(model: TransformerSpec, shard: Shard) -> Block:
         backward=backward.done(),
         parameters=held,
         input_bytes=elements * element,
-        sequential_parameters=0 if shard.lora_rank else held,
-        frozen_parameters=held if shard.lora_rank else 0,
+        sequential_parameters=held if shard.trains("encoder_norm") else 0,
+        frozen_parameters=0 if shard.trains("encoder_norm") else held,
     )
 
 

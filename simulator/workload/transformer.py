@@ -51,11 +51,34 @@ def layer_block(model: TransformerSpec, shard: Shard, *, dense: bool = True, fir
         backward=backward.done(),
         parameters=held.total,
         input_bytes=shard.residual_tokens * model.hidden_size * shard.element_bytes + source * first,
-        sequential_parameters=0 if shard.lora_rank else held.replicated,
+        sequential_parameters=held.replicated,
         expert_parameters=held.expert,
         frozen_parameters=held.frozen,
+        frozen_experts=held.frozen_experts,
         carried_bytes=attention.position_bias_bytes(model, shard) + source * (not first),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Parameters of one operator on one GPU.
+
+    Attributes:
+        split: Those that are shared out over the tensor-parallel GPUs.
+        replicated: Those that each of these holds.
+        expert: Those of routed experts.
+        adapters: Those of its adapters, which alone are trained where there are any.
+    """
+
+    split: int = 0
+    replicated: int = 0
+    expert: int = 0
+    adapters: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.split + self.replicated + self.expert + self.adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,50 +87,96 @@ class LayerParameters:
 
     Attributes:
         total: All parameters, adapters included.
-        replicated: Those that every tensor-parallel GPU holds.
-        expert: Those of routed experts.
+        replicated: Trained ones that every tensor-parallel GPU holds.
+        expert: Those of routed experts, adapters included.
         frozen: Those that are not trained.
+        frozen_experts: Of them, those of routed experts.
     """
 
     total: int
     replicated: int
     expert: int
     frozen: int
+    frozen_experts: int
 
 
 def layer_parameters(model: TransformerSpec, shard: Shard, *, dense: bool = True) -> LayerParameters:
     """Parameters of one layer on one GPU."""
-    tp, width = shard.tensor_parallel, model.hidden_size
-    query, key_value = attention.head_widths(model, tp)
-    inner = model.intermediate_size // tp
-    up = inner * (2 if model.gated_mlp else 1)
-    vectors = model.norms_per_layer * chains.norm_parameters(model)
-    vectors += width * model.attention_output_bias + width * model.mlp_bias
-    vectors += 2 * model.head_dim * model.qk_norm
-    shapes = {
-        "attention.qkv": (width, query + key_value),
-        "attention.output": (query, width),
-        "mlp.up": (width, up),
-        "mlp.down": (inner, width),
-    }
-    matrices = (query + key_value) * model.attention_bias + up * model.mlp_bias
-    expert = 0
-    if model.latent_attention is not None:
-        split, whole = latent.parameters(model, model.latent_attention, shard)
-        matrices, vectors = matrices + split, vectors + whole
-        shapes = {name: shape for name, shape in shapes.items() if name.startswith("mlp")}
-    if model.mixture is not None and not dense:
-        expert = moe.expert_parameters(model, model.mixture, shard)
-        shared, router = moe.other_parameters(model, model.mixture, shard)
-        matrices, vectors = matrices + shared, vectors + router
-        shapes = {name: shape for name, shape in shapes.items() if name.startswith("attention")}
+    held = layer_operators(model, shard, dense=dense)
+    routed = [name for name in held if name.startswith("experts")]
+    fixed = {name: each.total - each.adapters for name, each in held.items() if not shard.trains(name)}
+    return LayerParameters(
+        total=sum(each.total for each in held.values()),
+        replicated=sum(each.replicated for name, each in held.items() if shard.trains(name)),
+        expert=sum(held[name].total for name in routed),
+        frozen=sum(fixed.values()),
+        frozen_experts=sum(fixed.get(name, 0) for name in routed),
+    )
+
+
+def layer_operators(model: TransformerSpec, shard: Shard, *, dense: bool = True) -> dict[str, Held]:
+    """Parameters of each operator of one layer on one GPU, by name in the order of the forward pass."""
+    width, norm = model.hidden_size, chains.norm_parameters(model)
+    behind = model.norms_per_layer // 2
+    found = {"attention.norm": Held(replicated=(model.norms_per_layer - behind) * norm)}
+    found |= _attention(model, shard)
     if shard.source_length:
-        shapes |= cross_attention.shapes(model, tp)
-        matrices += (query + key_value) * model.attention_bias
-        vectors += cross_attention.norms(model) + width * model.attention_output_bias
-    matrices += sum(rows * columns for rows, columns in shapes.values())
-    whole = matrices + vectors + expert
-    if model.latent_attention is not None:
-        shapes |= latent.shapes(model, model.latent_attention, shard)
-    adapters = lora.parameters(shapes, shard)
-    return LayerParameters(whole + adapters, vectors, expert, whole if shard.lora_rank else 0)
+        found |= _cross_attention(model, shard)
+    found["mlp.norm"] = Held(replicated=behind * norm)
+    if model.mixture is None or dense:
+        inner = model.intermediate_size // shard.tensor_parallel
+        up = inner * (2 if model.gated_mlp else 1)
+        found["mlp.up"] = _matrix("mlp.up", (width, up), shard, split=up * model.mlp_bias)
+        found["mlp.down"] = _matrix("mlp.down", (inner, width), shard, replicated=width * model.mlp_bias)
+        return found
+    for name, (number, rows, columns) in moe.shapes(model, model.mixture, shard).items():
+        size, adapters = number * rows * columns, number * lora.parameters(name, rows, columns, shard)
+        if name == "router":
+            found[name] = Held(replicated=size, adapters=adapters)
+        elif name.startswith("experts"):
+            found[name] = Held(expert=size + number * columns * model.mlp_bias, adapters=adapters)
+        else:
+            number = model.mixture.num_shared_experts if name == "shared.down" else 1
+            biases = number * columns * model.mlp_bias
+            split, replicated = (biases, 0) if name == "shared.up" else (0, biases)
+            found[name] = Held(split=size + split, replicated=replicated, adapters=adapters)
+    return found
+
+
+def _matrix(name: str, shape: tuple[int, int], shard: Shard, *, split: int = 0, replicated: int = 0) -> Held:
+    """A matrix that is shared out, with what it has of biases."""
+    rows, columns = shape
+    return Held(rows * columns + split, replicated, adapters=lora.parameters(name, rows, columns, shard))
+
+
+def _attention(model: TransformerSpec, shard: Shard) -> dict[str, Held]:
+    width, part = model.hidden_size, model.latent_attention
+    query, key_value = attention.head_widths(model, shard.tensor_parallel)
+    biases, out = (query + key_value) * model.attention_bias, width * model.attention_output_bias
+    if part is None:
+        found = {"attention.qkv": _matrix("attention.qkv", (width, query + key_value), shard, split=biases)}
+        if model.qk_norm:
+            found["attention.query_key_norm"] = Held(replicated=2 * model.head_dim)
+        found["attention.output"] = _matrix("attention.output", (query, width), shard, replicated=out)
+        return found
+    found = {}
+    for name, (rows, columns) in latent.shapes(model, part, shard).items():
+        if name == "attention.down":
+            adapters = lora.parameters(name, rows, columns, shard)
+            found[name] = Held(replicated=rows * columns, adapters=adapters)
+            found["attention.latent_norm"] = Held(replicated=part.q_lora_rank + part.kv_lora_rank)
+        else:
+            split = biases if name == "attention.query_up" else 0
+            replicated = out if name == "attention.output" else 0
+            found[name] = _matrix(name, (rows, columns), shard, split=split, replicated=replicated)
+    return found
+
+
+def _cross_attention(model: TransformerSpec, shard: Shard) -> dict[str, Held]:
+    found = {"cross_attention.norm": Held(replicated=cross_attention.norms(model))}
+    for name, shape in cross_attention.shapes(model, shard.tensor_parallel).items():
+        last = name.endswith("output")
+        split = shape[1] * model.attention_bias * (not last)
+        replicated = model.hidden_size * model.attention_output_bias * last
+        found[name] = _matrix(name, shape, shard, split=split, replicated=replicated)
+    return found

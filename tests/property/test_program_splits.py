@@ -70,7 +70,7 @@ def shards(model: str) -> list[Shard]:
             expert_parallel=4,
             expert_tensor_parallel=split,
             lora_rank=rank,
-            lora_targets=("attention.qkv", "attention.output" if experts else "mlp.down"),
+            lora_targets=("attention.qkv", "experts.up" if experts else "mlp.down", "router", "shared.down"),
         )
         for tensor, context, recipe, dropout, method, rank, split in ways
         if experts or split == tensor
@@ -381,7 +381,7 @@ def test_adapters_of_latent_attention_are_counted_matrix_by_matrix(tensor: int) 
         ({}, {"optimizer": "adam_8bit", "optimizer_precision": "bf16"}, "dense", "adam_8bit does not keep"),
         ({}, {"precision": "nvfp4"}, "dense", 'no figure for "fp4"'),
         ({}, {"precision": "mxfp8"}, "dense", "no matrix units that scale by blocks"),
-        ({}, {"lora_rank": 8}, "experts", "mlp.up, mlp.down: adapters of experts are not modelled"),
+        ({}, {"lora_rank": 8}, "experts", "mlp.up: small has none; it has: "),
     ],
 )
 def test_what_cannot_be_split_is_refused_with_the_arithmetic(

@@ -154,7 +154,7 @@ FITS: Final = (
             Free("ll128_fraction", 0.9, 0.2),
             Free("ll128_latency", 10e-6, 0.7),
             Free("bulk_latency", 25e-6, 0.7),
-            Free("scale_out_latency", 50e-6, 0.7),
+            Free("early_scale_out", 50e-6, 0.7),
             Free("in_network_latency", 30e-6, 0.7),
         ),
         scale=0.07,

@@ -275,7 +275,7 @@ def _options(
     for protocol, share, start, hop in _protocols(peers, problem, constants):
         delay = (
             _start(problem, constants, start)
-            + (constants.scale_out_latency if hops[1] and not peers else 0.0)
+            + (constants.early_scale_out if problem.early and hops[1] and not peers else 0.0)
             + hops[0] * problem.up.latency
             + hops[1] * _hop_between(problem, constants, hop)
         )
@@ -366,7 +366,7 @@ def _in_network(problem: _Problem, constants: CollectiveConstants) -> Iterator[_
     hops = 2.0 if between else 2.0 * ceil(log2(domains))
     delay = (
         _start(problem, constants, c.in_network_latency)
-        + (c.scale_out_latency if domains > 1 else 0.0)
+        + (c.early_scale_out if problem.early and domains > 1 else 0.0)
         + 2.0 * problem.up.latency * inside
         + hops * _hop_between(problem, constants, c.scale_out_hop_bulk)
     )

@@ -74,7 +74,7 @@ class CollectiveConstants:
     ll128_fraction: float
     ll128_latency: float
     bulk_latency: float
-    scale_out_latency: float
+    early_scale_out: float
     scale_out_hop: float
     scale_out_hop_bulk: float
     in_network_latency: float

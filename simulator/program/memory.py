@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
 from simulator.program.axes import Group
 from simulator.program.plan import Plan
+from simulator.program.recomputation import Recomputation
 from simulator.specs.calibration import Calibration
 from simulator.specs.software import SoftwareSpec
+from simulator.workload import Block, Shard, transients
 
 FRAMEWORK = "framework"
 """Part of the memory: context of the driver and code of the libraries."""
@@ -16,6 +19,8 @@ COMMUNICATION = "communication_buffers"
 """Part of the memory: buffers through which communicators send."""
 BUCKETS = "gradient_buckets"
 """Part of the memory: buffers through which gradients are reduced and sharded state is gathered."""
+WORKSPACE = "forward_workspace"
+"""Part of the memory: what forward operators need, where backward ones cannot use it in turn."""
 FRAGMENTATION = "fragmentation"
 """Part of the memory: what the allocator holds and cannot hand out."""
 OUTSIDE = (FRAMEWORK, COMMUNICATION)
@@ -72,6 +77,33 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, overheads: Overheads) -> d
         FRAMEWORK: ceil(overheads.driver_context + code),
         COMMUNICATION: ceil(communicators * channels),
     }
+
+
+def forward_bytes(
+    plan: Plan, stage: int, chunks: Sequence[Sequence[Block]], recomputation: Recomputation, shard: Shard
+) -> int:
+    """What the forward pass of a stage needs while it runs, beside what a backward pass needs [B].
+
+    In a graph laid out before the first step, passes of different micro-batches run beside each other on a
+    stage whose activations have slots, so their operators have places of their own.
+
+    Source: OneFlow, memory chains are merged for one micro-batch only
+        (oneflow/core/job/intra_job_mem_sharing_util.cpp).
+    """
+    if not shard.software.pipeline_slots or plan.pipeline_parallel == 1 or plan.num_micro_batches == 1:
+        return 0
+    placement = plan.placement
+    return max(
+        (
+            need
+            for chunk, blocks in enumerate(chunks)
+            if placement.part(stage, chunk) < placement.depth - 1
+            for block, mode in zip(blocks, recomputation.modes(blocks), strict=True)
+            for passes in (transients(block, shard),)
+            for need in (passes.forward if mode == "all" else passes.dropping)
+        ),
+        default=0,
+    )
 
 
 def bucket_bytes(plan: Plan, software: SoftwareSpec, gradients: int) -> int:

@@ -9,8 +9,10 @@ from simulator.program.layout import Blocks, Layout, Tie, lay_out, with_teacher
 from simulator.program.memory import (
     BUCKETS,
     FRAGMENTATION,
+    WORKSPACE,
     Overheads,
     bucket_bytes,
+    forward_bytes,
     fragmentation_bytes,
     outside_bytes,
 )
@@ -109,10 +111,16 @@ def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelPar
     shard, laid_out = lay_out_model(scenario, plan, states)
     blocks = laid_out.blocks
     rounds, recomputed = scenario.software.pipeline_slots, recomputation(scenario)
-    room = [slot_bytes(plan, stage, chunks, recomputed, rounds) for stage, chunks in enumerate(blocks)]
-    keys = list(zip(blocks, room, strict=True))
+    keys = [
+        (
+            chunks,
+            slot_bytes(plan, stage, chunks, recomputed, rounds),
+            forward_bytes(plan, stage, chunks, recomputed, shard),
+        )
+        for stage, chunks in enumerate(blocks)
+    ]
     equal = {
-        key: _state(key[0], plan, states, shard, overheads, {SLOTS: key[1]}, offload)
+        key: _state(key[0], plan, states, shard, overheads, {SLOTS: key[1], WORKSPACE: key[2]}, offload)
         for key in dict.fromkeys(keys)
     }
     return ModelParts(
@@ -230,8 +238,8 @@ def _gradient_copies(per: StateBytes, shard: Shard, plan: Plan, *, updated: int,
     """Bytes of fp32 gradients beside those that are accumulated.
 
     Of a mixed-precision update in kernels of its own: unscaled. Of a graph laid out before the first step,
-    whose products do not add gradients themselves: those of a micro-batch, all of which stay to the end of its
-    backward pass, for what adds them up is no part of it.
+    whose products do not add gradients themselves: those of a micro-batch, all of which stay to the end of
+    its backward pass, for what adds them up is no part of it.
 
     Source: Smith et al., arXiv:2201.11990, section 2: 20 bytes a parameter; OneFlow, what is consumed in
         another chain is free at the end (oneflow/core/job/intra_job_mem_sharing_util.cpp).

@@ -16,11 +16,6 @@ class Step(NamedTuple):
     keeper: str = ""
 
 
-def dropping(step: Step) -> Step:
-    """What a node keeps is needed while it runs and then let go."""
-    return Step(replace(step.node, kept_bytes=0), step.need + step.node.kept_bytes)
-
-
 def part_of(steps: list[Step], part: str) -> list[Step]:
     """One half of a backward pass: what the block before waits for, or the gradients of the weights."""
     if part == "backward":

@@ -12,7 +12,7 @@ from simulator.program.describe import Describer
 from simulator.program.exchanges import Beside
 from simulator.program.recomputation import Mode
 from simulator.program.rows import Row, RowTable
-from simulator.program.steps import Step, dropping, part_of
+from simulator.program.steps import Step, part_of
 from simulator.program.templates import LANE, Stretch, TemplateBuilder
 from simulator.workload import RECOMPUTED, Block, Kernel, Node, Shard, transients
 from simulator.workload.blocks import BLOCKS_KNOWN
@@ -144,10 +144,11 @@ def _steps(nodes: tuple[Node, ...], needs: tuple[int, ...]) -> list[Step]:
 
 def _kept(block: Block, mode: Mode, shard: Shard) -> list[Step]:
     """The forward pass with what is kept of it."""
-    steps = _steps(block.forward, transients(block, shard).forward)
+    needs = transients(block, shard)
     if mode == "all":
-        return steps
-    dropped = [dropping(step) for step in steps]
+        return _steps(block.forward, needs.forward)
+    steps = _steps(block.forward, needs.dropping)
+    dropped = [step._replace(node=replace(step.node, kept_bytes=0)) for step in steps]
     if mode == "input":
         first = dropped[0]
         dropped[0] = Step(replace(first.node, kept_bytes=block.input_bytes), first.need, LAYER_INPUT)

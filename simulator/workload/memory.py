@@ -27,10 +27,12 @@ class Transients:
     Attributes:
         forward: A figure for each node of the forward pass [B].
         backward: The same for the backward pass [B].
+        dropping: The same for a forward pass that keeps nothing [B].
     """
 
     forward: tuple[int, ...]
     backward: tuple[int, ...]
+    dropping: tuple[int, ...]
 
 
 @lru_cache(maxsize=BLOCKS_KNOWN)
@@ -49,9 +51,10 @@ def transients(block: Block, shard: Shard) -> Transients:
     table = (block.parameters - block.sequential_parameters + block.read_parameters) * shard.element_bytes
     # A forward pass that keeps nothing has its residual stream beside it.
     forward = _live(block.forward, shard, stream=block.input_bytes if block.teacher else 0)
+    dropping = _live(block.forward, shard, stream=block.input_bytes, keeps=False)
     if any(isinstance(node.op, Kernel) and node.op.kind == "embedding" for node in block.backward):
-        return Transients(forward, (table,) * len(block.backward))
-    return Transients(forward, _live(block.backward, shard, stream=stream))
+        return Transients(forward, (table,) * len(block.backward), dropping)
+    return Transients(forward, _live(block.backward, shard, stream=stream), dropping)
 
 
 def largest_transient(blocks: tuple[Block, ...], shard: Shard) -> int:
@@ -90,8 +93,8 @@ def placeholder_bytes(blocks: tuple[Block, ...], shard: Shard) -> int:
     return sum(m * n for m, n in shapes) * shard.element_bytes
 
 
-def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int) -> tuple[int, ...]:
-    """Bytes in use while each node runs."""
+def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int, keeps: bool = True) -> tuple[int, ...]:
+    """Bytes in use while each node runs, besides what is kept; all, if nothing is."""
     outputs: list[int] = []
     sources: list[tuple[int, ...]] = []
     needs: list[int] = []
@@ -99,7 +102,7 @@ def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int) -> tuple[int, .
     for node in nodes:
         read = tuple(sorted({_producer(nodes, sources, before) for before in node.after}))
         handed = node.kept_bytes - node.kept_input
-        output = 0 if node.role == _LEAF else max(0, _output(node, shard) - handed)
+        output = 0 if node.role == _LEAF else _handed_on(_output(node, shard), handed, keeps=keeps)
         if node.role == _LEAF:
             leaf_output = _weight_gradient(node, shard, leaf_output, whole_layer=bool(stream))
             behind = {source for producer in read for source in sources[producer]}
@@ -115,6 +118,11 @@ def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int) -> tuple[int, .
         sources.append(read)
         needs.append(need)
     return tuple(needs)
+
+
+def _handed_on(output: int, kept: int, *, keeps: bool) -> int:
+    """Bytes of an output that are not counted with what is kept; else all, with what would have been kept."""
+    return max(0, output - kept) if keeps else max(output, kept)
 
 
 def _producer(nodes: tuple[Node, ...], sources: list[tuple[int, ...]], index: int) -> int:

@@ -229,6 +229,21 @@ def test_a_static_graph_has_room_for_twice_as_many_micro_batches_as_stages(sched
     assert [state.parts["pipeline_slots"] for state in outcome.lowered.states] == expected
 
 
+@pytest.mark.parametrize("recompute", ["full", "none"])
+def test_passes_of_a_static_graph_share_no_memory(recompute: str) -> None:
+    """Dropout of the scores: they and what is left of them, 2 + 2 + 1 bytes, beside the residual stream.
+
+    What is kept for the backward pass has its slots; then scores are left, with queries, keys and values.
+    """
+    outcome = run(
+        scenario(software="oneflow", parallelism__pipeline_parallel=4, training__recompute=recompute)
+    )
+    scores = HEADS * SEQUENCE**2
+    expected = {"full": 2 * STREAM + 5 * scores, "none": 6 * STREAM + 2 * scores}[recompute]
+    sizes = [state.parts["forward_workspace"] for state in outcome.lowered.states]
+    assert sizes == [expected] * 3 + [0]
+
+
 @pytest.mark.parametrize(
     ("changes", "gradients", "copies", "buckets"),
     [

@@ -11,7 +11,7 @@ from simulator.program.offload import Leg
 from simulator.program.rows import Row, RowTable
 from simulator.program.templates import LANE, TemplateBuilder
 from simulator.program.transfers import add_legs
-from simulator.workload import Block, Communication
+from simulator.workload import Block, Communication, Kernel
 
 
 class Beside(NamedTuple):
@@ -40,6 +40,31 @@ NOTHING = Beside()
 
 
 @dataclass(frozen=True, slots=True)
+class Conversion:
+    """A kernel beside the passes that writes numbers in another precision, before or behind a collective.
+
+    Attributes:
+        kernel: The kernel.
+        take: Bytes of device memory that it takes.
+        give: Bytes that its end gives back.
+    """
+
+    kernel: Kernel
+    take: int = 0
+    give: int = 0
+
+
+def conversion_row(describe: Describer, item: Conversion, phase: str) -> Row:
+    """The row of a conversion."""
+    row = describe.kernel(item.kernel, phase)
+    return replace(row, take=item.take, give=item.give, buffers=(item.take, item.give))
+
+
+Item = Communication | Conversion
+"""What is done for an exchange, one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reduction:
     """Gradients that are reduced together; blocks count from the end of the model.
 
@@ -54,7 +79,7 @@ class Reduction:
 
     first: int
     last: int
-    communications: tuple[Communication, ...]
+    communications: tuple[Item, ...]
     held: int = 0
     out: tuple[Leg, ...] = ()
     share: int = 0
@@ -72,7 +97,7 @@ class Gathering:
         fetched: The way of a GPU's own share into its memory, where it lies outside, by block and phase.
     """
 
-    of: Callable[[Block], tuple[Communication, ...]]
+    of: Callable[[Block], tuple[Item, ...]]
     prefetch: int
     prefetch_backward: int
     release: bool = True
@@ -81,7 +106,7 @@ class Gathering:
     def size(self, block: Block) -> int:
         """Bytes of device memory that the block's parameters take while they are there."""
         own = sum(row.take for _, row in self.fetched(block, ""))
-        return own + sum(item.message_bytes for item in self.of(block))
+        return own + sum(item.message_bytes for item in self.of(block) if isinstance(item, Communication))
 
 
 @dataclass(slots=True)
@@ -143,8 +168,13 @@ class Gathers:
                 self.into.heads.append((len(self.into.lanes), position))
             after = add_legs(self.into, self.table, legs, after, layer)
             self.nodes[position] = after
+        cast = 0
         for item in self.gathering.of(block):
-            row = self.describe.communication(item, self.phase, take=item.message_bytes)
+            if isinstance(item, Conversion):
+                row, cast = conversion_row(self.describe, item, self.phase), item.take
+            else:
+                row = self.describe.communication(item, self.phase, take=item.message_bytes, give=cast)
+                cast = 0
             node = self.into.add(LANE["data_parallel"], self.table.add(row), (after,), layer)
             self.nodes[position] = node
             if after < 0:

@@ -18,8 +18,10 @@ from simulator.program.offload import StageOffload
 from simulator.program.rows import Row, RowTable
 from simulator.program.templates import LANE, TemplateBuilder
 from simulator.program.transfers import add_legs
-from simulator.workload import Kernel, StateBytes, update_kernels
+from simulator.workload import Kernel, Parameters, StateBytes, update_kernels
 from simulator.workload.optimizers import norm_kernel
+from simulator.workload.precision import sized
+from simulator.workload.state import NO_PARAMETERS
 
 TILE_PARAMETERS = 128 * 2**20
 """Parameters of a tile. Source: ``TILE`` in csrc/includes/cpu_adam.h of deepspeedai/DeepSpeed."""
@@ -76,7 +78,7 @@ class HostUpdate:
             last = self.into.add(LANE["compute"], self.table.add(self.describe.kernel(kernel, "optimizer")))
         settings = self.offload.settings
         if settings.parameters and here:
-            size = here * self.per.parameters
+            size = Parameters(here).size(self.per.parameters)
             legs = self.offload.out("optimizer.parameters", "optimizer", size, settings.parameters)
             self.ends.append(add_legs(self.into, self.table, legs, last))
         sizes = tiles(there) if there else []
@@ -93,7 +95,7 @@ class HostUpdate:
     def norm(self, into: TemplateBuilder, gradients: int) -> None:
         """The host reads all gradients that lie there for their norm."""
         lane, row = self.offload.worked(
-            "optimizer.gradient_norm", "optimizer", gradients * self.per.gradients
+            "optimizer.gradient_norm", "optimizer", Parameters(gradients).size(self.per.gradients)
         )
         into.add(lane, self.table.add(row), (len(into.lanes) - 1,))
 
@@ -105,18 +107,18 @@ class HostUpdate:
         """Gradients out, unless they are there; the host's cores; parameters in, unless they stay there."""
         ready = [begin]
         settings, per = self.offload.settings, self.per
-        state = count * per.optimizer
+        state = sized(count, per.optimizer)
         if settings.optimizer == "nvme":
             ready.append(self._read(state, begin))
         if settings.gradients is None:
-            size = count * per.gradients
+            size = Parameters(count).size(per.gradients)
             legs = self.offload.out("optimizer.gradients", "optimizer", size, "host")
             ready.append(add_legs(self.into, self.table, legs, begin))
         lane, row = self.offload.worked("optimizer.host_update", "optimizer", self._traffic(count))
         last = updated = self.into.add(lane, self.table.add(row), ready)
         if settings.optimizer == "nvme":
             self.ends.append(self._write(state, updated))
-        size = count * per.parameters
+        size = Parameters(count).size(per.parameters)
         if settings.parameters is None:
             legs = self.offload.back("optimizer.parameters", "optimizer", size, "host")
             last = add_legs(self.into, self.table, legs, updated)
@@ -129,11 +131,12 @@ class HostUpdate:
     def _on_gpu(self, count: int, before: int, begin: int) -> int:
         """State in, with the gradients where they are on the host; the GPU; state out again."""
         settings, per = self.offload.settings, self.per
-        held = count * (per.optimizer + (per.gradients if settings.gradients else 0))
-        gone = count * (per.optimizer + (per.parameters if settings.parameters else 0))
+        state, each = sized(count, per.optimizer), Parameters(count)
+        held = state + (each.size(per.gradients) if settings.gradients else 0)
+        gone = state + (each.size(per.parameters) if settings.parameters else 0)
         ready = begin
         if settings.optimizer == "nvme":
-            ready = self._read(count * per.optimizer, begin)
+            ready = self._read(state, begin)
         lane, row = self.offload.back("optimizer.state", "optimizer", held, "host", take=held)[0]
         copied = self.into.add(lane, self.table.add(row), (ready, before))
         last = copied
@@ -143,9 +146,9 @@ class HostUpdate:
         lane, row = self.offload.out("optimizer.state", "optimizer", gone, "host", give=held)[0]
         out = last = self.into.add(lane, self.table.add(row), (last,))
         if settings.optimizer == "nvme":
-            last = self._write(count * per.optimizer, out)
+            last = self._write(state, out)
         if settings.parameters == "nvme":
-            legs = [self.offload.written("optimizer.parameters", count * per.parameters, came=False)]
+            legs = [self.offload.written("optimizer.parameters", each.size(per.parameters), came=False)]
             last = add_legs(self.into, self.table, legs, out)
         self.ends.append(last)
         return out
@@ -165,7 +168,9 @@ class HostUpdate:
     def _kernels(self, count: int) -> tuple[Kernel, ...]:
         """The update of so many parameters on the GPU."""
         norms = norm_kernel(self.optimizer, count, self.per.optimizer)
-        update = update_kernels(count, self.per, self.optimizer, clipping=False, held_gradients=0)[0]
+        update = update_kernels(
+            Parameters(count), self.per, self.optimizer, clipping=False, held_gradients=NO_PARAMETERS
+        )[0]
         return (update,) if norms is None else (norms, update)
 
     def _traffic(self, count: int) -> int:

@@ -90,7 +90,7 @@ def with_teacher(
     """
     teacher, top_k = distillation.teacher, distillation.top_k
     # A teacher reads as it would be used: without dropout, and none of it is adapted.
-    first = replace(shard, dropout=False, lora_rank=0)
+    first = replace(shard, dropout=False, lora_rank=0, weights="", weights_stay=True)
     last = _in_last_stack(teacher, training, first)
     layers = plan.teacher_layers_per_part
     made = _Layouter(teacher, plan.placement, layers, 0, first, last, top_k=top_k, teaches=True).run()

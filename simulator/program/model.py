@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from simulator.program.layout import Blocks, Layout, Tie, lay_out, with_teacher
@@ -19,6 +19,7 @@ from simulator.program.memory import (
 from simulator.program.offload import Offload, check_offload, make_offload
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
+from simulator.program.precisions import precisions
 from simulator.program.recomputation import recomputation, with_modules
 from simulator.program.schedules import SCHEDULES, Held
 from simulator.program.slots import SLOTS, held_by_stage, slot_bytes
@@ -27,15 +28,19 @@ from simulator.specs.training import ParallelismSpec
 from simulator.workload import (
     BYTES_PER_ELEMENT,
     Block,
+    Parameters,
     Shard,
     StateBytes,
     largest_transient,
     layer_list_blocks,
     lora,
     placeholder_bytes,
-    state_bytes,
 )
-from simulator.workload.precision import base_precision
+from simulator.workload.precision import base_precision, sized
+from simulator.workload.state import NO_PARAMETERS, narrow
+
+Kinds = tuple[Parameters, Parameters]
+"""Parameters that all replicas hold, and those of routed experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class StageState:
         replicated: Trained parameters that tensor parallelism replicates.
         updated: Parameters that the GPU updates: its share if the optimizer is sharded.
         held_gradients: Gradients that the GPU accumulates.
+        matrices: Of `dense`, `expert`, `updated` and `held_gradients`, those of the layers' matrices.
         checkpoint_bytes: Checkpoint of the whole stage [B].
         checkpoint_largest: The most that one GPU writes of it [B].
         checkpoint_writers: GPUs that write.
@@ -66,7 +72,23 @@ class StageState:
     checkpoint_largest: int
     checkpoint_writers: int
     checkpoint_copied: int
+    matrices: tuple[int, int, int, int] = (0, 0, 0, 0)
     away: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> tuple[Parameters, Parameters]:
+        """Trained parameters that all replicas hold, and those of routed experts."""
+        return Parameters(self.dense, self.matrices[0]), Parameters(self.expert, self.matrices[1])
+
+    @property
+    def to_update(self) -> Parameters:
+        """Parameters that the GPU updates."""
+        return Parameters(self.updated, self.matrices[2])
+
+    @property
+    def accumulated(self) -> Parameters:
+        """Gradients that the GPU accumulates."""
+        return Parameters(self.held_gradients, self.matrices[3])
 
     @property
     def resident_bytes(self) -> int:
@@ -105,7 +127,7 @@ def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelPar
     Raises:
         UnsupportedError: The model has something that is not modelled.
     """
-    states = _state_bytes(scenario, plan)
+    states = precisions(scenario, plan.num_micro_batches)
     check_offload(scenario, plan, states)
     offload = make_offload(scenario, plan)
     shard, laid_out = lay_out_model(scenario, plan, states)
@@ -154,6 +176,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         UnsupportedError: The model has something that is not modelled.
     """
     training, parallelism = scenario.training, scenario.parallelism
+    per = states or precisions(scenario, plan.num_micro_batches)
     shard = Shard(
         micro_batch_size=training.micro_batch_size,
         sequence_length=training.sequence_length,
@@ -171,7 +194,10 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         lora_targets=training.lora_targets,
         lora_modules=_lora_modules(scenario),
         attention=training.attention or scenario.software.attention,
-        gradient_bytes=(states or _state_bytes(scenario, plan)).gradients,
+        gradient_bytes=int(per.gradients.other),
+        matrix_gradient=per.accumulated if narrow(per.accumulated) else "",
+        weights=per.gathered if plan.sharding.parameters else per.kept,
+        weights_stay=not plan.sharding.parameters and training.offload.parameters is None,
         dropout=_dropout(scenario),
         software=scenario.software,
     )
@@ -192,18 +218,6 @@ def _lora_modules(scenario: Outline) -> tuple[tuple[str, tuple[tuple[str, int], 
     return tuple(lora.modules(scenario.model, scenario.parallelism.tensor_parallel).items())
 
 
-def _state_bytes(scenario: Outline, plan: Plan) -> StateBytes:
-    training = scenario.training
-    return state_bytes(
-        training.parameter_precision or base_precision(training.precision),
-        _gradient_precision(scenario, plan),
-        training.optimizer,
-        master=training.master_parameters,
-        state_precision=training.optimizer_precision,
-        communication_precision=training.communication_precision,
-    )
-
-
 def _untrained_parts(blocks: Blocks, plan: Plan) -> int:
     """Parts in front whose blocks have no backward pass."""
     placement = plan.placement
@@ -216,16 +230,6 @@ def _untrained_parts(blocks: Blocks, plan: Plan) -> int:
     return min(trained, default=0)
 
 
-def _gradient_precision(scenario: Outline, plan: Plan) -> str:
-    """As training says; else the software's: fp32, or that of the passes but for bf16."""
-    training = scenario.training
-    if training.gradient_precision is not None:
-        return training.gradient_precision
-    software = scenario.software.gradients
-    own = software == "passes" or (software == "added_in_fp32" and plan.num_micro_batches == 1)
-    return "fp16" if own and training.precision == "fp16" else "fp32"
-
-
 def _dropout(scenario: Outline) -> bool:
     """As training says; else the software's default, which is for models without a gated MLP."""
     if scenario.training.dropout is not None:
@@ -234,7 +238,9 @@ def _dropout(scenario: Outline) -> bool:
     return scenario.software.dropout and isinstance(model, TransformerSpec) and not model.gated_mlp
 
 
-def _gradient_copies(per: StateBytes, shard: Shard, plan: Plan, *, updated: int, held: int) -> int:
+def _gradient_copies(
+    per: StateBytes, shard: Shard, plan: Plan, *, updated: Parameters, held: Parameters
+) -> int:
     """Bytes of fp32 gradients beside those that are accumulated.
 
     Of a mixed-precision update in kernels of its own: unscaled. Of a graph laid out before the first step,
@@ -246,14 +252,12 @@ def _gradient_copies(per: StateBytes, shard: Shard, plan: Plan, *, updated: int,
     """
     software = shard.software
     if software.allocator == "planned" and not software.fused_gradient_accumulation:
-        return held * per.gradients if plan.num_micro_batches > 1 else 0
-    apart = shard.precision == "fp16" and per.gradients < 4 and not software.fused_optimizer
-    return 4 * updated if apart else 0
+        return held.size(per.gradients) if plan.num_micro_batches > 1 else 0
+    apart = shard.precision == "fp16" and per.gradients.other < 4 and not software.fused_optimizer
+    return 4 * updated.total if apart else 0
 
 
-def _accumulated(
-    blocks: tuple[Block, ...], trained: tuple[int, int], plan: Plan, shard: Shard
-) -> tuple[int, int]:
+def _accumulated(blocks: tuple[Block, ...], trained: Kinds, plan: Plan, shard: Shard) -> Kinds:
     """Dense and routed parameters that have gradients: where a layer's are one flat tensor, frozen ones have.
 
     Source: torch.distributed.fsdp.FullyShardedDataParallel, on ``use_orig_params``: gradient memory up to the
@@ -262,8 +266,34 @@ def _accumulated(
     if not (plan.sharding.parameters and shard.software.flat_parameters):
         return trained
     taking_part = [block for block in blocks if block.parameters > block.frozen_parameters]
-    experts = sum(block.expert_parameters for block in taking_part)
-    return sum(block.parameters for block in taking_part) - experts, experts
+    return _all(taking_part)
+
+
+def _all(blocks: Sequence[Block]) -> Kinds:
+    """Parameters of some blocks that all replicas hold, and those of routed experts."""
+    experts = sum(block.expert_parameters for block in blocks)
+    dense = sum(block.parameters for block in blocks) - experts
+    matrices = (sum(block.matrices[place] for block in blocks) for place in range(2))
+    return Parameters(dense, next(matrices)), Parameters(experts, next(matrices))
+
+
+def _trained(blocks: Sequence[Block]) -> Kinds:
+    """The same of those that are trained."""
+    dense, expert = (
+        Parameters(
+            sum(block.trained[place] for block in blocks),
+            sum(block.trained_matrices[place] for block in blocks),
+        )
+        for place in range(2)
+    )
+    return dense, expert
+
+
+def _copies(per: StateBytes, kinds: Kinds, kept: Parameters, plan: Plan, shard: Shard) -> int:
+    """What the products read of weights besides what is kept, where that stays from step to step [B]."""
+    if shard.weights_stay:
+        return sum(count.size(per.copies) for count in kinds)
+    return kept.size(per.copies) if plan.sharding.parameters and per.layouts > 1 else 0
 
 
 def _teacher(blocks: tuple[Block, ...], plan: Plan, shard: Shard) -> dict[str, int]:
@@ -289,38 +319,39 @@ def _state(
 ) -> StageState:
     everything = tuple(block for chunk in chunks for block in chunk)
     blocks = tuple(block for block in everything if not block.teacher)
-    parameters = sum(block.parameters for block in blocks)
-    experts = sum(block.expert_parameters for block in blocks)
-    dense, trained_experts = (sum(block.trained[place] for block in blocks) for place in range(2))
+    whole, trained = _all(blocks), _trained(blocks)
     sharding, axes = plan.sharding, plan.axes
     groups = plan.degree("shard"), plan.degree("expert_shard")
 
-    def shares(counts: tuple[int, int], *, sharded: bool) -> int:
+    def shares(counts: Kinds, *, sharded: bool) -> Parameters:
         """What one GPU keeps of dense and of routed parameters."""
-        return sum(
-            -(-count // (ranks if sharded else 1)) for count, ranks in zip(counts, groups, strict=True)
+        dense, expert = (
+            count.share(ranks if sharded else 1) for count, ranks in zip(counts, groups, strict=True)
         )
+        return dense + expert
 
-    trained = dense, trained_experts
-    accumulated = _accumulated(blocks, trained, plan, shard)
-    held = shares(accumulated, sharded=sharding.gradients and sharding.each)
+    held = shares(_accumulated(blocks, trained, plan, shard), sharded=sharding.gradients and sharding.each)
     updated = shares(trained, sharded=sharding.optimizer)
     outside = sum(block.parameters - block.frozen_parameters for block in blocks if block.name != "layer")
-    elsewhere = shares((outside, 0), sharded=sharding.optimizer)
-    kept = shares((parameters - experts, experts), sharded=sharding.parameters)
-    spread = axes.expert_parallel * axes.expert_tensor_parallel
-    copies = (parameters - experts) * plan.tensor_parallel + experts * spread
-    trained_copies = dense * plan.tensor_parallel + trained_experts * spread
+    elsewhere = shares((Parameters(outside), NO_PARAMETERS), sharded=sharding.optimizer).total
+    kept = shares(whole, sharded=sharding.parameters)
+    own = sized(updated.total, per.optimizer)
     state, away = (
         {
-            "parameters": kept * per.parameters,
+            "parameters": kept.size(per.parameters),
             **_teacher(everything, plan, shard),
-            "gradients": held * per.gradients,
-            "optimizer": updated * per.optimizer + elsewhere * per.elsewhere,
+            "gradients": held.size(per.gradients),
+            "optimizer": own + sized(elsewhere, per.elsewhere),
         },
         dict[str, dict[str, int]](),
     )
-    largest = kept * per.parameters + updated * per.optimizer
+    largest = kept.size(per.parameters) + own
+    reduced = sum(count.size(per.communication) for count in trained)
+    spread = plan.tensor_parallel, axes.expert_parallel * axes.expert_tensor_parallel
+    saved = sum(
+        ways * (count.size(per.parameters) + sized(updates.total, per.optimizer))
+        for ways, count, updates in zip(spread, whole, trained, strict=True)
+    )
     if offload is not None:
         state, away = offload.split(state)
     return StageState(
@@ -328,17 +359,24 @@ def _state(
             **state,
             "gradient_copies": _gradient_copies(per, shard, plan, updated=updated, held=held),
             "gradient_placeholders": placeholder_bytes(blocks, shard),
-            BUCKETS: bucket_bytes(plan, shard.software, (dense + trained_experts) * per.communication),
+            "parameter_copies": _copies(per, whole, kept, plan, shard),
+            BUCKETS: bucket_bytes(plan, shard.software, reduced),
             FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, overheads),
             **more,
             **outside_bytes(plan, shard.software, overheads),
         },
-        dense=dense,
-        expert=trained_experts,
+        dense=trained[0].total,
+        expert=trained[1].total,
         replicated=sum(block.sequential_parameters for block in blocks),
-        updated=updated,
-        held_gradients=held if state["gradients"] else 0,
-        checkpoint_bytes=copies * per.parameters + trained_copies * per.optimizer,
+        updated=updated.total,
+        held_gradients=held.total if state["gradients"] else 0,
+        matrices=(
+            trained[0].matrices,
+            trained[1].matrices,
+            updated.matrices,
+            held.matrices if state["gradients"] else 0,
+        ),
+        checkpoint_bytes=saved,
         checkpoint_largest=largest,
         checkpoint_copied=min(largest, state["parameters"] + state["optimizer"]),
         away=away,

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, replace
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
-from simulator.program.exchanges import NOTHING, Beside, Gathering, Gathers, Reduction
+from simulator.program.exchanges import (
+    NOTHING,
+    Beside,
+    Conversion,
+    Gathering,
+    Gathers,
+    Item,
+    Reduction,
+    conversion_row,
+)
 from simulator.program.offload import StageOffload
 from simulator.program.recomputation import Mode, Recomputation, computed_again
 from simulator.program.rows import Row, RowTable
@@ -30,7 +39,7 @@ class StageCompiler:
     offload: StageOffload | None = None
     stretches: dict[tuple[Block, str, Mode, Beside], Stretch | None] = field(default_factory=dict)
     """What blocks do, by block, pass and memory: equal layers are one object and are compiled once."""
-    reductions: dict[tuple[Communication, int], int] = field(default_factory=dict)
+    reductions: dict[tuple[Item, int], int] = field(default_factory=dict)
 
     def forward(
         self,
@@ -155,7 +164,7 @@ class StageCompiler:
         return self._built(into, ends)
 
     def update(
-        self, before: Sequence[tuple[Communication, Ranks | None]], kernels: Iterable[Kernel]
+        self, before: Sequence[tuple[Item, Ranks | None]], kernels: Iterable[Kernel]
     ) -> TemplateBuilder:
         """Reductions that are left, then kernels of the optimizer's phase, one after the other."""
         into = TemplateBuilder()
@@ -166,10 +175,13 @@ class StageCompiler:
             into.add(LANE["compute"], row, after=(len(into.lanes) - 1,))
         return into
 
-    def reduce(self, into: TemplateBuilder, item: Communication, ranks: Ranks | None = None) -> None:
-        """Appends a collective of the step's end, after all that stands before it."""
-        row = self.table.add(self.describe.communication(item, "optimizer", ranks=ranks))
-        into.add(LANE["data_parallel"], row, after=(len(into.lanes) - 1,))
+    def reduce(self, into: TemplateBuilder, item: Item, ranks: Ranks | None = None) -> None:
+        """Appends a collective of the step's end, or what is cast for one, behind all else."""
+        if isinstance(item, Conversion):
+            row = conversion_row(self.describe, item, "optimizer")
+        else:
+            row = self.describe.communication(item, "optimizer", ranks=ranks)
+        into.add(LANE["data_parallel"], self.table.add(row), after=(len(into.lanes) - 1,))
 
     def _gathers(
         self,
@@ -197,14 +209,14 @@ class StageCompiler:
         give = reduction.held - reduction.share
         after = len(into.lanes) - 1 if into.exit is None else into.exit
         for item in reduction.communications:
-            key = (item, give)
+            converts = isinstance(item, Conversion)
+            key = (item, 0 if converts else give)
             if key not in self.reductions:
-                row = self.describe.communication(item, "gradient_reduction", give=give)
-                self.reductions[key] = self.table.add(row)
+                self.reductions[key] = self.table.add(self._reduction_row(*key))
             after = into.add(LANE["data_parallel"], self.reductions[key], (after,), layer)
-            if give:
+            if give and not converts:
                 into.drains.append(after)
-            give = 0
+                give = 0
         if not reduction.out:
             return []
         (lane, row), *others = reduction.out
@@ -214,6 +226,11 @@ class StageCompiler:
         last = add_legs(into, self.table, others, copied, layer)
         into.transfers = replace(into.transfers, gradients=last)
         return [copied]
+
+    def _reduction_row(self, item: Item, give: int) -> Row:
+        if isinstance(item, Conversion):
+            return conversion_row(self.describe, item, "gradient_reduction")
+        return self.describe.communication(item, "gradient_reduction", give=give)
 
     def _receive(self, into: TemplateBuilder, prefix: Sequence[Communication], phase: str) -> int:
         """What comes before the blocks; where transfers block, launching begins only when they are done."""

@@ -10,6 +10,7 @@ from simulator.program.axes import DEFAULT_ORDER, Axes
 from simulator.program.divide import layers_by_stack, layers_per_part, nearest, nearest_multiples
 from simulator.program.order import Visits, merged, own_order, visits
 from simulator.program.outline import ClusterShape, Outline
+from simulator.program.precisions import check_precisions
 from simulator.program.recomputation import check_recomputation
 from simulator.program.schedules import KEY, SCHEDULES, Held, Order, Placement
 from simulator.scenario import Scenario
@@ -153,6 +154,7 @@ def plan_of(scenario: Outline) -> Plan:
     if isinstance(scenario.model, TransformerSpec):
         check_split(scenario, scenario.model, data)
     check_idle(scenario)
+    check_precisions(scenario)
     check_frozen(scenario)
     schedule = _schedule(scenario)
     placement = SCHEDULES[schedule].placement(parallelism.pipeline_parallel, parallelism.virtual_pipeline)

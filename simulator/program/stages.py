@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
-from simulator.program.exchanges import Reduction
+from simulator.program.exchanges import Item, Reduction
 from simulator.program.host_update import HostUpdate
 from simulator.program.layout import Tie, tokens_between
 from simulator.program.model import ModelParts, StageState
@@ -22,11 +22,20 @@ from simulator.program.templates import LANE, Assembly, TemplateBuilder
 from simulator.program.topology import Topology
 from simulator.program.works import Ranks, Sending
 from simulator.specs.model import TransformerSpec
-from simulator.workload import BYTES_PER_ELEMENT, Block, Communication, Kernel, update_kernels
+from simulator.workload import (
+    BYTES_PER_ELEMENT,
+    Block,
+    Communication,
+    Kernel,
+    Parameters,
+    copied_weights,
+    quantized_weights,
+    update_kernels,
+)
 from simulator.workload.kernels import Axis
-from simulator.workload.matrices import cast
 from simulator.workload.optimizers import OPTIMIZERS, norm_kernel, orthogonal_kernels
 from simulator.workload.precision import base_precision
+from simulator.workload.state import NO_PARAMETERS
 
 
 @dataclass(slots=True)
@@ -198,7 +207,7 @@ class _StageMaker:
     ) -> int:
         plan, per = self.plan, self.parts.state_bytes
         prefix = () if received is None else self._gather_received(received, kind)
-        gathered = gathering(plan, per, self._offload, teacher_bytes=self.parts.shard.element_bytes)
+        gathered = gathering(plan, per, self._offload)
         if kind == "forward":
             return self.assembly.register(compiler.forward(blocks, prefix, gathered))
         reduced: tuple[Reduction, ...] = ()
@@ -241,12 +250,13 @@ class _StageMaker:
         plan, training, per = self.plan, self.scenario.training, self.parts.state_bytes
         outside = self._outside(compiler)
         away = outside.offload.on_host(state.updated) if outside else 0
+        here = state.to_update.part(state.updated - away)
         kernels = update_kernels(
-            state.updated - away,
+            here,
             per,
             training.optimizer,
             clipping=training.gradient_clipping,
-            held_gradients=state.held_gradients,
+            held_gradients=state.accumulated,
             fused=self.scenario.software.fused_optimizer,
         )
         norm = self._norm(state) if away else kernels[:-2]
@@ -261,13 +271,17 @@ class _StageMaker:
             first.add(
                 LANE["compute"], compiler.table.add(Row(Label("gradients.ready", "optimizer", "optimizer")))
             )
-        updates = (*self._beside_update(state, state.updated - away), *kernels[-2:])
+        updates = (*self._beside_update(here), *kernels[-2:], *quantized_weights(here, per))
         if outside:
             last = outside.run(updates, state.updated - away, away)
         else:
             last = compiler.update(self._whole_matrices(state), updates)
-        for item in parameter_collectives(plan, per, state.dense, state.expert):
-            compiler.reduce(last, item)
+        for way in parameter_collectives(plan, per, *state.trained):
+            compiler.reduce(last, way)
+        if self.parts.shard.weights_stay:
+            for kernel in copied_weights(sum(state.trained, NO_PARAMETERS), per):
+                row = compiler.table.add(self.describe.kernel(kernel, "optimizer"))
+                last.add(LANE["compute"], row, (len(last.lanes) - 1,))
         return first, last
 
     def _outside(self, compiler: StageCompiler) -> HostUpdate | None:
@@ -283,17 +297,17 @@ class _StageMaker:
         """The norm of all gradients, whoever updates what."""
         training = self.scenario.training
         return update_kernels(
-            state.updated,
+            state.to_update,
             self.parts.state_bytes,
             training.optimizer,
             clipping=training.gradient_clipping,
-            held_gradients=0,
+            held_gradients=NO_PARAMETERS,
         )[:-2]
 
-    def _beside_update(self, state: StageState, updated: int) -> tuple[Kernel, ...]:
-        """What the optimizer does beyond one parameter at a time, and operands cast for the next step."""
+    def _beside_update(self, updated: Parameters) -> tuple[Kernel, ...]:
+        """What the optimizer does beyond one parameter at a time."""
         training, per = self.scenario.training, self.parts.state_bytes
-        norms = norm_kernel(training.optimizer, updated, per.optimizer) if updated else None
+        norms = norm_kernel(training.optimizer, updated.total, per.optimizer) if updated.total else None
         found: tuple[Kernel, ...] = () if norms is None else (norms,)
         if OPTIMIZERS[training.optimizer].orthogonal:
             blocks = [block for chunk in self.parts.blocks[self.stage] for block in chunk]
@@ -303,12 +317,9 @@ class _StageMaker:
                 for split, share in (("tensor", "shard"), ("expert_tensor", "expert_shard"))
             )
             found += orthogonal_kernels(blocks, dense, expert)
-        if self.parts.shard.casts:
-            weights = cast("optimizer.weights", state.dense + state.expert, self.parts.shard)
-            found += () if weights is None else (weights,)
         return found
 
-    def _whole_matrices(self, state: StageState) -> list[tuple[Communication, Ranks | None]]:
+    def _whole_matrices(self, state: StageState) -> list[tuple[Item, Ranks | None]]:
         """Matrices that are split over GPUs are put together by turns, in bf16, and given out again.
 
         Split they are where tensor-parallel GPUs have a slice each, or replicas a share of each parameter;
@@ -337,18 +348,16 @@ class _StageMaker:
             for way, axis, count in ways
         ]
 
-    def _left_to_reduce(
-        self, state: StageState, tied: tuple[Tie, ...]
-    ) -> list[tuple[Communication, Ranks | None]]:
+    def _left_to_reduce(self, state: StageState, tied: tuple[Tie, ...]) -> list[tuple[Item, Ranks | None]]:
         plan, per = self.plan, self.parts.state_bytes
-        left: list[tuple[Communication, Ranks | None]] = []
+        left: list[tuple[Item, Ranks | None]] = []
         if not self._overlaps and not plan.sharding.each:
-            left += [(item, None) for item in gradient_collectives(plan, per, state.dense, state.expert)]
+            left += [(item, None) for item in gradient_collectives(plan, per, *state.trained)]
         if self.parts.shard.sequence_parallel and state.replicated:
-            size = state.replicated * per.gradients
+            size = Parameters(state.replicated).size(per.gradients)
             left.append((Communication("norm_gradients.all_reduce", "all_reduce", "tensor", size), None))
         for tie in tied:
-            name, size = f"{tie.name}_gradients.all_reduce", tie.parameters * per.gradients
+            name, size = f"{tie.name}_gradients.all_reduce", Parameters(tie.parameters).size(per.gradients)
             item = Communication(name, "all_reduce", "pipeline", size)
             left.append((item, _holders(plan, len(tie.stages))))
         return left

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simulator.scenario._findings import Findings
+from simulator.scenario._precisions import check_precisions
 from simulator.scenario._scenario import Scenario
-from simulator.workload.precision import base_precision, matrix_precision
 
 
 def check(scenario: Scenario, findings: Findings) -> None:
@@ -12,7 +12,7 @@ def check(scenario: Scenario, findings: Findings) -> None:
     _lengths(scenario, findings)
     _positions(scenario, findings)
     _distillation(scenario, findings)
-    _precisions(scenario, findings)
+    check_precisions(scenario, findings)
     _storage(scenario, findings)
 
 
@@ -62,36 +62,6 @@ def _distillation(scenario: Scenario, findings: Findings) -> None:
     if teacher.position_embedding == "learned" and length > teacher.max_position_embeddings:
         rows = teacher.max_position_embeddings
         findings.add(path, f"{length:,} tokens, but {teacher.name} has learned positions for {rows:,}")
-
-
-def _precisions(scenario: Scenario, findings: Findings) -> None:
-    precision = scenario.training.precision
-    for group in scenario.cluster.node_groups:
-        has = group.accelerator.peak_flops
-        needed = (matrix_precision(precision), base_precision(precision))
-        wanted = next((each for each in needed if each not in has), None)
-        if wanted is not None:
-            message = (
-                f'{group.accelerator.name} has no figure for "{wanted}"; it has {", ".join(sorted(has))}'
-            )
-            findings.add(("training", "precision"), message)
-            return
-        for path, kept in _stored(scenario):
-            if kept not in (None, "fp32", *has):
-                message = f'{group.accelerator.name} does not know "{kept}"; it has {", ".join(sorted(has))}'
-                findings.add(path, message)
-
-
-def _stored(scenario: Scenario) -> list[tuple[tuple[str, str], str | None]]:
-    """Precisions in which something is kept or sent, as far as they are given."""
-    training, dispatch = scenario.training, scenario.parallelism.expert_dispatch_precision
-    keys = ("parameter_precision", "gradient_precision", "communication_precision", "optimizer_precision")
-    stored: list[tuple[tuple[str, str], str | None]] = [
-        (("training", key), getattr(training, key)) for key in keys
-    ]
-    if dispatch == "fp8":
-        stored.append((("parallelism", "expert_dispatch_precision"), dispatch))
-    return stored
 
 
 def _storage(scenario: Scenario, findings: Findings) -> None:

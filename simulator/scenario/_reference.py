@@ -16,6 +16,7 @@ from simulator.specs import (
     ActivationLayer,
     AttentionLayer,
     CheckpointSpec,
+    CommunicationPrecisionSpec,
     ConvolutionLayer,
     DataSpec,
     DistillationSpec,
@@ -34,6 +35,7 @@ from simulator.specs import (
     NodeGroupSpec,
     NormLayer,
     OffloadSpec,
+    OptimizerPrecisionSpec,
     ParallelismSpec,
     PoolingLayer,
     SimulationSpec,
@@ -45,6 +47,7 @@ from simulator.specs import (
     meanings,
 )
 from simulator.specs._base import Quantity
+from simulator.specs.precision import OneFor
 from simulator.units import example
 
 _OPENING: Final = """# Keys of a scenario
@@ -92,6 +95,8 @@ _SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ),
     ("distillation", DistillationSpec),
     ("training", TrainingSpec),
+    ("training.communication_precision", CommunicationPrecisionSpec),
+    ("training.optimizer_precision", OptimizerPrecisionSpec),
     ("training.offload", OffloadSpec),
     ("parallelism", ParallelismSpec),
     ("software (megatron-core if not given)", SoftwareSpec),
@@ -144,6 +149,9 @@ def _takes(field: FieldInfo) -> str:
         if isinstance(part, Quantity):
             by = " by precision" if get_origin(field.annotation) is dict else ""
             return f"{part.dimension.replace('_', ' ')}{by}, as {example(part.dimension).split(' or ')[0]}"
+    one = next((part for part in parts if isinstance(part, OneFor)), None)
+    if one is not None:
+        return "one of them, or a mapping"
     literals = [part for part in parts if isinstance(part, str)]
     if get_origin(field.annotation) is tuple:
         return "a list"

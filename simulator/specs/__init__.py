@@ -30,6 +30,7 @@ from simulator.specs.model import (
     PoolingLayer,
     TransformerSpec,
 )
+from simulator.specs.precision import CommunicationPrecisionSpec, OptimizerPrecisionSpec
 from simulator.specs.software import SoftwareSpec
 from simulator.specs.training import (
     CheckpointSpec,
@@ -50,6 +51,7 @@ __all__ = [
     "CheckpointSpec",
     "ClusterSpec",
     "CollectiveConstants",
+    "CommunicationPrecisionSpec",
     "Constant",
     "ConvolutionLayer",
     "DataSpec",
@@ -72,6 +74,7 @@ __all__ = [
     "NodeGroupSpec",
     "NormLayer",
     "OffloadSpec",
+    "OptimizerPrecisionSpec",
     "ParallelismSpec",
     "PoolingLayer",
     "Precision",

@@ -7,9 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from simulator.specs._base import Bytes, Count, CountOrZero, PositiveFraction, Seconds, Spec
+from simulator.specs.precision import (
+    CommunicationPrecision,
+    CommunicationPrecisionSpec,
+    OptimizerPrecision,
+    OptimizerPrecisionSpec,
+    StoredPrecision,
+    TrainingPrecision,
+)
 from simulator.specs.uncertainty import JitterSpec
 
-TrainingPrecision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "fp8_block", "mxfp8", "nvfp4"]
 Optimizer = Literal[
     "sgd",
     "momentum",
@@ -93,14 +100,15 @@ class TrainingSpec(Spec):
     precision: TrainingPrecision = "bf16"
     """Precision of forward and backward passes. With `fp8` (one scale a tensor), `fp8_block` (one a block),
     `mxfp8` and `nvfp4` only the layers' matrix products have fewer bits; all else is in bf16."""
-    parameter_precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Precision in which parameters are kept and gathered; that of the passes if not given."""
+    parameter_precision: StoredPrecision | None = None
+    """Precision in which parameters are kept and gathered; that of the passes if not given. Below 16 bits it
+    is that of the layers' matrices alone, which are cast once, behind the update; it must be `precision`."""
     master_parameters: bool | None = None
-    """Whether the optimizer keeps fp32 copies of parameters in 16 bits; yes if not given."""
-    optimizer_precision: Literal["fp32", "bf16", "fp16", "fp8"] = "fp32"
-    """Precision of the optimizer's state."""
-    communication_precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Precision in which gradients are reduced; that in which they are accumulated if not given."""
+    """Whether the optimizer keeps copies of parameters in 16 bits or fewer; yes if not given."""
+    optimizer_precision: OptimizerPrecision = OptimizerPrecisionSpec()
+    """Precision of the optimizer's moments, or a mapping."""
+    communication_precision: CommunicationPrecision = CommunicationPrecisionSpec()
+    """Precision in which gradients are reduced, or a mapping of what travels."""
     lora_rank: CountOrZero = 0
     """Rank of low-rank adapters beside frozen matrices; 0 trains all parameters."""
     lora_targets: tuple[LoraTarget, ...] = ("attention.qkv", "attention.output", "mlp.up", "mlp.down")
@@ -112,8 +120,9 @@ class TrainingSpec(Spec):
     """First layers that are not trained, with the embedding before them; adapters stand above them only."""
     optimizer: Optimizer = "adamw"
     """Update rule."""
-    gradient_precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Precision in which gradients are accumulated and reduced; the software's if not given."""
+    gradient_precision: StoredPrecision | None = None
+    """Precision in which gradients are accumulated and reduced; the software's if not given. Below 16 bits it
+    is that of the layers' matrices alone."""
     recompute: Recompute = "none"
     """Activations computed again in the backward pass: none, those of some modules, or of whole layers."""
     recompute_modules: tuple[RecomputeModule, ...] | None = None

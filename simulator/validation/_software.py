@@ -147,16 +147,21 @@ def _is_recipe(cells: Mapping[str, str]) -> bool:
 def precisions(cells: Mapping[str, str]) -> dict[str, object]:
     """Keys of `training` that a framework's recipes set otherwise than its profile.
 
-    NeMo and Megatron-Bridge accumulate gradients in bf16; torchtune and LitGPT do everything in bf16.
+    NeMo and Megatron-Bridge accumulate gradients in bf16 and, where products are in fp8, keep and gather the
+    layers' weights in it; torchtune and LitGPT do everything in bf16.
 
-    Source: ``grad_reduce_in_fp32=False`` in NVIDIA/NeMo (collections/llm/recipes/precision) and in the
-    performance recipes of NVIDIA-NeMo/Megatron-Bridge; ``dtype: bf16`` in those of pytorch/torchtune;
-    ``precision: bf16-true`` in config_hub/finetune of Lightning-AI/litgpt.
+    Source: ``grad_reduce_in_fp32=False`` and ``fp8_params=True`` in NVIDIA/NeMo
+    (collections/llm/recipes/precision) and in the performance recipes of NVIDIA-NeMo/Megatron-Bridge;
+    ``dtype: bf16`` in those of pytorch/torchtune; ``precision: bf16-true`` in config_hub/finetune of
+    Lightning-AI/litgpt.
     """
     name = cells.get("framework", "").casefold()
     if "torchtune" in name or "litgpt" in name.replace("-", ""):
         return {"master_parameters": False, "gradient_precision": "bf16", "optimizer_precision": "bf16"}
-    return {"gradient_precision": "bf16"} if _is_recipe(cells) else {}
+    if not _is_recipe(cells):
+        return {}
+    eight = cells.get("precision") == "fp8"
+    return {"gradient_precision": "bf16", **({"parameter_precision": "fp8"} if eight else {})}
 
 
 def attention(cells: Mapping[str, str]) -> dict[str, str]:

@@ -14,8 +14,9 @@ from simulator.workload.kernels import (
 from simulator.workload.layers import layer_list_blocks
 from simulator.workload.memory import Transients, largest_transient, placeholder_bytes, transients
 from simulator.workload.recompute import RECOMPUTED, modules_of, recomputing
+from simulator.workload.state import Parameters, StateBytes, state_bytes
 from simulator.workload.transformer import layer_block
-from simulator.workload.update import StateBytes, state_bytes, update_kernels
+from simulator.workload.update import copied_weights, quantized_weights, update_kernels
 
 __all__ = [
     "BYTES_PER_ELEMENT",
@@ -30,9 +31,11 @@ __all__ = [
     "KernelKind",
     "MatmulShape",
     "Node",
+    "Parameters",
     "Shard",
     "StateBytes",
     "Transients",
+    "copied_weights",
     "embedding_block",
     "head_block",
     "largest_transient",
@@ -40,6 +43,7 @@ __all__ = [
     "layer_list_blocks",
     "modules_of",
     "placeholder_bytes",
+    "quantized_weights",
     "recomputing",
     "state_bytes",
     "transients",

@@ -35,6 +35,9 @@ class Shard:
         precision: Precision of the arithmetic.
         attention: ``fused`` or ``unfused``.
         gradient_bytes: Bytes of one accumulated gradient.
+        weights: Precision in which weights are there when a pass begins; that which it reads if empty.
+        weights_stay: Whether whole weights stay on the GPU between passes, with what products read of them.
+        matrix_gradient: Precision of accumulated gradients of the layers' matrices, if that has fewer bits.
         dropout: Whether residuals and attention weights are dropped out, with a byte of mask an element.
         software: Which kernels are fused, and what runs beside what.
         recipe: How the layers' matrices are multiplied in fewer bits; empty for not.
@@ -74,6 +77,9 @@ class Shard:
     frozen: frozenset[str] = frozenset()
     source_frozen: bool = False
     source_length: int = 0
+    matrix_gradient: str = ""
+    weights: str = ""
+    weights_stay: bool = True
 
     def trains(self, name: str) -> bool:
         """Whether the parameters of an operator are trained."""
@@ -173,6 +179,9 @@ class Block:
         expert_parameters: Of `parameters`, those of routed experts, which other replicas may hold others of.
         frozen_parameters: Of `parameters`, those that are not trained.
         frozen_experts: Of them, those of routed experts.
+        matrices: Of `parameters`, those of matrices that the layers' products read, but for routed experts;
+            those of these.
+        trained_matrices: Of them, those that are trained.
         read_parameters: Parameters of another block that this one reads (a head that shares the embedding).
         carried_bytes: Gradients that pass through its backward pass besides that of its input: those of what
             all layers of a stack read (an encoder's output, a bias of positions) [B].
@@ -191,6 +200,8 @@ class Block:
     read_parameters: int = 0
     carried_bytes: int = 0
     teacher: bool = False
+    matrices: tuple[int, int] = (0, 0)
+    trained_matrices: tuple[int, int] = (0, 0)
 
     @property
     def trained(self) -> tuple[int, int]:

@@ -217,7 +217,7 @@ def add_weight_gradient(
 
     Put off, it keeps its input (`kept_tokens` of it on this GPU, all m if not given) and the gradient of its
     output. A frozen weight has none; its adapter, if it has one, takes its place. `precision` is that of the
-    layers' matrices if not given.
+    layers' matrices if not given; their gradients are accumulated in fewer than 16 bits by a kernel behind.
     """
     own = name.removesuffix(".weight_gradient")
     if not shard.trains(own):
@@ -225,10 +225,11 @@ def add_weight_gradient(
             into.nodes[-1] = replace(into.nodes[-1], freed_bytes=into.nodes[-1].freed_bytes + freed)
         return lora.add_backward(into, own, m, n, k, shard, batch=batch)
     role, operands = "weight_gradient", shard.operand if precision is None else FORMATS[precision]
+    few = shard.matrix_gradient if precision is None else ""
     precision = precision or shard.matrix_precision
     each = operands.number_bytes
     held = sized(batch * ((m if kept_tokens is None else kept_tokens) * k + m * n), each)
-    if shard.software.fused_gradient_accumulation:
+    if shard.software.fused_gradient_accumulation and not few:
         kernel = weight_gradient(
             name, m, n, k, precision, shard.gradient_bytes, batch=batch, operand_bytes=each
         )
@@ -240,12 +241,12 @@ def add_weight_gradient(
     )
     written = replace(written, launches=shard.calls(batch))
     into.add(written, after=after, freed=freed, role=role, held=held)
-    return into.add(accumulation(f"{name}.accumulate", batch * n * k, shard), role=role)
+    return into.add(accumulation(f"{name}.accumulate", batch * n * k, shard, precision=few), role=role)
 
 
-def accumulation(name: str, elements: int, shard: Shard, launches: int = 1) -> Kernel:
-    """Gradients as a pass leaves them, added to the accumulated ones."""
-    gradient = shard.gradient_bytes
+def accumulation(name: str, elements: int, shard: Shard, launches: int = 1, *, precision: str = "") -> Kernel:
+    """Gradients as a pass leaves them, added to the accumulated ones, in their own precision if given."""
+    gradient = FORMATS[precision].number_bytes if precision else shard.gradient_bytes
     return pointwise(
         name,
         "elementwise",

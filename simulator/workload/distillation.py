@@ -31,6 +31,7 @@ def taught(block: Block) -> Block:
         backward=(),
         sequential_parameters=0,
         frozen_parameters=block.parameters,
+        trained_matrices=(0, 0),
         frozen_experts=block.expert_parameters,
         teacher=True,
     )

@@ -8,6 +8,7 @@ from simulator.specs.model import TransformerSpec
 from simulator.workload import chains, operators
 from simulator.workload.blocks import Block, PassBuilder, Shard
 from simulator.workload.columns import beside_weight_gradient, gather, reduce, scatter, tensor
+from simulator.workload.weights import add_weight, kept_weight
 
 
 def embedding_block(model: TransformerSpec, shard: Shard, *, shares_table: bool = False) -> Block:
@@ -107,12 +108,19 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         forward.add(norm, kept=own + reads * normed * element, kept_input=own)
     forward.add(gather(shard, "head", tokens * width * element))
     kept = logits * element + (0 if model.final_norm else reads * normed * element)
-    forward.add(operators.matmul("head", tokens, rows, width, shard.precision), kept=kept)
+    table = rows * width
+    made = add_weight(forward, "head", table, shard, matrix=False)
+    forward.add(operators.matmul("head", tokens, rows, width, shard.precision), after=made or None, kept=kept)
     probabilities = chains.kept_per_logit(shard) * logits
     forward.add(chains.cross_entropy(logits, shard), kept=probabilities)
     forward.add(tensor(shard, "loss", "all_reduce", 3 * 4 * tokens))
     backward.add(chains.cross_entropy_gradient(logits, shard), freed=probabilities)
-    data = backward.add(operators.matmul("head.input_gradient", tokens, width, rows, shard.precision))
+    made = add_weight(backward, "head", table, shard, backward=True, matrix=False)
+    data = backward.add(
+        operators.matmul("head.input_gradient", tokens, width, rows, shard.precision),
+        after=made or None,
+        freed=kept_weight(table, shard, matrix=False),
+    )
     reduction = scatter(shard, "head.gradient", tokens * width * element)
     reduced = beside_weight_gradient(
         backward,

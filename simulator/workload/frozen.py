@@ -21,4 +21,5 @@ def frozen(block: Block) -> Block:
         sequential_parameters=0,
         frozen_parameters=block.parameters,
         frozen_experts=block.expert_parameters,
+        trained_matrices=(0, 0),
     )

@@ -8,6 +8,7 @@ from simulator.workload import lora, operators
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Kernel
 from simulator.workload.precision import RECIPES
+from simulator.workload.weights import add_weight, kept_weight
 
 
 def add_product(
@@ -46,10 +47,12 @@ def add_product(
     """
     elements = batch * m * k
     operand = None if ready else cast(name, elements, shard, batch)
+    made = add_weight(into, name, batch * k * n, shard, after=after)
+    after = made or after
     if operand is not None:
         with into.of(*((made_by,) if made_by else ())):
-            into.add(operand, after=after, kept=shard.operand_bytes(elements) if kept_operand else 0)
-        after = None
+            size = shard.operand_bytes(elements) if kept_operand else 0
+            after = (*made, into.add(operand, after=after, kept=size))
     into.add(_product(name, m, n, k, batch, shard), after=after, kept=kept)
     return lora.add_forward(into, name, m, n, k, shard, batch=batch)
 
@@ -74,11 +77,13 @@ def add_input_gradient(
         Index of the last node.
     """
     make = transpose if ready else cast
-    operand = make(f"{name}.gradient", batch * m * k, shard, batch)
+    operand, weight = make(f"{name}.gradient", batch * m * k, shard, batch), batch * k * n
+    made = add_weight(into, name, weight, shard, after=after, backward=True)
+    after = made or after
     if operand is not None:
-        into.add(operand, after=after)
-        after = None
-    return into.add(_product(f"{name}.input_gradient", m, n, k, batch, shard), after=after)
+        after = (*made, into.add(operand, after=after))
+    product = _product(f"{name}.input_gradient", m, n, k, batch, shard)
+    return into.add(product, after=after, freed=kept_weight(weight, shard))
 
 
 def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | None:

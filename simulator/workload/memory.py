@@ -181,7 +181,8 @@ def _weight_gradient(node: Node, shard: Shard, previous: int, *, whole_layer: bo
     if not isinstance(operation, Kernel) or not isinstance(operation.shape, MatmulShape):
         return previous
     software = shard.software
-    if software.fused_gradient_accumulation and (whole_layer or not software.gradient_placeholders):
+    adds = software.fused_gradient_accumulation and not (whole_layer and shard.matrix_gradient)
+    if adds and (whole_layer or not software.gradient_placeholders):
         return 0
     shape = operation.shape
     return shape.batch * shape.m * shape.n * shard.element_bytes

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from simulator.workload.blocks import Block
 from simulator.workload.kernels import Kernel, MatmulShape
 from simulator.workload.operators import matmul
+from simulator.workload.precision import sized
+
+Moment = Literal["first", "second"]
 
 NEWTON_SCHULZ_STEPS = 5
 """Iterations that make a matrix orthogonal. Source: Jordan et al., Muon, 2024."""
@@ -19,7 +22,7 @@ class UpdateRule:
     """What an optimizer keeps and does for each parameter.
 
     Attributes:
-        words: Numbers kept, in the precision of the optimizer's state.
+        moments: Numbers kept, each in a precision of its own: a mean of gradients, and one of their squares.
         flops: Arithmetic of an update.
         state_bytes: Bytes of each number kept where the rule itself says it.
         norms: Whether it takes the norm of each tensor and of its update.
@@ -27,7 +30,7 @@ class UpdateRule:
         source: Who published it.
     """
 
-    words: int
+    moments: tuple[Moment, ...]
     flops: int
     state_bytes: int | None = None
     norms: bool = False
@@ -36,31 +39,27 @@ class UpdateRule:
 
 
 OPTIMIZERS: Final[dict[str, UpdateRule]] = {
-    "sgd": UpdateRule(0, 2, source="Robbins & Monro, 1951"),
-    "momentum": UpdateRule(1, 4, source="Polyak, 1964"),
-    "nesterov": UpdateRule(1, 6, source="Nesterov, 1983; Sutskever et al., ICML 2013"),
-    "adagrad": UpdateRule(1, 7, source="Duchi et al., JMLR 12, 2011"),
-    "rmsprop": UpdateRule(1, 8, source="Tieleman & Hinton, 2012"),
-    "adam": UpdateRule(2, 12, source="Kingma & Ba, arXiv:1412.6980"),
-    "adamw": UpdateRule(2, 14, source="Loshchilov & Hutter, arXiv:1711.05101"),
+    "sgd": UpdateRule((), 2, source="Robbins & Monro, 1951"),
+    "momentum": UpdateRule(("first",), 4, source="Polyak, 1964"),
+    "nesterov": UpdateRule(("first",), 6, source="Nesterov, 1983; Sutskever et al., ICML 2013"),
+    "adagrad": UpdateRule(("second",), 7, source="Duchi et al., JMLR 12, 2011"),
+    "rmsprop": UpdateRule(("second",), 8, source="Tieleman & Hinton, 2012"),
+    "adam": UpdateRule(("first", "second"), 12, source="Kingma & Ba, arXiv:1412.6980"),
+    "adamw": UpdateRule(("first", "second"), 14, source="Loshchilov & Hutter, arXiv:1711.05101"),
     # A scale for every 2,048 numbers (0.2 %) is left out.
-    "adam_8bit": UpdateRule(2, 24, state_bytes=1, source="Dettmers et al., arXiv:2110.02861"),
+    "adam_8bit": UpdateRule(
+        ("first", "second"), 24, state_bytes=1, source="Dettmers et al., arXiv:2110.02861"
+    ),
     # Means of rows and columns stand in for a number a parameter; they are left out (below 0.1 %).
-    "adafactor": UpdateRule(0, 14, norms=True, source="Shazeer & Stern, arXiv:1804.04235"),
-    "lamb": UpdateRule(2, 18, norms=True, source="You et al., arXiv:1904.00962"),
-    "lion": UpdateRule(1, 8, source="Chen et al., arXiv:2302.06675"),
-    "muon": UpdateRule(1, 6, orthogonal=True, source="Jordan et al., Muon, 2024; arXiv:2502.16982"),
+    "adafactor": UpdateRule((), 14, norms=True, source="Shazeer & Stern, arXiv:1804.04235"),
+    "lamb": UpdateRule(("first", "second"), 18, norms=True, source="You et al., arXiv:1904.00962"),
+    "lion": UpdateRule(("first",), 8, source="Chen et al., arXiv:2302.06675"),
+    "muon": UpdateRule(("first",), 6, orthogonal=True, source="Jordan et al., Muon, 2024; arXiv:2502.16982"),
 }
 """By name. Muon keeps one number of what lies in the layers' matrices, and two (AdamW) of all else."""
 
 
-def kept_words(optimizer: str, *, matrix: bool) -> int:
-    """Numbers kept of a parameter of a layer's matrix, or of any other."""
-    rule = OPTIMIZERS[optimizer]
-    return OPTIMIZERS["adamw"].words if rule.orthogonal and not matrix else rule.words
-
-
-def norm_kernel(optimizer: str, parameters: int, state_bytes: int) -> Kernel | None:
+def norm_kernel(optimizer: str, parameters: int, state_bytes: float) -> Kernel | None:
     """Norms of tensors and of their updates, where the rule takes them: both are read once more."""
     if not OPTIMIZERS[optimizer].norms:
         return None
@@ -68,7 +67,7 @@ def norm_kernel(optimizer: str, parameters: int, state_bytes: int) -> Kernel | N
         "optimizer.tensor_norms",
         "optimizer",
         4 * parameters,
-        parameters * (state_bytes + 4),
+        sized(parameters, state_bytes + 4),
         parameters * 4,
         "fp32",
         launches=2,

@@ -53,6 +53,8 @@ def layer_block(model: TransformerSpec, shard: Shard, *, dense: bool = True, fir
         input_bytes=shard.residual_tokens * model.hidden_size * shard.element_bytes + source * first,
         sequential_parameters=held.replicated,
         expert_parameters=held.expert,
+        matrices=held.matrices,
+        trained_matrices=held.trained_matrices,
         frozen_parameters=held.frozen,
         frozen_experts=held.frozen_experts,
         carried_bytes=attention.position_bias_bytes(model, shard) + source * (not first),
@@ -68,12 +70,14 @@ class Held:
         replicated: Those that each of these holds.
         expert: Those of routed experts.
         adapters: Those of its adapters, which alone are trained where there are any.
+        matrix: Of all these, those of a matrix that the layer's products read.
     """
 
     split: int = 0
     replicated: int = 0
     expert: int = 0
     adapters: int = 0
+    matrix: int = 0
 
     @property
     def total(self) -> int:
@@ -91,6 +95,8 @@ class LayerParameters:
         expert: Those of routed experts, adapters included.
         frozen: Those that are not trained.
         frozen_experts: Of them, those of routed experts.
+        matrices: Those of matrices that the layer's products read, but for routed experts; those of these.
+        trained_matrices: Of them, those that are trained.
     """
 
     total: int
@@ -98,6 +104,8 @@ class LayerParameters:
     expert: int
     frozen: int
     frozen_experts: int
+    matrices: tuple[int, int]
+    trained_matrices: tuple[int, int]
 
 
 def layer_parameters(model: TransformerSpec, shard: Shard, *, dense: bool = True) -> LayerParameters:
@@ -105,12 +113,22 @@ def layer_parameters(model: TransformerSpec, shard: Shard, *, dense: bool = True
     held = layer_operators(model, shard, dense=dense)
     routed = [name for name in held if name.startswith("experts")]
     fixed = {name: each.total - each.adapters for name, each in held.items() if not shard.trains(name)}
+    others = [name for name in held if name not in routed]
+
+    def matrices(names: list[str]) -> int:
+        return sum(held[name].matrix for name in names)
+
     return LayerParameters(
         total=sum(each.total for each in held.values()),
         replicated=sum(each.replicated for name, each in held.items() if shard.trains(name)),
         expert=sum(held[name].total for name in routed),
         frozen=sum(fixed.values()),
         frozen_experts=sum(fixed.get(name, 0) for name in routed),
+        matrices=(matrices(others), matrices(routed)),
+        trained_matrices=(
+            matrices([name for name in others if name not in fixed]),
+            matrices([name for name in routed if name not in fixed]),
+        ),
     )
 
 
@@ -134,19 +152,21 @@ def layer_operators(model: TransformerSpec, shard: Shard, *, dense: bool = True)
         if name == "router":
             found[name] = Held(replicated=size, adapters=adapters)
         elif name.startswith("experts"):
-            found[name] = Held(expert=size + number * columns * model.mlp_bias, adapters=adapters)
+            expert = size + number * columns * model.mlp_bias
+            found[name] = Held(expert=expert, adapters=adapters, matrix=size)
         else:
             number = model.mixture.num_shared_experts if name == "shared.down" else 1
             biases = number * columns * model.mlp_bias
             split, replicated = (biases, 0) if name == "shared.up" else (0, biases)
-            found[name] = Held(split=size + split, replicated=replicated, adapters=adapters)
+            found[name] = Held(size + split, replicated, adapters=adapters, matrix=size)
     return found
 
 
 def _matrix(name: str, shape: tuple[int, int], shard: Shard, *, split: int = 0, replicated: int = 0) -> Held:
     """A matrix that is shared out, with what it has of biases."""
     rows, columns = shape
-    return Held(rows * columns + split, replicated, adapters=lora.parameters(name, rows, columns, shard))
+    size, adapters = rows * columns, lora.parameters(name, rows, columns, shard)
+    return Held(size + split, replicated, adapters=adapters, matrix=size)
 
 
 def _attention(model: TransformerSpec, shard: Shard) -> dict[str, Held]:
@@ -163,7 +183,8 @@ def _attention(model: TransformerSpec, shard: Shard) -> dict[str, Held]:
     for name, (rows, columns) in latent.shapes(model, part, shard).items():
         if name == "attention.down":
             adapters = lora.parameters(name, rows, columns, shard)
-            found[name] = Held(replicated=rows * columns, adapters=adapters)
+            size = rows * columns
+            found[name] = Held(replicated=size, adapters=adapters, matrix=size)
             found["attention.latent_norm"] = Held(replicated=part.q_lora_rank + part.kv_lora_rank)
         else:
             split = biases if name == "attention.query_up" else 0

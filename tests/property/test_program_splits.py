@@ -378,7 +378,12 @@ def test_adapters_of_latent_attention_are_counted_matrix_by_matrix(tensor: int) 
             "does nothing without parameters in 16 bits",
         ),
         ({}, {"optimizer": "sgd", "optimizer_precision": "bf16"}, "dense", "which sgd does not keep"),
-        ({}, {"optimizer": "adam_8bit", "optimizer_precision": "bf16"}, "dense", "adam_8bit does not keep"),
+        (
+            {},
+            {"optimizer": "adam_8bit", "optimizer_precision": "bf16"},
+            "dense",
+            "adam_8bit does not keep moments",
+        ),
         ({}, {"precision": "nvfp4"}, "dense", 'no figure for "fp4"'),
         ({}, {"precision": "mxfp8"}, "dense", "no matrix units that scale by blocks"),
         ({}, {"lora_rank": 8}, "experts", "mlp.up: small has none; it has: "),

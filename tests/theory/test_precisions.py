@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import pytest
 
-from simulator.scenario import load_scenario
+from simulator.errors import PlanError, ScenarioError
+from simulator.program import Lowered, lower
+from simulator.run import run
+from simulator.scenario import Scenario, load_scenario, scenario_from_mapping
 from simulator.specs.model import TransformerSpec
 from simulator.workload import Block, Kernel, Shard, layer_block, transients
 from simulator.workload.precision import FORMATS, RECIPES
@@ -75,3 +79,307 @@ def test_products_in_few_bits_write_what_the_passes_read() -> None:
     needs = transients(block, shard).forward
     place = next(number for number, node in enumerate(block.forward) if node.op.name == "attention.output")
     assert needs[place] >= TOKENS * 4096 * 2
+
+
+LAYERS, WIDTH, INNER, ROWS = 4, 1024, 4096, 8192
+MATRICES = LAYERS * (WIDTH * 3 * WIDTH + WIDTH * WIDTH + 3 * WIDTH * INNER)
+OTHERS = LAYERS * 2 * WIDTH + WIDTH + 2 * ROWS * WIDTH
+"""Norms, embedding and head."""
+
+
+def scenario(
+    training: dict[str, Any],
+    parallelism: dict[str, Any] | None = None,
+    system: str = "dgx-h100",
+    **cluster: Any,
+) -> Scenario:
+    """Four layers on one node: one replica a GPU unless the plan says otherwise."""
+    return scenario_from_mapping(
+        {
+            "name": "precisions",
+            "cluster": {"system": system, "nodes": 1, **cluster},
+            "model": {
+                "kind": "transformer",
+                "name": "four layers",
+                "num_hidden_layers": LAYERS,
+                "hidden_size": WIDTH,
+                "intermediate_size": INNER,
+                "num_attention_heads": 8,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "vocab_size": ROWS,
+                "gated_mlp": True,
+                "hidden_act": "silu",
+                "norm": "rmsnorm",
+                "position_embedding": "rotary",
+                "attention_bias": False,
+                "mlp_bias": False,
+                "max_position_embeddings": 1024,
+            },
+            "training": {"sequence_length": 1024, "micro_batch_size": 1, "global_batch_size": 16, **training},
+            "parallelism": parallelism or {},
+        }
+    )
+
+
+def weights(precision: str) -> int:
+    """Bytes of the layers' matrices in one layout."""
+    shapes = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 2 * INNER), (INNER, WIDTH))
+    return LAYERS * sum(stored(precision, *shape, weight=True) for shape in shapes)
+
+
+def traffic(lowered: Lowered, name: str) -> float:
+    """Bytes of device memory that all kernels of a name move in a step."""
+    program, labels = lowered.program, lowered.program.classes.labels
+    return float(sum(lowered.facts.traffic[cls] for cls in program.cls if labels[cls].name == name))
+
+
+def sent(lowered: Lowered, name: str) -> float:
+    """Bytes that all collectives of a name send over a GPU's links in a step."""
+    program, classes = lowered.program, lowered.program.classes
+    total = 0.0
+    for cls in program.cls:
+        if classes.labels[cls].name == name:
+            total += classes.demand_amount[classes.demand_ptr[cls] : classes.demand_ptr[cls + 1]].max()
+    return total
+
+
+NARROW = [("fp8", "dgx-h100"), ("fp8_block", "dgx-h100"), ("mxfp8", "dgx-b200"), ("nvfp4", "dgx-b200")]
+
+
+@pytest.mark.parametrize(("precision", "system"), NARROW)
+def test_weights_in_few_bits_lie_in_both_layouts(precision: str, system: str) -> None:
+    """By rows and by columns, one more copy in bf16 if that is what is kept; all else is in bf16."""
+    own = lower(scenario({"precision": precision, "parameter_precision": precision}, system=system))
+    cast = lower(scenario({"precision": precision}, system=system))
+    wide = lower(scenario({"precision": "bf16"}, system=system))
+    assert wide.states[0].parts["parameters"] == 2 * (MATRICES + OTHERS)
+    assert wide.states[0].parts["parameter_copies"] == 0
+    assert own.states[0].parts["parameters"] == weights(precision) + 2 * OTHERS
+    assert own.states[0].parts["parameter_copies"] == weights(precision)
+    assert cast.states[0].parts["parameters"] == 2 * (MATRICES + OTHERS)
+    assert cast.states[0].parts["parameter_copies"] == 2 * weights(precision)
+    for lowered in (own, cast, wide):
+        assert lowered.states[0].parts["optimizer"] == 12 * (MATRICES + OTHERS)
+        assert lowered.states[0].parts["gradients"] == 4 * (MATRICES + OTHERS)
+
+
+@pytest.mark.parametrize(("precision", "system"), NARROW)
+def test_gathered_weights_travel_as_they_are_kept(precision: str, system: str) -> None:
+    """After an update in each layout that cannot be made of the other; for a pass, in one."""
+    both = precision in ("mxfp8", "nvfp4")
+    for sharding, layouts in (("optimizer", 2 if both else 1), ("parameters", 1)):
+        plan = {"data_parallel_sharding": sharding}
+        own = lower(scenario({"precision": precision, "parameter_precision": precision}, plan, system))
+        wide = lower(scenario({"precision": "bf16"}, plan, system))
+        name = "parameters.all_gather"
+        ratio = (layouts * weights(precision) + 2 * OTHERS) / (2 * (MATRICES + OTHERS))
+        assert sent(own, name) == pytest.approx(ratio * sent(wide, name), rel=1e-3)
+    kept = own.states[0].parts
+    assert kept["parameters"] == pytest.approx((weights(precision) + 2 * OTHERS) / 8, rel=1e-3)
+    assert kept["parameter_copies"] == pytest.approx(both * weights(precision) / 8, rel=1e-3)
+
+
+def test_weights_are_cast_once_a_step_or_by_every_pass() -> None:
+    """Whole ones behind the update; gathered ones in each pass, from bf16, or by columns from fp8."""
+    micro_batches = 2
+    whole = lower(scenario({"precision": "fp8"}))
+    assert traffic(whole, "optimizer.weights.cast") == (2 + 2) * MATRICES
+    kept = lower(scenario({"precision": "fp8", "parameter_precision": "fp8"}))
+    assert traffic(kept, "optimizer.quantize") == (4 + 1) * MATRICES
+    assert traffic(kept, "optimizer.weights.transpose") == (1 + 1) * MATRICES
+    plan = {"data_parallel_sharding": "parameters"}
+    each = lower(scenario({"precision": "fp8"}, plan))
+    one = LAYERS * WIDTH * INNER
+    assert traffic(each, "mlp.down.weight_cast") == micro_batches * 2 * (2 + 1) * one
+    columns = lower(scenario({"precision": "fp8", "parameter_precision": "fp8"}, plan))
+    assert traffic(columns, "mlp.down.weight_cast") == 0
+    assert traffic(columns, "mlp.down.weight_transpose") == micro_batches * (1 + 1) * one
+    assert traffic(columns, "optimizer.quantize") == pytest.approx((4 + 1) * MATRICES / 8)
+
+
+def test_gathers_in_fewer_bits_than_what_is_kept() -> None:
+    """Each GPU casts its share before; what no product reads is cast back by the pass (ZeRO++)."""
+    plan = {"data_parallel_sharding": "parameters"}
+    sending = {"communication_precision": {"parameters": "fp8"}}
+    few = lower(scenario({"precision": "bf16", **sending}, plan))
+    wide = lower(scenario({"precision": "bf16"}, plan))
+    ratio = (MATRICES + 2 * OTHERS) / (2 * (MATRICES + OTHERS))
+    name = "parameters.all_gather"
+    assert sent(few, name) == pytest.approx(ratio * sent(wide, name), rel=1e-3)
+    passes, share = 2 * 2, MATRICES / 8
+    assert traffic(few, "parameters.cast") == pytest.approx(passes * (2 + 1) * share)
+    one = LAYERS * WIDTH * INNER
+    assert traffic(few, "mlp.down.weight_cast") == passes * (1 + 2) * one
+    direct = lower(scenario({"precision": "fp8", **sending}, plan))
+    assert traffic(direct, "mlp.down.weight_cast") == 0
+    assert few.states[0].parts["parameters"] == wide.states[0].parts["parameters"]
+
+
+def test_autocast_casts_weights_in_every_forward_pass_and_keeps_them() -> None:
+    full = run(scenario({"precision": "bf16", "parameter_precision": "fp32"}))
+    half = run(scenario({"precision": "bf16"}))
+    one = LAYERS * WIDTH * INNER
+    assert traffic(full.lowered, "mlp.down.weight_cast") == 2 * (4 + 2) * one
+    assert traffic(full.lowered, "head.weight_cast") == 2 * (4 + 2) * ROWS * WIDTH
+    total = MATRICES + OTHERS
+    assert full.lowered.states[0].parts["parameters"] == 4 * total
+    assert full.lowered.states[0].parts["optimizer"] == 8 * total
+    grown = full.result.peak_memory_bytes - half.result.peak_memory_bytes
+    # At the end of the forward pass all matrices and the head are there twice.
+    assert grown == pytest.approx(2 * (MATRICES + ROWS * WIDTH) - 2 * total, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp8_block", "bf16", "fp16"])
+def test_gradients_take_the_bytes_of_their_precision(precision: str) -> None:
+    lowered = lower(scenario({"precision": "fp8", "gradient_precision": precision}))
+    few = precision.startswith("fp8")
+    other = 2
+    assert lowered.states[0].parts["gradients"] == stored(precision, MATRICES // 1024, 1024) + other * OTHERS
+    gradient = stored(precision, WIDTH, INNER)
+    accumulated = traffic(lowered, "mlp.down.weight_gradient.accumulate")
+    assert accumulated == few * 2 * LAYERS * (2 * WIDTH * INNER + 2 * gradient)
+
+
+def test_gradients_are_cast_to_be_reduced_and_back() -> None:
+    total = MATRICES + OTHERS
+    plain = lower(scenario({"precision": "bf16"}))
+    half = lower(scenario({"precision": "bf16", "communication_precision": "bf16"}))
+    name = "gradients.all_reduce"
+    assert sent(half, name) == pytest.approx(sent(plain, name) / 2, rel=1e-3)
+    assert traffic(half, "gradients.cast") == traffic(half, "gradients.cast_back") == (4 + 2) * total
+    assert traffic(plain, "gradients.cast") == 0
+    plan = {"data_parallel_sharding": "gradients"}
+    shares = lower(scenario({"precision": "bf16", "communication_precision": "bf16"}, plan))
+    assert traffic(shares, "gradients.cast") == 2 * (4 + 2) * total
+    assert traffic(shares, "gradients.cast_back") == pytest.approx(2 * (4 + 2) * total / 8, rel=1e-3)
+
+
+def test_gradients_with_scales_of_blocks_are_summed_where_they_arrive() -> None:
+    """Seven of eight parts leave each GPU once, and sums come back: an all-reduce's bytes in fewer bits."""
+    few = lower(scenario({"precision": "fp8", "communication_precision": "fp8_block"}))
+    size = stored("fp8_block", MATRICES // 1024, 1024) + 2 * OTHERS
+    wide = lower(scenario({"precision": "fp8"}))
+    whole = sent(wide, "gradients.all_reduce") * size / (4 * (MATRICES + OTHERS))
+    moved = sent(few, "gradients.all_to_all") + sent(few, "gradients.all_gather")
+    assert moved == pytest.approx(whole, rel=1e-2)
+    assert sent(few, "gradients.all_reduce") == 0
+    assert traffic(few, "gradients.sum") == pytest.approx(size * 9 / 8, rel=1e-3)
+
+
+def test_moments_and_copies_have_precisions_of_their_own() -> None:
+    """DeepSeek-V3: bf16 moments. FP8-LM: fp16 copy, fp8 gradients and first moment, fp16 second: 6 bytes."""
+    total = MATRICES + OTHERS
+    moments = lower(scenario({"optimizer_precision": "bf16"}))
+    assert moments.states[0].parts["optimizer"] == (4 + 2 + 2) * total
+    lm = {"first_moment": "fp8", "second_moment": "fp16", "master": "fp16"}
+    eight = {"precision": "fp8", "parameter_precision": "fp8", "gradient_precision": "fp8"}
+    found = lower(scenario({**eight, "optimizer_precision": lm})).states[0].parts
+    assert found["optimizer"] == (2 + 1 + 2) * total
+    assert found["gradients"] == MATRICES + 2 * OTHERS
+
+
+SLOW = {"base": "NVLink4", "name": "slow", "bandwidth": "100 MB/s", "latency": "1 us"}
+
+
+@pytest.mark.parametrize(
+    ("sharding", "few", "ratio"),
+    [
+        ("none", {"communication_precision": "bf16"}, 1 / 2),
+        ("none", {"communication_precision": "fp8"}, (MATRICES + 2 * OTHERS) / (4 * (MATRICES + OTHERS))),
+        (
+            "parameters",
+            {
+                "communication_precision": {"gradients": "fp8", "parameters": "fp8"},
+                "gradient_precision": "bf16",
+            },
+            (MATRICES + 2 * OTHERS) / (2 * (MATRICES + OTHERS)),
+        ),
+    ],
+)
+def test_a_step_on_slow_links_falls_with_the_bytes(sharding: str, few: dict[str, Any], ratio: float) -> None:
+    """Nothing but links counts at 100 MB/s: the step is as much shorter as fewer bytes are sent."""
+    plan = {"data_parallel_sharding": sharding}
+    gradients = {key: value for key, value in few.items() if key == "gradient_precision"}
+    slow = run(scenario(gradients, plan, scale_up=SLOW)).result.step_time_s
+    fast = run(scenario(few, plan, scale_up=SLOW)).result.step_time_s
+    assert fast / slow == pytest.approx(ratio, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("training", "plan", "said"),
+    [
+        (
+            {"parameter_precision": "fp8"},
+            {},
+            "training.parameter_precision: fp8, but no product of precision: bf16",
+        ),
+        (
+            {"precision": "fp8", "parameter_precision": "fp8_block"},
+            {},
+            "no product of precision: fp8 reads it; fp8, bf16, fp16, fp32 would do",
+        ),
+        (
+            {"precision": "fp8", "parameter_precision": "fp8", "master_parameters": False},
+            {},
+            "training.master_parameters: false, but parameters in fp8 are cast from a copy",
+        ),
+        ({"precision": "mxfp8"}, {}, "as mxfp8 needs; it has"),
+        ({"precision": "mxfp8"}, {}, "the nearest is fp8_block"),
+        ({"precision": "nvfp4"}, {}, 'has no figure for "fp4"'),
+        (
+            {"gradient_precision": "nvfp4"},
+            {},
+            'training.gradient_precision: H100-SXM5-80GB does not know "fp4"',
+        ),
+        (
+            {"communication_precision": {"parameters": "fp8"}},
+            {},
+            "communication_precision.parameters: does nothing without data_parallel_sharding",
+        ),
+        (
+            {"communication_precision": {"parameters": "fp32"}},
+            {"data_parallel_sharding": "parameters"},
+            "fp32 is wider than bf16, in which parameters are kept",
+        ),
+        (
+            {"precision": "fp8", "communication_precision": {"parameters": "fp8_block"}},
+            {"data_parallel_sharding": "parameters"},
+            "fp8_block, but products read fp8, which would do, as would bf16",
+        ),
+        (
+            {"optimizer": "momentum", "optimizer_precision": {"second_moment": "bf16"}},
+            {},
+            "without a second moment, which momentum does not keep",
+        ),
+        (
+            {"optimizer_precision": {"master": "fp16"}, "master_parameters": False},
+            {},
+            "optimizer_precision.master: does nothing: the optimizer has no copy",
+        ),
+        ({"optimizer_precision": {"master": "bf16"}}, {}, "bf16 is that of the parameters; fp32 has more"),
+        (
+            {"optimizer_precision": "fp9"},
+            {},
+            "must be fp32, fp16, bf16, fp8, fp8_block, mxfp8 or nvfp4, not the text",
+        ),
+        ({"communication_precision": {"grads": "fp8"}}, {}, 'did you mean "gradients"'),
+        (
+            {"gradient_precision": "fp8", "lora_rank": 8},
+            {},
+            "gradient_precision: fp8 does nothing: no matrix of a layer is trained",
+        ),
+        (
+            {"gradient_precision": "fp8", "offload": {"optimizer": "host"}},
+            {},
+            "gradient_precision: fp8 is not modelled with offloaded optimizer",
+        ),
+    ],
+)
+def test_precisions_that_cannot_be_are_refused_in_one_line(
+    training: dict[str, Any], plan: dict[str, Any], said: str
+) -> None:
+    with pytest.raises((PlanError, ScenarioError)) as refused:
+        lower(scenario(training, plan))
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1

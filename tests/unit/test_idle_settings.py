@@ -22,6 +22,7 @@ def refusal(name: str, **changes: Any) -> str:
 def test_an_accelerator_keeps_and_sends_only_what_it_knows(key: str) -> None:
     v100 = {"cluster__accelerator": "V100-SXM2-32GB", "training__precision": "fp16"}
     said = refusal("quickstart", **v100, **{f"training__{key}": "bf16"})
+    key = key.replace("communication_precision", "communication_precision.gradients")
     assert f'training.{key}: V100-SXM2-32GB does not know "bf16"; it has fp16, fp32, fp64' in said
 
 

@@ -11,7 +11,7 @@ from simulator.run import run
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.specs.calibration import Calibration
 from simulator.specs.training import Optimizer
-from simulator.workload import StateBytes, state_bytes
+from simulator.workload import state_bytes
 from simulator.workload.optimizers import OPTIMIZERS
 
 
@@ -47,8 +47,9 @@ def test_state_beside_sixteen_bit_parameters(optimizer: str, bytes_of_state: int
 
 
 def test_adam_in_pure_bf16_takes_eight_bytes_a_parameter() -> None:
-    pure = state_bytes("bf16", "bf16", "adam", master=False, state_precision="bf16")
-    assert pure == StateBytes(2, 2, 4, 2)
+    moments = {"first_moment": "bf16", "second_moment": "bf16"}
+    pure = state_bytes("bf16", "bf16", "adam", master=False, **moments)
+    assert (*pure.parameters, *pure.gradients, pure.optimizer, *pure.communication) == (2, 2, 2, 2, 4, 2, 2)
 
 
 def test_muon_keeps_two_numbers_outside_the_matrices_of_layers() -> None:

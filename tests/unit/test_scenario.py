@@ -349,7 +349,8 @@ def test_blocks_that_contradict_each_other():
     assert scenario_from_mapping({**data, "model": "llama3-8b"}, {"training.sequence_length": 100_000})
     only_fp16 = {**ACCELERATOR, "peak_flops": {"fp16": "1 PFLOP/s", "fp64": "1 TFLOP/s"}}
     told = messages(mapping(accelerator=only_fp16))
-    assert told == ['training.precision: Paper-1 has no figure for "bf16"; it has fp16, fp64']
+    has = "it has fp16, fp64; the nearest is fp16"
+    assert told == [f'training.precision: Paper-1 has no figure for "bf16"; {has}']
     system = {key: value for key, value in catalog.entry("systems", "dgx-h100").items() if key != "storage"}
     bare = {
         key: system[key] for key in ("nodes", "gpus_per_node", "accelerator", "scale_up", "scale_out", "host")

@@ -5,7 +5,13 @@ from simulator.measurements._benchmark import WARM_SHARE, Benchmark, Cells, fami
 from simulator.measurements._cells import fault_of_count, fault_of_flag, fault_of_rate, number
 from simulator.measurements._collective import NodeCollectives, TableCollectives
 from simulator.measurements._copy import Copies
-from simulator.measurements._hardware import device, node_interconnect, scale_out_link, scale_up_link
+from simulator.measurements._hardware import (
+    device,
+    node_interconnect,
+    reference_system,
+    scale_out_link,
+    scale_up_link,
+)
 from simulator.measurements._kinds import BENCHMARKS, benchmark_of
 from simulator.measurements._matmul import Matmuls
 from simulator.measurements._names import accelerator, words
@@ -63,6 +69,7 @@ __all__ = [
     "node_interconnect",
     "number",
     "quantile",
+    "reference_system",
     "scale_out_link",
     "scale_up_link",
     "spearman",

@@ -68,7 +68,7 @@ class NodeCollectives(Benchmark):
             num_ranks=ranks,
             ranks_per_domain=ranks // nodes,
             accelerator=gpu,
-            scale_up=scale_up_link(cells["scale_up"], per_node),
+            scale_up=scale_up_link(cells["scale_up"], per_node, gpu.name),
             scale_out=scale_out_link(
                 cells.get("scale_out_gbps_per_gpu", ""),
                 cells.get("hardware", ""),

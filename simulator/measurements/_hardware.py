@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from simulator.measurements._names import accelerator, interconnect, words
 from simulator.specs import AcceleratorSpec, LinkSpec
 
 _SECOND_GENERATION: Final = {16: "NVLink2", 8: "NVLink2-Cube", 4: "NVLink-V100-4GPU"}
 """How NVLink 2 joins the GPUs of a node of so many: a switch (DGX-2), a hybrid cube mesh (DGX-1), a mesh."""
+
+_REFERENCE_SYSTEMS: Final = {
+    "V100": "dgx-1",
+    "A100": "dgx-a100",
+    "H100": "dgx-h100",
+    "H200": "dgx-h200",
+    "B200": "dgx-b200",
+    "B300": "dgx-b300",
+    "GB200": "gb200-nvl72",
+    "GB300": "gb300-nvl72",
+    "Trainium2": "aws-trn2",
+}
+"""The maker's own system for a generation of cards; of other cards the one system that the catalogue has."""
 
 _EARLY: Final = frozenset({"V100", "A100"})
 """Accelerators that public tables timed with the libraries of their day, 2020 to 2022."""
@@ -41,15 +55,16 @@ def device(name: str, scale_up: str = "") -> AcceleratorSpec:
 
 
 @cache
-def scale_up_link(name: str, gpus_per_node: int) -> LinkSpec:
-    """The links inside a node.
+def scale_up_link(name: str, gpus_per_node: int, card: str) -> LinkSpec:
+    """The links inside a node of an accelerator of the catalogue.
 
     Raises:
         UnsupportedError: Not in the catalogue.
     """
     from simulator.catalog import entry
 
-    return LinkSpec.model_validate(entry("interconnects", node_interconnect(name, gpus_per_node)))
+    home = str(reference_system(card).get("scale_up", ""))
+    return LinkSpec.model_validate(entry("interconnects", node_interconnect(name, gpus_per_node, home)))
 
 
 def node_interconnect(name: str, gpus_per_node: int, home: str = "") -> str:
@@ -65,6 +80,19 @@ def node_interconnect(name: str, gpus_per_node: int, home: str = "") -> str:
     """
     found = interconnect(name, home)
     return _SECOND_GENERATION.get(gpus_per_node, found) if found == "NVLink2" else found
+
+
+@cache
+def reference_system(card: str) -> Mapping[str, Any]:
+    """The system that a card is at home in; empty where the catalogue has none, or several of equal right."""
+    from simulator.catalog import entry, names
+
+    home = next((_REFERENCE_SYSTEMS[part] for part in card.split("-") if part in _REFERENCE_SYSTEMS), None)
+    if home is not None:
+        return entry("systems", home)
+    systems = [entry("systems", name) for name in names("systems")]
+    with_card = [system for system in systems if system.get("accelerator") == card]
+    return with_card[0] if len(with_card) == 1 else {}
 
 
 def has_early_library(gpu: AcceleratorSpec) -> bool:

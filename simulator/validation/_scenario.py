@@ -44,7 +44,7 @@ from functools import cache
 from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
-from simulator.measurements import accelerator, node_interconnect, words
+from simulator.measurements import accelerator, node_interconnect, reference_system, words
 from simulator.validation._recompute import (
     recomputed_layers,
     recomputed_modules,
@@ -63,19 +63,6 @@ from simulator.validation._software import (
 from simulator.validation._stacks import decoder_length, layers_of_stacks
 
 Mapped = dict[str, Any]
-
-_REFERENCE_SYSTEMS: Final = {
-    "V100": "dgx-1",
-    "A100": "dgx-a100",
-    "H100": "dgx-h100",
-    "H200": "dgx-h200",
-    "B200": "dgx-b200",
-    "B300": "dgx-b300",
-    "GB200": "gb200-nvl72",
-    "GB300": "gb300-nvl72",
-    "Trainium2": "aws-trn2",
-}
-"""The maker's own system for a generation of cards; of other cards the one system that the catalogue has."""
 
 _ANY_NETWORK: Final = "InfiniBand-NDR"
 """Whose latency is taken where no system is known, and what stands in the block of a single node."""
@@ -282,7 +269,7 @@ def _cluster(cells: Mapping[str, str]) -> Mapped:
         message = f"{gpus} GPUs in nodes of {per_node} leave {rest}; unequal nodes are not expressed"
         raise UnsupportedError(("cluster", "nodes"), message)
     card = accelerator(cells["gpu"], cells.get("scale_up", ""))
-    system = _reference_system(card)
+    system = reference_system(card)
     domain = int(system.get("scale_up_domain", 0))
     return {
         "accelerator": card,
@@ -315,19 +302,6 @@ def _scale_out(cells: Mapping[str, str], system: Mapping[str, Any], card: str, n
         message = f"scale_out_gbps_per_gpu is not given, and no system with {card} is known"
         raise UnsupportedError(("cluster", "scale_out"), message)
     return network
-
-
-@cache
-def _reference_system(card: str) -> Mapping[str, Any]:
-    """The system that a card is at home in; empty where the catalogue has none, or several of equal right."""
-    from simulator.catalog import entry, names
-
-    home = next((_REFERENCE_SYSTEMS[part] for part in card.split("-") if part in _REFERENCE_SYSTEMS), None)
-    if home is not None:
-        return entry("systems", home)
-    systems = [entry("systems", name) for name in names("systems")]
-    with_card = [system for system in systems if system.get("accelerator") == card]
-    return with_card[0] if len(with_card) == 1 else {}
 
 
 def _data_parallel(cells: Mapping[str, str]) -> int:

@@ -346,7 +346,7 @@ def test_a_head_size_that_does_not_follow_is_refused() -> None:
 
 
 def test_several_nodes_of_an_unknown_card_need_their_network() -> None:
-    lonely = BARE | {"gpu": "H800", "scale_up": "NVLink4-H800"}
+    lonely = BARE | {"gpu": "MI455X", "scale_up": "UALink-200"}
     with pytest.raises(UnsupportedError, match="scale_out_gbps_per_gpu is not given"):
         scenario_mapping(lonely)
     assert (

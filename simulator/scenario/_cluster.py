@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from simulator.documents import KeyPath
 from simulator.scenario._blocks import block
-from simulator.scenario._findings import Findings
+from simulator.scenario._findings import Findings, Path
 from simulator.scenario._messages import shown
 from simulator.scenario._near_misses import suggestion
 from simulator.scenario._parts import entry, part
@@ -29,6 +29,7 @@ GROUP_PARTS: Final[Mapping[str, type[Spec]]] = {
     "scale_out": LinkSpec,
     "host": HostSpec,
 }
+_PARTS: Final[Mapping[str, type[Spec]]] = {**GROUP_PARTS, "storage": StorageSpec}
 GROUP_KEYS: Final = tuple(key for key in NodeGroupSpec.model_fields if key != "name")
 CLUSTER_KEYS: Final = ("name", "system", "node_groups", "fabric", "storage", "slow_gpus")
 """Keys of the cluster that belong to no node group."""
@@ -44,7 +45,6 @@ def cluster_block(data: object, findings: Findings) -> ClusterSpec | None:
         findings.add(path, f"expected a mapping, not {shown(data)}")
         return None
     short = "node_groups" not in data
-    findings.origin.short_cluster = short
     allowed = {*CLUSTER_KEYS, *GROUP_KEYS} if short else {*CLUSTER_KEYS}
     unknown = _unknown_keys(data, allowed, path, findings)
     system = _system(data, path, findings)
@@ -98,11 +98,9 @@ def _group(
     # What an unknown system would have given is not missing besides.
     absent = list(GROUP_KEYS) if system is _UNKNOWN else []
     absent += [meant for message in unknown for meant in message.split('"')[1:2]]
-    for key, spec in GROUP_PARTS.items():
-        here = (*path, key)
+    for key in GROUP_PARTS:
         known = len(findings.problems)
-        full = part(key, own.pop(key, None), here, findings, system.get(key))
-        made = None if full is None else block(spec, full, here, findings, extra_keys=("base",))
+        made = _part(key, own.pop(key, None), system.get(key), (*path, key), findings)
         if made is not None:
             own[key] = made
         elif len(findings.problems) > known:
@@ -111,14 +109,24 @@ def _group(
     return None if set(absent) & set(GROUP_PARTS) or system is _UNKNOWN else made_group
 
 
+def _part(key: str, data: object, default: object, path: Path, findings: Findings) -> Spec | None:
+    """The spec of one part; None where it is not given or wrong."""
+
+    def make() -> Spec | None:
+        full = part(key, data, path, findings, default)
+        return None if full is None else block(_PARTS[key], full, path, findings, extra_keys=("base",))
+
+    return findings.once(path, (data, default), make)
+
+
 def _storage(
     data: Mapping[str, Any], system: Mapping[str, Any], path: KeyPath, findings: Findings
 ) -> StorageSpec | bool | None:
     """The storage's spec, None where there is none, False where it is wrong."""
     here = (*path, "storage")
     known = len(findings.problems)
-    full = part("storage", data.get("storage"), here, findings, system.get("storage"))
-    made = None if full is None else block(StorageSpec, full, here, findings, extra_keys=("base",))
+    made = _part("storage", data.get("storage"), system.get("storage"), here, findings)
+    assert made is None or isinstance(made, StorageSpec)
     return made if made is not None or len(findings.problems) == known else False
 
 

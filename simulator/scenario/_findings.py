@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from simulator.documents import Document, KeyPath, Position
 from simulator.errors import Problem, ScenarioError
 
 Path = tuple[str | int, ...]
+_T = TypeVar("_T")
 _MOST_TOLD: Final = 100
 
 
@@ -51,13 +52,49 @@ class Origin:
         return Position(self.label, 0, 0) if self.document is None else self.document.position(path, of)
 
 
+class _Made(NamedTuple):
+    """What was made from the very objects `sources`, and the warnings about it."""
+
+    sources: tuple[object, ...]
+    result: Any
+    warnings: list[str]
+
+
+Kept = dict[Path, _Made]
+"""Parts of a scenario that were made before, by where they stand."""
+
+
 @dataclass(slots=True)
 class Findings:
-    """Gathers mistakes and warnings, so that all of them are told at once."""
+    """Gathers mistakes and warnings, so that all of them are told at once.
+
+    Attributes:
+        origin: Where keys stand.
+        problems: Mistakes.
+        warnings: Warnings.
+        kept: Parts of earlier scenarios that may be taken as they are; None to make everything anew.
+    """
 
     origin: Origin
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    kept: Kept | None = None
+
+    def once(self, path: Path, sources: tuple[object, ...], make: Callable[[], _T]) -> _T:
+        """What `make` makes of `sources`, or what it made of the same objects for an earlier scenario.
+
+        Where a mistake is found nothing is kept, so that it is told each time.
+        """
+        known = None if self.kept is None else self.kept.get(path)
+        if known is not None and all(a is b for a, b in zip(known.sources, sources, strict=True)):
+            self.warnings += known.warnings
+            found: _T = known.result
+            return found
+        problems, warnings = len(self.problems), len(self.warnings)
+        made = make()
+        if self.kept is not None and len(self.problems) == problems:
+            self.kept[path] = _Made(sources, made, self.warnings[warnings:])
+        return made
 
     def add(self, path: KeyPath, message: str, of: Literal["key", "value"] = "value") -> None:
         """Note a mistake at a path."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.documents import Document, load_document, write_yaml
+from simulator.documents import load_document, write_yaml
 from simulator.errors import ConflictError, Problem, ScenarioError
 from simulator.scenario._blocks import block, model_block
 from simulator.scenario._checks import check
 from simulator.scenario._cluster import cluster_block
-from simulator.scenario._findings import Findings, Origin
+from simulator.scenario._findings import Findings, Kept, Origin
 from simulator.scenario._messages import shown
 from simulator.scenario._near_misses import suggestion
 from simulator.scenario._overrides import apply_overrides
@@ -34,13 +35,6 @@ DEFAULT_SOFTWARE: Final = "megatron-core"
 """Framework of a scenario that does not say."""
 
 _REQUIRED: Final = ("cluster", "model", "training")
-_PLAIN: Final[Mapping[str, type[Spec]]] = {
-    "training": TrainingSpec,
-    "parallelism": ParallelismSpec,
-    "data": DataSpec,
-    "checkpoint": CheckpointSpec,
-    "simulation": SimulationSpec,
-}
 
 
 def load_scenario(path: str | os.PathLike[str], overrides: Mapping[str, object] | None = None) -> Scenario:
@@ -58,8 +52,9 @@ def load_scenario(path: str | os.PathLike[str], overrides: Mapping[str, object] 
         EnvironmentFailure: The system would not let the file be read.
     """
     document = load_document(path, what="scenario", includes=True)
-    folder = Path(path).parent
-    return _build(document.data, document, document.label, Path(path).stem, folder, overrides or {})
+    data, places = _overridden(document.data, overrides)
+    origin = Origin(document.label, document, overrides=places)
+    return _build(data, Path(path).stem, Path(path).parent, Findings(origin))
 
 
 def scenario_from_mapping(
@@ -82,7 +77,44 @@ def scenario_from_mapping(
     """
     if not isinstance(data, Mapping):
         raise ScenarioError(Problem(label, 0, 0, f"expected a mapping, not {shown(data)}"))
-    return _build(data, None, label, label, Path(folder), overrides or {})
+    data, places = _overridden(data, overrides)
+    return _build(data, label, Path(folder), Findings(Origin(label, overrides=places)))
+
+
+class Variations:
+    """Scenarios that differ in some keys, as points of a sweep do: what they share is made and checked once.
+
+    Args:
+        data: As in `scenario_from_mapping`; it must not change any more.
+        overrides: Beneath those of each scenario.
+        label: As in `scenario_from_mapping`.
+        folder: As in `scenario_from_mapping`.
+
+    Raises:
+        ScenarioError: An override's key leads nowhere.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        overrides: Mapping[str, object] | None = None,
+        *,
+        label: str = "scenario",
+        folder: str | os.PathLike[str] = ".",
+    ) -> None:
+        self._data, self._places = _overridden(data, overrides)
+        self._label, self._folder = label, Path(folder)
+        self._kept: Kept = {}
+
+    def scenario(self, overrides: Mapping[str, object]) -> Scenario:
+        """The scenario with these overrides on top, equal to what `scenario_from_mapping` makes.
+
+        Raises:
+            ScenarioError: Every mistake, without positions.
+        """
+        data, places = _overridden(self._data, overrides)
+        origin = Origin(self._label, overrides={**self._places, **places})
+        return _build(data, self._label, self._folder, Findings(origin, kept=self._kept))
 
 
 def resolved_yaml(scenario: Scenario) -> str:
@@ -90,18 +122,14 @@ def resolved_yaml(scenario: Scenario) -> str:
     return write_yaml(scenario.model_dump(mode="json"))
 
 
-def _build(
-    data: Mapping[str, Any],
-    document: Document | None,
-    label: str,
-    name: str,
-    folder: Path,
-    overrides: Mapping[str, object],
-) -> Scenario:
-    places: Mapping[tuple[str | int, ...], str] = {}
-    if overrides:
-        data, places = apply_overrides(data, overrides, "--set")
-    findings = Findings(Origin(label, document, overrides=places))
+def _overridden(
+    data: Mapping[str, Any], overrides: Mapping[str, object] | None
+) -> tuple[Mapping[str, Any], Mapping[tuple[str | int, ...], str]]:
+    """The data with the overrides in place, and where each went."""
+    return apply_overrides(data, overrides, "--set") if overrides else (data, {})
+
+
+def _build(data: Mapping[str, Any], name: str, folder: Path, findings: Findings) -> Scenario:
     unknown = [key for key in data if key not in Scenario.model_fields]
     for key in unknown:
         findings.add((key,), suggestion(str(key), Scenario.model_fields, ""), "key")
@@ -123,26 +151,24 @@ def _build(
 
 def _blocks(data: Mapping[str, Any], folder: Path, findings: Findings) -> dict[str, Any]:
     blocks: dict[str, Any] = {}
-    if "cluster" in data:
-        blocks["cluster"] = cluster_block(data["cluster"], findings)
-    if "model" in data:
-        full = model(data["model"], folder, findings)
-        blocks["model"] = None if full is None else model_block(full, findings, ("base", "config"))
-    if data.get("distillation") is not None:
-        blocks["distillation"] = _distillation(data["distillation"], folder, findings)
-    framework = part("software", data.get("software"), ("software",), findings, DEFAULT_SOFTWARE)
-    blocks["software"] = (
-        None
-        if framework is None
-        else block(SoftwareSpec, framework, ("software",), findings, extra_keys=("base",))
-    )
-    for key, spec in _PLAIN.items():
+    cluster = data.get("cluster")
+    findings.origin.short_cluster = isinstance(cluster, Mapping) and "node_groups" not in cluster
+    for key, make in _MAKERS.items():
         value = data.get(key)
-        if value is not None or (key in _REQUIRED and key in data):
-            blocks[key] = block(spec, value, (key,), findings)
-    if isinstance(blocks.get("simulation"), SimulationSpec):
-        blocks["simulation"] = _with_calibration(blocks["simulation"], folder, findings)
+        if value is not None or (key in _REQUIRED and key in data) or key == "software":
+            blocks[key] = findings.once((key,), (value,), partial(make, value, folder, findings))
     return blocks
+
+
+def _model(data: object, folder: Path, findings: Findings) -> Spec | None:
+    full = model(data, folder, findings)
+    return None if full is None else model_block(full, findings, ("base", "config"))
+
+
+def _software(data: object, findings: Findings) -> SoftwareSpec | None:
+    path = ("software",)
+    full = part("software", data, path, findings, DEFAULT_SOFTWARE)
+    return None if full is None else block(SoftwareSpec, full, path, findings, extra_keys=("base",))
 
 
 def _distillation(data: object, folder: Path, findings: Findings) -> DistillationSpec | None:
@@ -161,8 +187,11 @@ def _distillation(data: object, folder: Path, findings: Findings) -> Distillatio
     return block(DistillationSpec, {**data, "teacher": full}, path, findings)
 
 
-def _with_calibration(simulation: SimulationSpec, folder: Path, findings: Findings) -> SimulationSpec:
+def _simulation(data: object, folder: Path, findings: Findings) -> SimulationSpec | None:
     """The calibration's path is relative to the scenario's folder; a name must be in the catalogue."""
+    simulation = block(SimulationSpec, data, ("simulation",), findings)
+    if simulation is None:
+        return None
     name, path = simulation.calibration, ("simulation", "calibration")
     if not is_path(name):
         if name not in calibration_names():
@@ -176,3 +205,17 @@ def _with_calibration(simulation: SimulationSpec, folder: Path, findings: Findin
         for problem in error.problems:
             findings.add(path, f"{name}: {problem.message}")
     return simulation.model_copy(update={"calibration": str(file)})
+
+
+_MAKERS: Final[Mapping[str, Callable[[object, Path, Findings], Spec | None]]] = {
+    "cluster": lambda data, _, findings: cluster_block(data, findings),
+    "model": _model,
+    "distillation": _distillation,
+    "software": lambda data, _, findings: _software(data, findings),
+    "training": lambda data, _, findings: block(TrainingSpec, data, ("training",), findings),
+    "parallelism": lambda data, _, findings: block(ParallelismSpec, data, ("parallelism",), findings),
+    "data": lambda data, _, findings: block(DataSpec, data, ("data",), findings),
+    "checkpoint": lambda data, _, findings: block(CheckpointSpec, data, ("checkpoint",), findings),
+    "simulation": _simulation,
+}
+"""What makes each block's spec, from what the scenario says and the folder that it stands in."""

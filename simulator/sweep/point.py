@@ -6,13 +6,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from simulator.analysis import Result
 from simulator.errors import ClustersimError, ScenarioError
-from simulator.scenario import Scenario, scenario_from_mapping
+from simulator.scenario import Scenario, Variations
 
 OK: Final = "ok"
 DOES_NOT_FIT: Final = "does_not_fit"
@@ -22,6 +23,8 @@ STATUSES: Final = (OK, DOES_NOT_FIT, ILLEGAL, FAILED)
 
 _APART: Final = frozenset({"wall_s", "player", "num_events", "version", "name", "basis", "_tables"})
 """Fields of a result that differ from run to run, or are the same for the whole sweep."""
+
+_FIGURES: Final = tuple(field.name for field in fields(Result) if field.name not in _APART)
 
 _LONGEST: Final = 500
 
@@ -44,7 +47,7 @@ class Outcome(NamedTuple):
     player: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Base:
     """What all points of a sweep share.
 
@@ -68,9 +71,11 @@ class Base:
         """
         # Whole parts before the figures inside them, whatever the order of the axes.
         swept = dict(sorted(overrides.items(), key=lambda item: item[0].count(".")))
-        return scenario_from_mapping(
-            self.data, {**self.fixed, **swept, **self.above}, label="point", folder=self.folder
-        )
+        return self._variations.scenario({**swept, **self.above})
+
+    @cached_property
+    def _variations(self) -> Variations:
+        return Variations(self.data, self.fixed, label="point", folder=self.folder)
 
 
 Evaluate = Callable[[Base, Mapping[str, Any]], Outcome]
@@ -95,7 +100,7 @@ def _simulated(base: Base, overrides: Mapping[str, Any]) -> tuple[str, str, str,
     scenario = base.scenario(overrides)
     outcome = run(scenario)
     result = outcome.result
-    text = json.dumps(metrics(result, scenario), separators=(",", ":"), allow_nan=False)
+    text = _written(metrics(result, scenario))
     if result.fits:
         return OK, "", text, result.player
     need, have = result.peak_memory_bytes / 2**30, result.memory_capacity_bytes / 2**30
@@ -108,7 +113,7 @@ def _simulated(base: Base, overrides: Mapping[str, Any]) -> tuple[str, str, str,
 
 def metrics(result: Result, scenario: Scenario) -> dict[str, Any]:
     """The figures of a result that are the same for every run of its scenario, and what it costs."""
-    named = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in _APART}
+    named = {name: getattr(result, name) for name in _FIGURES}
     named["bottlenecks"] = {b.resource: b.share for b in result.bottlenecks}
     named["bottleneck"] = result.bottlenecks[0].resource if result.bottlenecks else None
     price = scenario.cluster.node_groups[0].accelerator.price_per_hour
@@ -116,10 +121,27 @@ def metrics(result: Result, scenario: Scenario) -> dict[str, Any]:
         named["usd_per_hour"] = price * 3600 * result.num_gpus
         if result.tokens_per_s:
             named["usd_per_million_tokens"] = price * result.num_gpus / result.tokens_per_s * 1e6
-    return {key: _plain(value) for key, value in named.items()}
+    return named
+
+
+def _opened(value: Any) -> dict[str, Any]:
+    """A part of a result as a mapping."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_opened)
+
+
+def _written(named: Mapping[str, Any]) -> str:
+    """As JSON; what is not finite is null."""
+    try:
+        return _ENCODER.encode(named)
+    except ValueError:
+        return _ENCODER.encode(_plain(named))
 
 
 def _plain(value: Any) -> Any:
+    """Without numbers that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -128,7 +150,7 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return asdict(value)
+    return _plain(_opened(value))
 
 
 def _words(error: ClustersimError) -> str:

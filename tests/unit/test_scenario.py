@@ -11,6 +11,7 @@ from simulator import catalog
 from simulator.documents import load_document, parse_document
 from simulator.errors import PlanError, ScenarioError
 from simulator.scenario import (
+    Variations,
     json_schema,
     load_scenario,
     resolved_yaml,
@@ -498,3 +499,32 @@ def test_changes_reach_every_node_group_that_has_the_part():
     )
     assert now == [rate / 2 for rate in was]
     assert changed.cluster.name == "two"
+
+
+def test_variations_are_what_each_override_makes_by_itself():
+    data = mapping(accelerator={"base": "H100-SXM5-80GB", "peak_flops": {"bf16": "2 PFLOP/s (sparse)"}})
+    variations = Variations(data, {"training.steps": 2}, label="point")
+    figure = "cluster.accelerator.memory_bandwidth"
+    for overrides in (
+        {},
+        {figure: "6 TB/s"},
+        {figure: "2 TB/s"},
+        {"cluster.accelerator": "A100-SXM4-80GB"},
+        {"training.micro_batch_size": 2, "cluster.nodes": 3},
+        {figure: "6 TB/s", "model": "llama3-70b"},
+        {},
+    ):
+        made = variations.scenario(overrides)
+        alone = scenario_from_mapping(data, {"training.steps": 2, **overrides}, label="point")
+        assert made == alone and made.warnings == alone.warnings, overrides
+    first, second = (variations.scenario({figure: f"{n} TB/s"}) for n in (3, 4))
+    assert (
+        first.model is second.model
+        and first.cluster.node_groups[0].host is second.cluster.node_groups[0].host
+    )
+    for wrong in ({figure: "6 TB"}, {figure: "7 TB", "training.micro_batch_size": 0}, {figure: "6 TB"}):
+        with pytest.raises(ScenarioError) as told:
+            variations.scenario(wrong)
+        with pytest.raises(ScenarioError) as alone_told:
+            scenario_from_mapping(data, wrong, label="point")
+        assert told.value.problems == alone_told.value.problems

@@ -12,7 +12,7 @@ from simulator.specs.hardware import Precision
 from simulator.specs.model import LayerListSpec, MixtureSpec, TransformerSpec
 from simulator.specs.training import ParallelismSpec
 from simulator.workload import lora
-from simulator.workload.parameters import count_parameters
+from simulator.workload.names import frozen_names, parameter_names
 from simulator.workload.precision import FORMATS, RECIPES, base_precision, matrix_precision
 
 _TENSOR = ("parallelism", "tensor_parallel")
@@ -116,32 +116,45 @@ def check_idle(scenario: Outline) -> None:
 
 
 def check_frozen(scenario: Outline) -> None:
-    """Refuses frozen layers that leave nothing to train, or that cannot be frozen apart.
+    """Refuses frozen parameters that leave nothing to train, or that cannot be frozen apart.
 
     Raises:
-        PlanError: With the arithmetic.
+        PlanError: With the arithmetic, or the nearest names.
         UnsupportedError: The embedding is trained as the head.
     """
     model, training, key = scenario.model, scenario.training, ("training", "frozen_layers")
-    number = training.frozen_layers
-    if not number:
+    number, adapted = training.frozen_layers, training.lora_rank > 0
+    if not number and not training.frozen:
         return
-    if isinstance(model, LayerListSpec):
-        total, rest = len(model.layers), model.layers[number:]
-        if not count_parameters(model.model_copy(update={"layers": rest})):
-            raise PlanError(key, f"{number} of {total} layers leave none with parameters to train")
-        return
-    total = model.num_hidden_layers
+    if training.frozen and adapted:
+        raise PlanError(
+            ("training", "frozen"),
+            "does nothing beside lora_rank, which trains adapters alone; see lora_targets",
+        )
+    total = len(model.layers) if isinstance(model, LayerListSpec) else model.num_hidden_layers
     if number > total:
         raise PlanError(key, f"{number} layers, but the model has {total}")
-    if number == total and training.lora_rank:
+    if number == total and adapted:
         raise PlanError(key, f"{number} of {total} layers leave none with adapters, and nothing to train")
-    if model.family == "encoder-decoder" and not training.lora_rank:
-        raise UnsupportedError(key, "the stacks share one embedding, which cannot be frozen for one of them")
-    if model.tie_word_embeddings and not training.lora_rank:
-        raise UnsupportedError(
-            key, "the embedding is the head's matrix, too, and cannot be frozen apart from it"
-        )
+    if number and isinstance(model, TransformerSpec) and not adapted:
+        if model.family == "encoder-decoder":
+            raise UnsupportedError(
+                key, "the stacks share one embedding; name what is frozen: frozen: [encoder]"
+            )
+        if model.tie_word_embeddings:
+            raise UnsupportedError(
+                key,
+                "the embedding is the head's matrix, too, and cannot be frozen apart from it; name the "
+                f"layers alone, frozen: [layers.0-{number - 1}], or embedding with them",
+            )
+    try:
+        fixed = frozen_names(model, training)
+    except LookupError as error:
+        raise PlanError(("training", "frozen"), str(error.args[0])) from error
+    if not adapted and fixed.issuperset(parameter_names(model)):
+        if training.frozen:
+            raise PlanError(("training", "frozen"), "leaves none with parameters to train")
+        raise PlanError(key, f"{number} of {total} layers leave none with parameters to train")
 
 
 def check_precision(scenario: Scenario) -> None:

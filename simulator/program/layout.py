@@ -17,9 +17,10 @@ from simulator.program.schedules import Placement
 from simulator.specs.distillation import DistillationSpec
 from simulator.specs.model import TransformerSpec
 from simulator.specs.training import TrainingSpec
-from simulator.workload import Block, Shard, embedding_block, head_block, layer_block
+from simulator.workload import Block, Shard, embedding_block, head_block, layer_block, lora
 from simulator.workload.distillation import comparison_block, taught, teacher_head_block
-from simulator.workload.frozen import frozen
+from simulator.workload.frozen import SOURCE, frozen, lowest
+from simulator.workload.names import frozen_names, layer_name, layer_operators, stack_of
 from simulator.workload.stacks import encoder_norm_block, front_end_block, position_bias_block
 
 Blocks = tuple[tuple[tuple[Block, ...], ...], ...]
@@ -67,7 +68,8 @@ def lay_out(model: TransformerSpec, plan: Plan, training: TrainingSpec, shard: S
         shard: One GPU's part of a micro-batch, in the encoder if there is one.
     """
     own = _in_last_stack(model, training, shard)
-    return _Layouter(model, plan.placement, plan.layers_per_part, training.frozen_layers, shard, own).run()
+    untrained = frozen_names(model, training)
+    return _Layouter(model, plan.placement, plan.layers_per_part, untrained, shard, own).run()
 
 
 def with_teacher(
@@ -93,7 +95,8 @@ def with_teacher(
     first = replace(shard, dropout=False, lora_rank=0, weights="", weights_stay=True)
     last = _in_last_stack(teacher, training, first)
     layers = plan.teacher_layers_per_part
-    made = _Layouter(teacher, plan.placement, layers, 0, first, last, top_k=top_k, teaches=True).run()
+    none = frozenset[str]()
+    made = _Layouter(teacher, plan.placement, layers, none, first, last, top_k=top_k, teaches=True).run()
     known: dict[int, Block] = {}
     compared = comparison_block(model, _in_last_stack(model, training, shard), top_k=top_k)
     whole = []
@@ -168,6 +171,49 @@ def forget_blocks() -> None:
     _MADE.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class _Flows:
+    """How far gradients have to flow down.
+
+    Attributes:
+        trained: Of each layer, operators that are trained, or whose adapters are.
+        layers: Whether anything in its stack below a layer is trained.
+        source: Whether anything in the encoder is.
+        head: Whether anything below the head is.
+    """
+
+    trained: tuple[frozenset[str], ...] = ()
+    layers: tuple[bool, ...] = ()
+    source: bool = True
+    head: bool = True
+
+
+def _flows(model: TransformerSpec, frozen: frozenset[str], shard: Shard) -> _Flows:
+    """How far gradients flow where some parameters, or all but adapters, are frozen."""
+
+    def trains(*names: str) -> bool:
+        return not shard.lora_rank and any(name not in frozen for name in names)
+
+    encoder = model.num_encoder_layers or 0
+    layers, trained = list[bool](), list[frozenset[str]]()
+    source = flows = False
+    for number in range(model.num_hidden_layers):
+        stack, name = stack_of(model, number), layer_name(model, number)
+        if number in (0, encoder):
+            entrance = "encoder.front_end" if model.num_mel_bins and stack != "decoder." else "embedding"
+            biases = (f"{stack}position_bias",) * (model.relative_attention_num_buckets > 0)
+            source = flows or (number > 0 and trains(*("encoder.norm",) * model.final_norm))
+            flows = trains(entrance, *biases)
+        operators = layer_operators(model, number)
+        left = [operator for operator in operators if f"{name}.{operator}" not in frozen]
+        if shard.lora_rank:
+            left = [operator for operator in left if lora.adapters(operator, 1, shard)]
+        layers.append(flows)
+        trained.append(frozenset(left))
+        flows = flows or bool(left)
+    return _Flows(tuple(trained), tuple(layers), source, flows or source)
+
+
 @dataclass(slots=True)
 class _Layouter:
     """Lays a model out; each kind of block is made once."""
@@ -175,20 +221,24 @@ class _Layouter:
     model: TransformerSpec
     placement: Placement
     layers: tuple[int, ...]
-    frozen_layers: int
+    frozen: frozenset[str]
     first: Shard
     own: Shard
     top_k: int | None = None
     teaches: bool = False
     made: _Made = field(init=False)
     alike: bool = field(init=False)
+    whole: bool = field(init=False)
+    flows: _Flows = field(init=False)
     holders: dict[str, set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Finds what was made of the same model before."""
         model = self.model
-        self.made = _made(model, self.first, self.own, self.frozen_layers > 0, self.top_k, self.teaches)
-        self.alike = not (self.frozen_layers or model.num_encoder_layers)
+        self.made = _made(model, self.first, self.own, self.frozen, self.top_k, self.teaches)
+        self.whole = not (self.frozen or self.own.lora_rank)
+        self.alike = self.whole and not model.num_encoder_layers
+        self.flows = _Flows() if self.whole else _flows(model, self.frozen, self.own)
         self.alike &= model.mixture is None or not model.mixture.first_k_dense_replace
 
     def run(self) -> Layout:
@@ -209,13 +259,13 @@ class _Layouter:
         if part == 0:
             found.append(self._entrance(stage))
         if begin < split:
-            found += [*self._biases("encoder", stage, self.first), *self._layers(begin, min(end, split))]
+            found += self._stack("encoder", stage, self.first, begin, min(end, split))
         if begin < split <= end and model.final_norm:
-            found.append(self._made(("norm",), lambda: encoder_norm_block(model, self.first)))
+            found.append(self._encoder_norm())
         if split and begin <= split < end:
             found.append(self._embedding(stage, self.own))
         if end > max(begin, split):
-            found += [*self._biases("decoder", stage, self.own), *self._layers(max(begin, split), end)]
+            found += self._stack("decoder", stage, self.own, max(begin, split), end)
         if part == self.placement.depth - 1:
             found.append(self._head(stage))
         return tuple(found)
@@ -227,41 +277,67 @@ class _Layouter:
         def make() -> Block:
             if self.teaches:
                 return teacher_head_block(model, self.own, shares_embedding=shares, top_k=top_k)
-            return head_block(model, self.own, shares_embedding=shares)
+            own = self.own
+            if self.frozen:
+                named = {"head.projection": "head", "embedding": "embedding"}
+                fixed = (named.get(n, n) for n in self.frozen if n in named or n.startswith("head."))
+                own = replace(own, frozen=frozenset(fixed))
+            block = head_block(model, own, shares_embedding=shares)
+            names = frozenset({"head.transform", "head.norm", "head"})
+            return block if self.flows.head else lowest(block, names - own.frozen)
 
         return self._made(("head", shares), make)
 
+    def _encoder_norm(self) -> Block:
+        trained = self._trains("encoder.norm")
+
+        def make() -> Block:
+            shard = replace(self.first, frozen=frozenset() if trained else frozenset({"encoder_norm"}))
+            block = encoder_norm_block(self.model, shard)
+            return block if trained or self.flows.source else frozen(block)
+
+        return self._made(("norm",), make)
+
+    def _trains(self, name: str) -> bool:
+        return not self.own.lora_rank and name not in self.frozen
+
     def _entrance(self, stage: int) -> Block:
-        if self.model.num_mel_bins:
-            return self._made(("front end",), lambda: front_end_block(self.model, self.first))
-        return self._embedding(stage, self.first)
+        if not self.model.num_mel_bins:
+            return self._embedding(stage, self.first)
+
+        def make() -> Block:
+            block = front_end_block(self.model, replace(self.first, lora_rank=0))
+            return block if self._trains("encoder.front_end") else frozen(block)
+
+        return self._made(("front end",), make)
 
     def _embedding(self, stage: int, shard: Shard) -> Block:
-        """An embedding; nothing below it is trained, and it is not where layers are frozen or adapted."""
+        """An embedding; nothing below it is trained."""
         shares = self._holds("embedding", stage)
-        untrained = bool(self.frozen_layers or shard.lora_rank)
         below = replace(shard, lora_rank=0)
 
         def make() -> Block:
             block = embedding_block(self.model, below, shares_table=shares)
             self.made.sizes.setdefault("embedding", block.parameters - block.sequential_parameters)
-            return frozen(block) if untrained else block
+            return block if self._trains("embedding") else frozen(block)
 
         return self._made(("embedding", shard is self.own, shares), make)
 
-    def _biases(self, stack: str, stage: int, shard: Shard) -> list[Block]:
-        """The stack's bias of relative positions, if it has one."""
+    def _stack(self, stack: str, stage: int, shard: Shard, begin: int, end: int) -> list[Block]:
+        """Layers of one stack in one part, and its bias of relative positions, if it has one."""
+        layers = self._layers(begin, end)
         if not self.model.relative_attention_num_buckets:
-            return []
-        name = f"{stack}_position_bias"
-        shares = self._holds(name, stage)
+            return layers
+        name, trained = f"{stack}_position_bias", self._trains(f"{stack}.position_bias")
+        shares, read = self._holds(name, stage), any(layer.backward for layer in layers)
 
         def make() -> Block:
-            block = position_bias_block(self.model, shard, shares_table=shares)
+            own = shard if trained else replace(shard, frozen=frozenset({"position_bias"}))
+            block = position_bias_block(self.model, own, shares_table=shares)
             self.made.sizes.setdefault(name, block.parameters)
-            return block
+            return block if read else frozen(block)
 
-        return [self._made((name, shares), make)]
+        return [self._made((name, shares, read), make), *layers]
 
     def _layers(self, begin: int, end: int) -> list[Block]:
         """Layers of one stack in one part."""
@@ -274,15 +350,30 @@ class _Layouter:
         shard = self.first if number < (model.num_encoder_layers or 0) else self.own
         dense = mixture is None or number < mixture.first_k_dense_replace
         first = first and shard.source_length > 0
-        untrained = number < self.frozen_layers
+        if self.whole:
+            return self._made(
+                ("layer", shard.source_length, dense, first),
+                lambda: layer_block(model, shard, dense=dense, first=first),
+            )
+        trained = self.flows.trained[number]
+        flows, biased = self.flows.layers[number], self._trains(f"{stack_of(model, number)}position_bias")
+        source = self.flows.source and shard.source_length > 0
 
         def make() -> Block:
-            # Adapters, too, leave nothing to train below the first layer that has them.
-            chosen = replace(shard, lora_rank=0) if untrained else shard
-            block = layer_block(model, chosen, dense=dense, first=first)
-            return frozen(block) if untrained else block
+            # A layer without adapters is as others whose parameters are frozen.
+            untrained = frozenset(layer_operators(model, number)) - trained
+            fixed = untrained if biased else untrained | {"position_bias"}
+            own = replace(shard, frozen=fixed, source_frozen=not source)
+            block = layer_block(
+                model, own if trained else replace(own, lora_rank=0), dense=dense, first=first
+            )
+            if flows:
+                return block
+            ends = trained | {SOURCE} if source else trained
+            return lowest(block, ends) if ends else frozen(block)
 
-        return self._made(("layer", shard.source_length, dense, first, untrained), make)
+        key = ("layer", shard.source_length, dense, first, trained, flows, source, biased)
+        return self._made(key, make)
 
     def _made(self, key: tuple[object, ...], make: Callable[[], Block]) -> Block:
         blocks = self.made.blocks
@@ -304,5 +395,5 @@ class _Layouter:
         return tuple(
             Tie(name, self.made.sizes[name], frozenset(stages))
             for name, stages in self.holders.items()
-            if len(stages) > 1
+            if len(stages) > 1 and self._trains(name.replace("_position_bias", ".position_bias"))
         )

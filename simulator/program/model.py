@@ -36,6 +36,7 @@ from simulator.workload import (
     lora,
     placeholder_bytes,
 )
+from simulator.workload.names import frozen_names
 from simulator.workload.precision import base_precision, sized
 from simulator.workload.state import NO_PARAMETERS, narrow
 
@@ -207,7 +208,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         if scenario.distillation is not None:
             laid_out = with_teacher(laid_out, model, scenario.distillation, plan, training, shard)
     else:
-        laid_out = Layout(((tuple(layer_list_blocks(model, shard, training.frozen_layers)),),), ())
+        laid_out = Layout(((tuple(layer_list_blocks(model, shard, frozen_names(model, training))),),), ())
     return shard, replace(laid_out, blocks=with_modules(scenario, laid_out.blocks))
 
 

@@ -117,7 +117,12 @@ class TrainingSpec(Spec):
     `target_modules` calls them, each with an adapter of its own (`gate_proj`, `up_proj` and `down_proj` of
     MLPs and experts alike); `all-linear` are all in the layers."""
     frozen_layers: CountOrZero = 0
-    """First layers that are not trained, with the embedding before them; adapters stand above them only."""
+    """First layers that are not trained, with the embedding before them; adapters stand above them only.
+    `frozen` names anything else."""
+    frozen: tuple[str, ...] = ()
+    """Parameters that are not trained, by name: `embedding`, `layers.0-15` and all below them,
+    `*.attention.*`, `*.mlp.down`, `head`; of an encoder-decoder `encoder`, `decoder.layers.0`. `*` stands for
+    any characters."""
     optimizer: Optimizer = "adamw"
     """Update rule."""
     gradient_precision: StoredPrecision | None = None

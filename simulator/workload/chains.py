@@ -221,9 +221,9 @@ def add_weight_gradient(
     """
     own = name.removesuffix(".weight_gradient")
     if not shard.trains(own):
-        if freed:
+        if not lora.reads_input(shard, own):
             into.nodes[-1] = replace(into.nodes[-1], freed_bytes=into.nodes[-1].freed_bytes + freed)
-        return lora.add_backward(into, own, m, n, k, shard, batch=batch)
+        return lora.add_backward(into, own, m, n, k, shard, batch=batch, freed=freed)
     role, operands = "weight_gradient", shard.operand if precision is None else FORMATS[precision]
     few = shard.matrix_gradient if precision is None else ""
     precision = precision or shard.matrix_precision

@@ -111,6 +111,14 @@ def _source_gradient(into: PassBuilder, model: TransformerSpec, shard: Shard, *,
     if shard.sequence_parallel and reads_input(shard, _KEYS):
         gathered = tensor(shard, f"{_NAME}.source.input", "all_gather", source * width * element)
         again = (into.add(gathered, after=before, role="weight_gradient"),)
+    if shard.source_frozen:
+        kept = shard.residual_source_tokens if first or shard.casts else 0
+        name, freed = f"{_KEYS}.weight_gradient", _kept_of_source(model, shard, first=first)
+        after = (*before, *again)
+        chains.add_weight_gradient(
+            into, name, source, key_value, width, shard, after=after, freed=freed, kept_tokens=kept
+        )
+        return
     ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
     data = add_input_gradient(into, _KEYS, source, width, key_value, shard, after=ready)
     reduced = beside_weight_gradient(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from simulator.specs.model import (
     ActivationLayer,
@@ -21,20 +22,26 @@ from simulator.workload.frozen import frozen
 from simulator.workload.kernels import Kernel, KernelKind, MatmulShape
 
 
-def layer_list_blocks(model: LayerListSpec, shard: Shard, frozen_layers: int = 0) -> list[Block]:
+def layer_list_blocks(
+    model: LayerListSpec, shard: Shard, untrained: frozenset[str] = frozenset()
+) -> list[Block]:
     """One block a layer, in order; the first that is trained needs no gradient of its input.
 
     Args:
         model: The layers.
         shard: One GPU's part of the micro-batch.
-        frozen_layers: Layers in front whose parameters are not trained.
+        untrained: Names of layers whose parameters are not trained.
     """
     blocks: list[Block] = []
     needs_input_gradient = False
     for position, layer in enumerate(model.layers):
-        build = _BUILDERS[type(layer)]
-        block = build(layer, shard, f"{position}.{layer.type}", needs_input_gradient)
-        trained = position >= frozen_layers and block.parameters > 0
+        build, name = _BUILDERS[type(layer)], f"{position}.{layer.type}"
+        fixed = f"layers.{name}" in untrained
+        own = replace(shard, frozen=frozenset({name})) if fixed else shard
+        block = build(layer, own, name, needs_input_gradient)
+        if fixed:
+            block = replace(block, frozen_parameters=block.parameters)
+        trained = block.parameters > block.frozen_parameters
         needs_input_gradient = needs_input_gradient or trained
         blocks.append(block if needs_input_gradient else frozen(block))
     return blocks
@@ -94,14 +101,17 @@ def _dense(
         )
 
     weights = shape.n * shape.k * shape.batch
+    trained = not shard.frozen
     forward, backward = PassBuilder(), PassBuilder()
-    kept = input_elements * element
+    kept = input_elements * element * trained
     forward.add(product("", shape, (input_elements + weights) * element, outputs * element), kept=kept)
     if propagate:
         transposed = MatmulShape(shape.m, shape.k, shape.n, shape.batch)
         backward.add(
             product(".input_gradient", transposed, (outputs + weights) * element, input_elements * element)
         )
+    if not trained:
+        return Block(name, forward.done(), backward.done(), parameters, input_elements * element)
     gradient = weights * shard.gradient_bytes
     backward.add(
         product(

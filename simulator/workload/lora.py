@@ -111,15 +111,19 @@ def add_forward(into: PassBuilder, name: str, m: int, n: int, k: int, shard: Sha
 
 
 def add_backward(
-    into: PassBuilder, name: str, m: int, n: int, k: int, shard: Shard, *, batch: int = 1
+    into: PassBuilder, name: str, m: int, n: int, k: int, shard: Shard, *, batch: int = 1, freed: int = 0
 ) -> int:
     """Gradients of both matrices of each adapter and what they add to that of the input.
+
+    The last one that reads what was kept for them releases it: `freed` bytes.
 
     Returns:
         Index of the last node.
     """
     rank, element = shard.lora_rank, shard.element_bytes
-    for columns in adapters(name, n, shard):
+    chosen = adapters(name, n, shard)
+    for number, columns in enumerate(chosen):
+        last = number == len(chosen) - 1
         before = (len(into.nodes) - 1,)
         into.add(
             _gradient(f"{name}.lora_b", m, columns, rank, shard, batch),
@@ -130,7 +134,7 @@ def add_backward(
         data = into.add(back, after=before)
         into.add(
             _gradient(f"{name}.lora_a", m, rank, k, shard, batch),
-            freed=batch * m * rank * element,
+            freed=batch * m * rank * element + freed * last,
             role="weight_gradient",
             held=batch * m * (rank + k) * element,
         )

@@ -92,7 +92,7 @@ def orthogonal_kernels(
     """
     counts: dict[tuple[int, int, int], int] = {}
     for block in blocks:
-        if block.name != "layer" or block.frozen_parameters:
+        if block.name != "layer":
             continue
         for node in block.backward:
             operation = node.op
@@ -117,7 +117,9 @@ def orthogonal_kernels(
 
 def _whole(name: str, shape: MatmulShape, split: int) -> tuple[int, int]:
     """Rows and columns of a matrix that is split by rows (output and down projections) or by columns."""
-    split = 1 if name.startswith("router") else split
-    if ".output" in name or ".down" in name:
+    rows = ".output" in name or ".down" in name
+    whole = ".lora_b" if rows else ".lora_a"
+    split = 1 if name.startswith("router") or whole in name else split
+    if rows:
         return shape.m * split, shape.n
     return shape.m, shape.n * split

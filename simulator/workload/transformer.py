@@ -57,7 +57,8 @@ def layer_block(model: TransformerSpec, shard: Shard, *, dense: bool = True, fir
         trained_matrices=held.trained_matrices,
         frozen_parameters=held.frozen,
         frozen_experts=held.frozen_experts,
-        carried_bytes=attention.position_bias_bytes(model, shard) + source * (not first),
+        carried_bytes=attention.position_bias_bytes(model, shard) * shard.trains("position_bias")
+        + source * (not first and not shard.source_frozen),
     )
 
 

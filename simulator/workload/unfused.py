@@ -56,7 +56,7 @@ def add_unfused_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: 
     fused = shard.software.fused_softmax
     softmax = _softmax_gradient(name, scores, element, causal=core.causal, fused=fused)
     into.add(softmax, freed=scores * element)
-    if core.biased:
+    if core.biased and shard.trains("position_bias"):
         into.add(_pointwise(f"{name}.bias.gradient", scores, reads=element, writes=0, flops=1))
     into.add(_product(f"{name}.scores.query_gradient", size, keys, core, shard))
     into.add(_product(f"{name}.scores.key_gradient", size, queries, core, shard, rows=keys))

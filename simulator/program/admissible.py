@@ -85,7 +85,6 @@ def check_idle(scenario: Outline) -> None:
                 "expert_tensor_parallel",
                 "expert_capacity_factor",
                 "expert_imbalance",
-                "expert_dispatch_precision",
             ),
             mixture,
             "a model with routed experts",

@@ -50,6 +50,7 @@ class HostUpdate:
         table: Takes the rows.
         per: Bytes per parameter.
         optimizer: Update rule.
+        updated: Parameters that the GPU updates, wherever their state lies.
         into: The template so far; its first activity waits for what comes before.
         ends: Activities that the end of the update waits for.
         drained: Ends of the tiles' ways back to the drives.
@@ -60,6 +61,7 @@ class HostUpdate:
     table: RowTable
     per: StateBytes
     optimizer: str
+    updated: Parameters
     into: TemplateBuilder = field(default_factory=TemplateBuilder)
     ends: list[int] = field(default_factory=list)
     drained: list[int] = field(default_factory=list)
@@ -78,7 +80,7 @@ class HostUpdate:
             last = self.into.add(LANE["compute"], self.table.add(self.describe.kernel(kernel, "optimizer")))
         settings = self.offload.settings
         if settings.parameters and here:
-            size = Parameters(here).size(self.per.parameters)
+            size = self.updated.part(here).size(self.per.parameters)
             legs = self.offload.out("optimizer.parameters", "optimizer", size, settings.parameters)
             self.ends.append(add_legs(self.into, self.table, legs, last))
         sizes = tiles(there) if there else []
@@ -95,7 +97,7 @@ class HostUpdate:
     def norm(self, into: TemplateBuilder, gradients: int) -> None:
         """The host reads all gradients that lie there for their norm."""
         lane, row = self.offload.worked(
-            "optimizer.gradient_norm", "optimizer", Parameters(gradients).size(self.per.gradients)
+            "optimizer.gradient_norm", "optimizer", self.updated.part(gradients).size(self.per.gradients)
         )
         into.add(lane, self.table.add(row), (len(into.lanes) - 1,))
 
@@ -111,14 +113,14 @@ class HostUpdate:
         if settings.optimizer == "nvme":
             ready.append(self._read(state, begin))
         if settings.gradients is None:
-            size = Parameters(count).size(per.gradients)
+            size = self.updated.part(count).size(per.gradients)
             legs = self.offload.out("optimizer.gradients", "optimizer", size, "host")
             ready.append(add_legs(self.into, self.table, legs, begin))
         lane, row = self.offload.worked("optimizer.host_update", "optimizer", self._traffic(count))
         last = updated = self.into.add(lane, self.table.add(row), ready)
         if settings.optimizer == "nvme":
             self.ends.append(self._write(state, updated))
-        size = Parameters(count).size(per.parameters)
+        size = self.updated.part(count).size(per.parameters)
         if settings.parameters is None:
             legs = self.offload.back("optimizer.parameters", "optimizer", size, "host")
             last = add_legs(self.into, self.table, legs, updated)
@@ -131,7 +133,7 @@ class HostUpdate:
     def _on_gpu(self, count: int, before: int, begin: int) -> int:
         """State in, with the gradients where they are on the host; the GPU; state out again."""
         settings, per = self.offload.settings, self.per
-        state, each = sized(count, per.optimizer), Parameters(count)
+        state, each = sized(count, per.optimizer), self.updated.part(count)
         held = state + (each.size(per.gradients) if settings.gradients else 0)
         gone = state + (each.size(per.parameters) if settings.parameters else 0)
         ready = begin
@@ -169,7 +171,7 @@ class HostUpdate:
         """The update of so many parameters on the GPU."""
         norms = norm_kernel(self.optimizer, count, self.per.optimizer)
         update = update_kernels(
-            Parameters(count), self.per, self.optimizer, clipping=False, held_gradients=NO_PARAMETERS
+            self.updated.part(count), self.per, self.optimizer, clipping=False, held_gradients=NO_PARAMETERS
         )[0]
         return (update,) if norms is None else (norms, update)
 

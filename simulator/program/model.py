@@ -26,7 +26,6 @@ from simulator.program.slots import SLOTS, held_by_stage, slot_bytes
 from simulator.specs.model import TransformerSpec
 from simulator.specs.training import ParallelismSpec
 from simulator.workload import (
-    BYTES_PER_ELEMENT,
     Block,
     Parameters,
     Shard,
@@ -177,6 +176,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         UnsupportedError: The model has something that is not modelled.
     """
     training, parallelism = scenario.training, scenario.parallelism
+    sent = training.communication_precision
     per = states or precisions(scenario, plan.num_micro_batches)
     shard = Shard(
         micro_batch_size=training.micro_batch_size,
@@ -190,7 +190,10 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         expert_parallel=plan.axes.expert_parallel,
         expert_tensor_parallel=plan.axes.expert_tensor_parallel,
         expert_load=_expert_load(parallelism),
-        dispatch_bytes=BYTES_PER_ELEMENT[parallelism.expert_dispatch_precision],
+        dispatch=sent.dispatch or "",
+        combine=sent.combine or "",
+        tensor=sent.tensor or "",
+        activation_input=training.activation_input_precision or "",
         lora_rank=training.lora_rank,
         lora_targets=training.lora_targets,
         lora_modules=_lora_modules(scenario),

@@ -303,6 +303,9 @@ def _warnings(scenario: Outline, data: int) -> tuple[str, ...]:
     said += [f"{key} changes nothing: {why}" for key, why in idle if getattr(parallelism, key) is not None]
     if parallelism.expert_imbalance != 1.0 and parallelism.expert_parallel == 1:
         said.append("expert_imbalance changes nothing: every GPU has all experts")
+    sent = scenario.training.communication_precision
+    if parallelism.expert_parallel == 1 and (sent.dispatch or sent.combine):
+        said.append("communication_precision of dispatch and combine changes nothing: no token travels")
     if parallelism.sequence_parallel and tensor == 1:
         said.append("sequence_parallel changes nothing: tensor_parallel is 1")
     return tuple(said)

@@ -62,6 +62,9 @@ def check_precisions(scenario: Outline) -> None:
     _check_kept(training, per)
     _check_gathered(scenario, per)
     _check_state(training)
+    _check_operands(scenario, per)
+    _check_experts(scenario, per)
+    _check_activation(scenario, per)
     few: tuple[tuple[tuple[str, ...], str], ...] = (
         (("training", "parameter_precision"), per.kept),
         (("training", "gradient_precision"), per.accumulated),
@@ -73,10 +76,9 @@ def check_precisions(scenario: Outline) -> None:
             raise UnsupportedError(
                 key, f"{precision} is for matrices of a transformer's layers; bf16, fp16, fp32 are for all"
             )
-        if training.offload.optimizer or training.offload.parameters:
+        if key[1] == "parameter_precision" and training.offload.optimizer:
             raise UnsupportedError(
-                key,
-                f"{precision} is not modelled with offloaded optimizer or parameters; bf16, fp16, fp32 are",
+                key, f"{precision} is not modelled with an offloaded optimizer; bf16, fp16, fp32 are"
             )
     if narrow(per.accumulated) and training.lora_rank:
         raise PlanError(
@@ -147,6 +149,61 @@ def _check_state(training: TrainingSpec) -> None:
             (*key, "master"),
             f"{kept} is that of the parameters; fp32 has more, master_parameters: false keeps none",
         )
+
+
+def _check_operands(scenario: Outline, per: StateBytes) -> None:
+    """Operands that tensor-parallel GPUs gather are in the precision of the passes, or of the products."""
+    key, given, parallelism = (
+        (*_SENT, "tensor"),
+        scenario.training.communication_precision.tensor,
+        scenario.parallelism,
+    )
+    if given is None:
+        return
+    if per.recipe not in RECIPES:
+        raise PlanError(key, f"does nothing: products read {per.passes}, as do the passes")
+    if given not in (per.recipe, per.passes):
+        raise PlanError(
+            key, f"{given} is neither {per.recipe} of the products nor {per.passes} of the passes"
+        )
+    if not parallelism.sequence_parallel:
+        raise PlanError(key, "does nothing without sequence_parallel: no operands are gathered")
+    if scenario.training.lora_rank and given != per.passes:
+        raise PlanError(key, f"{given}, but adapters read what is gathered in {per.passes}, which would do")
+
+
+def _check_experts(scenario: Outline, per: StateBytes) -> None:
+    mixture = isinstance(scenario.model, TransformerSpec) and scenario.model.mixture is not None
+    for name in ("dispatch", "combine"):
+        key, given = (*_SENT, name), getattr(scenario.training.communication_precision, name)
+        if given is None:
+            continue
+        if not mixture:
+            raise PlanError(key, "does nothing without a model with routed experts")
+        _check_no_wider(key, given, per.passes)
+        if name == "dispatch" and narrow(given) and per.recipe in RECIPES and given != per.recipe:
+            raise PlanError(
+                key, f"{given}, but the experts read {per.recipe}, which would do, as would {per.passes}"
+            )
+
+
+def _check_activation(scenario: Outline, per: StateBytes) -> None:
+    key, given = ("training", "activation_input_precision"), scenario.training.activation_input_precision
+    if given is None:
+        return
+    if not isinstance(scenario.model, TransformerSpec):
+        raise PlanError(key, "does nothing without a transformer")
+    _check_no_wider(key, given, per.passes)
+    if narrow(given) and not scenario.software.fused_activation:
+        raise UnsupportedError(
+            key,
+            f"{given} is not modelled with activations of several kernels (software.fused_activation: false)",
+        )
+
+
+def _check_no_wider(key: tuple[str, ...], given: str, passes: str) -> None:
+    if FORMATS[given].bits >= 16 and given != passes:
+        raise PlanError(key, f"{given} is neither {passes} of the passes, which would do, nor has fewer bits")
 
 
 def _listed(names: dict[str, None]) -> str:

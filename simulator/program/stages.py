@@ -248,7 +248,7 @@ class _StageMaker:
     ) -> tuple[TemplateBuilder, TemplateBuilder]:
         """Before all stages meet: what is left to reduce, and the norm. After: update and gathering."""
         plan, training, per = self.plan, self.scenario.training, self.parts.state_bytes
-        outside = self._outside(compiler)
+        outside = self._outside(compiler, state.to_update)
         away = outside.offload.on_host(state.updated) if outside else 0
         here = state.to_update.part(state.updated - away)
         kernels = update_kernels(
@@ -284,13 +284,18 @@ class _StageMaker:
                 last.add(LANE["compute"], row, (len(last.lanes) - 1,))
         return first, last
 
-    def _outside(self, compiler: StageCompiler) -> HostUpdate | None:
+    def _outside(self, compiler: StageCompiler, updated: Parameters) -> HostUpdate | None:
         """The update of what lies outside of the GPU; None where the optimizer finds all on it."""
         offload = self._offload
         if offload is None or not (offload.settings.optimizer or offload.settings.parameters):
             return None
         return HostUpdate(
-            offload, self.describe, compiler.table, self.parts.state_bytes, self.scenario.training.optimizer
+            offload,
+            self.describe,
+            compiler.table,
+            self.parts.state_bytes,
+            self.scenario.training.optimizer,
+            updated,
         )
 
     def _norm(self, state: StageState) -> tuple[Kernel, ...]:

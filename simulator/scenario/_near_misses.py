@@ -72,6 +72,9 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "second_moment": ("exp_avg_sq_dtype", "exp_avg_sq", "v", "variance"),
     "master": ("main_params_dtype", "main_params"),
     "gradients": ("grads", "grad"),
+    "dispatch": ("expert_dispatch_precision", "moe_dispatch_precision", "dispatch_dtype"),
+    "combine": ("combine_dtype",),
+    "activation_input_precision": ("activation_func_fp8_input_store",),
     "parameter_precision": ("fp8_param_gather", "fp8_params", "fp8_param", "fp8_model_init"),
     "communication_precision": ("grad_comm_dtype", "reduce_precision"),
     "data_parallel": (

@@ -53,12 +53,10 @@ def _lack(precision: str, has: Collection[str], *, computes: bool) -> str:
 def _stored(scenario: Scenario) -> Iterator[tuple[Path, str]]:
     """Precisions in which something is kept or sent, as far as they are given."""
     training = scenario.training
-    for key in ("parameter_precision", "gradient_precision"):
+    for key in ("parameter_precision", "gradient_precision", "activation_input_precision"):
         if getattr(training, key) is not None:
             yield ("training", key), getattr(training, key)
     for key in ("communication_precision", "optimizer_precision"):
         for kind, precision in getattr(training, key):
             if precision is not None:
                 yield ("training", key, kind), precision
-    if scenario.parallelism.expert_dispatch_precision == "fp8":
-        yield ("parallelism", "expert_dispatch_precision"), "fp8"

@@ -46,6 +46,14 @@ class CommunicationPrecisionSpec(Spec):
     """Of gradients that replicas reduce; that in which they are accumulated if not given."""
     parameters: StoredPrecision | None = None
     """Of parameters that replicas gather; that in which they are kept if not given."""
+    tensor: StoredPrecision | None = None
+    """Of operands that tensor-parallel GPUs gather with `sequence_parallel`; that of the products if not
+    given. What they sum is in that of the passes."""
+    dispatch: StoredPrecision | None = None
+    """Of tokens on their way to experts, and of gradients of what these make of them; that of the passes if
+    not given."""
+    combine: StoredPrecision | None = None
+    """Of both on their way back; that of the passes if not given."""
 
 
 class OptimizerPrecisionSpec(Spec):

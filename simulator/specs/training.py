@@ -128,6 +128,9 @@ class TrainingSpec(Spec):
     gradient_precision: StoredPrecision | None = None
     """Precision in which gradients are accumulated and reduced; the software's if not given. Below 16 bits it
     is that of the layers' matrices alone."""
+    activation_input_precision: StoredPrecision | None = None
+    """Precision in which the input of an MLP's activation function is kept for the backward pass; that of the
+    passes if not given."""
     recompute: Recompute = "none"
     """Activations computed again in the backward pass: none, those of some modules, or of whole layers."""
     recompute_modules: tuple[RecomputeModule, ...] | None = None
@@ -195,8 +198,6 @@ class ParallelismSpec(Spec):
     overlap_expert_exchange: bool | None = None
     """Whether a forward and a backward pass run side by side to hide exchanges; if not given, where the
     schedule is made for it (DualPipe)."""
-    expert_dispatch_precision: Literal["bf16", "fp8"] = "bf16"
-    """Precision in which tokens travel to their experts; they come back in that of the passes."""
     expert_imbalance: PositiveFraction = 1.0
     """Tokens of the busiest GPU's experts over the mean, 1 or more, where there is no capacity factor."""
     data_parallel: Count | None = None

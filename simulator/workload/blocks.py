@@ -46,7 +46,11 @@ class Shard:
         expert_parallel: GPUs that the experts are spread over.
         expert_tensor_parallel: GPUs that each expert is split over.
         expert_load: Slots of the busiest GPU's experts over the mean that an even spread would bring.
-        dispatch_bytes: Bytes of one number on its way to an expert.
+        dispatch: Precision of tokens on their way to their experts; that of the passes if empty.
+        combine: The same on their way back.
+        tensor: Precision in which tensor-parallel GPUs gather operands; that of their products if empty.
+        activation_input: Precision in which the input of an MLP's activation is kept; that of the passes if
+            empty.
         lora_rank: Rank of the adapters beside frozen matrices; 0 where everything is trained.
         lora_targets: Matrices, or modules of them, that have an adapter.
         lora_modules: Modules of each matrix, which can have adapters of their own, and their parts of it.
@@ -70,7 +74,10 @@ class Shard:
     expert_parallel: int = 1
     expert_tensor_parallel: int = 1
     expert_load: float = 1.0
-    dispatch_bytes: int = 2
+    dispatch: str = ""
+    combine: str = ""
+    tensor: str = ""
+    activation_input: str = ""
     lora_rank: int = 0
     lora_targets: tuple[str, ...] = ()
     lora_modules: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()

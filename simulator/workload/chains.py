@@ -124,6 +124,39 @@ def kept_by_activation(elements: int, model: TransformerSpec, shard: Shard) -> i
     return operand + elements * apart * shard.element_bytes
 
 
+def stored_input(numbers: int, shard: Shard) -> int:
+    """Bytes of what the activation reads as it is kept for the backward pass."""
+    return sized(numbers, FORMATS[shard.activation_input or shard.precision].number_bytes)
+
+
+def kept_of_input(numbers: int, shard: Shard) -> int:
+    """Of these bytes, those that the product before keeps: none where a kernel behind it stores them."""
+    return 0 if shard.activation_input else stored_input(numbers, shard)
+
+
+def add_store(into: PassBuilder, name: str, numbers: int, shard: Shard) -> None:
+    """What the activation reads, cast to be kept in fewer bits; the activation itself reads it as it was.
+
+    Source: Megatron-Core, ``activation_func_fp8_input_store``; DeepSeek-V3, arXiv:2412.19437, section 3.3.3.
+    """
+    if not shard.activation_input:
+        return
+    reads, writes = shard.element_bytes, FORMATS[shard.activation_input].number_bytes
+    kernel = pointwise(f"{name}.store", "elementwise", numbers, reads=reads, writes=writes, flops=2)
+    into.add(kernel, kept=stored_input(numbers, shard))
+
+
+def add_restore(
+    into: PassBuilder, name: str, numbers: int, shard: Shard, *, after: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
+    """The same cast back before its gradient; returns the node, or nothing where nothing was cast."""
+    if not shard.activation_input:
+        return ()
+    reads, writes = FORMATS[shard.activation_input].number_bytes, shard.element_bytes
+    kernel = pointwise(f"{name}.restore", "elementwise", numbers, reads=reads, writes=writes, flops=1)
+    return (into.add(kernel, after=after),)
+
+
 def kept_operand(shard: Shard, matrix: str, elements: int) -> int:
     """Bytes of a matrix's input that are kept for its gradient or for that of an adapter; 0 without both."""
     return shard.operand_bytes(elements) if lora.reads_input(shard, matrix) else 0

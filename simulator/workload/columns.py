@@ -13,6 +13,7 @@ from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Collective, Communication
 from simulator.workload.lora import reads_input
 from simulator.workload.matrices import add_input_gradient, cast, transpose
+from simulator.workload.state import narrow
 
 
 def tensor(shard: Shard, name: str, collective: Collective, message_bytes: int) -> Communication | None:
@@ -45,7 +46,7 @@ def add_gather(into: PassBuilder, shard: Shard, name: str, width: int, *, made_b
 def casts_to_gather(shard: Shard) -> bool:
     """Whether operands are cast before they are gathered; adapters need them as they were."""
     split = shard.sequence_parallel and shard.tensor_parallel > 1
-    return split and shard.casts and not shard.lora_rank
+    return split and shard.casts and not shard.lora_rank and narrow(shard.tensor or shard.recipe)
 
 
 def gathered_bytes(shard: Shard, elements: int) -> int:

@@ -18,10 +18,12 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
     with into.of("mlp"):
         add_norm(into, model, shard, "mlp", "mlp.up")
         add_gather(into, shard, "mlp", width, made_by="layernorm:mlp")
-        size, ready, made_by = tokens * up * element, casts_to_gather(shard), "layernorm:mlp"
-        add_product(into, "mlp.up", tokens, up, width, shard, kept=size, ready=ready, made_by=made_by)
+        size = chains.kept_of_input(tokens * up, shard)
+        ready, made_by = casts_to_gather(shard), "layernorm:mlp"
+        last = add_product(into, "mlp.up", tokens, up, width, shard, kept=size, ready=ready, made_by=made_by)
+        chains.add_store(into, "mlp.activation", tokens * up, shard)
         kept = chains.kept_by_activation(tokens * inner, model, shard)
-        into.add(chains.activation(model, tokens * inner, shard), kept=kept)
+        into.add(chains.activation(model, tokens * inner, shard), after=(last,), kept=kept)
         add_product(into, "mlp.down", tokens, width, inner, shard)
         into.add(reduce(shard, "mlp", tokens * width * element))
     into.add(
@@ -32,7 +34,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
 
 def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None:
     """The same backwards."""
-    width, element, tp = model.hidden_size, shard.element_bytes, shard.tensor_parallel
+    width, tp = model.hidden_size, shard.tensor_parallel
     tokens, residual, inner = shard.tokens, shard.residual_tokens, model.intermediate_size // tp
     up = inner * (2 if model.gated_mlp else 1)
     into.needs("layernorm:mlp", "mlp")
@@ -41,5 +43,8 @@ def add_backward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> Non
     operand = chains.kept_operand(shard, "mlp.down", tokens * inner)
     chains.add_weight_gradient(into, "mlp.down.weight_gradient", tokens, width, inner, shard, freed=operand)
     apart = chains.kept_by_activation(tokens * inner, model, shard) - operand
-    into.add(chains.activation_gradient(model, tokens * inner, shard), freed=tokens * up * element + apart)
+    before = len(into.nodes) - 1
+    restored = chains.add_restore(into, "mlp.activation", tokens * up, shard)
+    gradient = chains.activation_gradient(model, tokens * inner, shard)
+    into.add(gradient, after=(before, *restored), freed=chains.stored_input(tokens * up, shard) + apart)
     add_column_gradient(into, model, shard, "mlp.up", up, residual)

@@ -11,135 +11,19 @@ Source: Lepikhin et al., GShard, arXiv:2006.16668; Fedus et al., Switch Transfor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import ceil
-
 from simulator.specs.model import MixtureSpec, TransformerSpec
 from simulator.workload import chains, lora, operators
 from simulator.workload.blocks import PassBuilder, Shard
-from simulator.workload.kernels import Axis, Collective, Communication, Kernel, Routed
+from simulator.workload.kernels import Collective, Communication, Kernel
 from simulator.workload.matrices import add_input_gradient, add_product, count_part
+from simulator.workload.precision import FORMATS
+from simulator.workload.routing import Routing
 
 _READERS = ("router", "shared.up")
 """Matrices that read the normed residual stream itself; the experts have copies of it in their order."""
 
 ROUTER_FLOPS = 12
 """Arithmetic of softmax, top-k and balancing loss for each pair of token and expert."""
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """The experts' part of one micro-batch on one GPU.
-
-    Attributes:
-        model: The transformer.
-        mixture: Its experts.
-        shard: The GPU's part.
-    """
-
-    model: TransformerSpec
-    mixture: MixtureSpec
-    shard: Shard
-
-    @property
-    def width(self) -> int:
-        """Width of the residual stream."""
-        return self.model.hidden_size
-
-    @property
-    def sent(self) -> int:
-        """Copies of tokens that this GPU sends out."""
-        return self.shard.residual_tokens * self.mixture.num_experts_per_tok
-
-    @property
-    def exchanged(self) -> int:
-        """Slots that travel: what the capacity allows, or what the busiest GPU gets."""
-        return ceil(self.sent * self.shard.expert_load)
-
-    @property
-    def experts(self) -> int:
-        """Experts on this GPU."""
-        return self.mixture.num_experts // self.shard.expert_parallel
-
-    @property
-    def per_expert(self) -> int:
-        """Tokens that each of them works on."""
-        return ceil(self.exchanged * self.shard.expert_tensor_parallel / self.experts)
-
-    @property
-    def worked(self) -> int:
-        """Tokens that all of them work on."""
-        return self.per_expert * self.experts
-
-    @property
-    def needed(self) -> int:
-        """Of them, those that the model asks for: no empty slots, nor what the busiest GPU has too many."""
-        return min(self.worked, self.sent * self.shard.expert_tensor_parallel)
-
-    @property
-    def inner(self) -> int:
-        """Width of an expert on this GPU."""
-        return self.mixture.moe_intermediate_size // self.shard.expert_tensor_parallel
-
-    @property
-    def up(self) -> int:
-        """Columns of its first matrix."""
-        return self.inner * (2 if self.model.gated_mlp else 1)
-
-    @property
-    def shared_inner(self) -> int:
-        """Width of the shared experts on this GPU."""
-        whole = self.mixture.num_shared_experts * self.mixture.moe_intermediate_size
-        return whole // self.shard.tensor_parallel
-
-    @property
-    def shared_up(self) -> int:
-        """Columns of the shared experts' first matrix."""
-        return self.shared_inner * (2 if self.model.gated_mlp else 1)
-
-    def exchange(self, name: str, *, dispatched: bool = False) -> Communication | None:
-        """All-to-all among those that share out the experts."""
-        shard = self.shard
-        number = min(shard.dispatch_bytes, shard.element_bytes) if dispatched else shard.element_bytes
-        size = self.exchanged * self.width * number
-        if shard.expert_parallel == 1:
-            return None
-        return Communication(f"{name}.all_to_all", "all_to_all", "expert", size, self.routed)
-
-    @property
-    def routed(self) -> Routed | None:
-        """How copies of a token travel together, if they do."""
-        mixture = self.mixture
-        if self.shard.software.expert_dispatch == "all_to_all":
-            return None
-        return Routed(mixture.num_experts, mixture.num_experts_per_tok, mixture.n_group, mixture.topk_group)
-
-    def inside(self, name: str, collective: Collective) -> Communication | None:
-        """What those that split each expert exchange."""
-        size = self.worked * self.width * self.shard.element_bytes
-        ranks = self.shard.expert_tensor_parallel
-        return self._collective(name, collective, "expert_tensor", ranks, size)
-
-    def _collective(
-        self, name: str, collective: Collective, axis: Axis, ranks: int, size: int
-    ) -> Communication | None:
-        return None if ranks == 1 else Communication(f"{name}.{collective}", collective, axis, size)
-
-    @property
-    def sorts(self) -> bool:
-        """Whether what arrives rank by rank is put into the order of several experts by a kernel of its own.
-
-        Source: Megatron-Core, ``sort_chunks_by_idxs`` in MoEAlltoAllTokenDispatcher; dispatchers that send a
-        token to a node once write it where its experts read it.
-        """
-        return self.shard.expert_parallel > 1 and self.experts > 1 and self.routed is None
-
-    def moved(self, name: str) -> Kernel:
-        """Copies of tokens put into the order of their experts, or back."""
-        element = self.shard.element_bytes
-        return operators.pointwise(
-            name, "elementwise", self.sent * self.width, reads=element, writes=element, flops=1
-        )
 
 
 def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> None:
@@ -164,20 +48,24 @@ def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec,
 def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
     """All between norm and residual. Returns what ends routed and shared experts."""
     shard, mixture, width = r.shard, r.mixture, r.width
-    element, residual = shard.element_bytes, shard.residual_tokens
+    residual = shard.residual_tokens
     into.add(
         operators.matmul("router", residual, mixture.num_experts, width, shard.precision),
         kept=4 * residual * mixture.num_experts,
     )
     lora.add_forward(into, "router", residual, mixture.num_experts, width, shard)
     into.add(_choice("router.choice", r))
-    into.add(r.moved("experts.permute"))
+    way = r.dispatched
+    into.add(r.cast("experts.dispatch", residual * width, way))
+    into.add(r.moved("experts.permute", way))
     placed = len(into.nodes) - 1
-    sent = into.add(r.exchange("experts.dispatch", dispatched=True))
+    sent = into.add(r.exchange("experts.dispatch", way))
     with into.of("shared_experts"):
         shared = _add_shared(into, r, placed)
     sent = into.add(r.inside("experts.dispatch", "all_gather"), after=(sent,)) if _splits(r) else sent
-    sent = into.add(r.moved("experts.sort"), after=(sent,)) if r.sorts else sent
+    sent = into.add(r.moved("experts.sort", way), after=(sent,)) if r.sorts else sent
+    operand = r.arrived("experts.up")
+    sent = sent if operand is None else into.add(operand, after=(sent,))
     taken = chains.kept_operand(shard, "experts.up", r.worked * width)
     up = add_product(
         into,
@@ -187,9 +75,11 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         width,
         shard,
         batch=r.experts,
-        kept=r.worked * r.up * element + taken,
+        kept=chains.kept_of_input(r.worked * r.up, shard) + taken,
+        ready=r.arrives_cast,
         after=(sent,),
     )
+    chains.add_store(into, "experts.activation", r.worked * r.up, shard)
     with into.of("moe_activation"):
         into.add(
             chains.activation(r.model, r.worked * r.inner, shard),
@@ -199,9 +89,10 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
     batch, made_by = r.experts, "moe_activation"
     add_product(into, "experts.down", r.per_expert, width, r.inner, shard, batch=batch, made_by=made_by)
     if r.sorts:
-        into.add(r.moved("experts.unsort"))
+        into.add(r.moved("experts.unsort", shard.precision))
     into.add(r.inside("experts.combine", "reduce_scatter"))
-    into.add(r.exchange("experts.combine"))
+    into.add(r.cast("experts.combine", r.exchanged * width, r.combined))
+    into.add(r.exchange("experts.combine", r.combined))
     return into.add(_weighted("experts.unpermute", r)), shared
 
 
@@ -217,11 +108,12 @@ def _choice(name: str, r: Routing) -> Kernel:
 def _weighted(name: str, r: Routing) -> Kernel:
     """The experts' outputs, weighted and summed for each token."""
     element, visited = r.shard.element_bytes, r.mixture.num_experts_per_tok
+    came = FORMATS[r.combined].number_bytes
     return operators.pointwise(
         name,
         "elementwise",
         r.shard.residual_tokens * r.width,
-        reads=visited * element,
+        reads=visited * came,
         writes=element,
         flops=2 * visited,
     )
@@ -238,7 +130,7 @@ def _add_shared(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:
     """Experts that every token visits; they run while tokens travel. Returns what waits for them."""
     if not r.mixture.num_shared_experts:
         return ()
-    shard, element = r.shard, r.shard.element_bytes
+    shard = r.shard
     begin: tuple[int, ...] = (before,)
     if shard.sequence_parallel:
         begin = (into.add(_tensor(r, "shared", "all_gather"), after=begin),)
@@ -250,9 +142,10 @@ def _add_shared(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:
         r.shared_up,
         r.width,
         shard,
-        kept=tokens * r.shared_up * element,
+        kept=chains.kept_of_input(tokens * r.shared_up, shard),
         after=begin,
     )
+    chains.add_store(into, "shared.activation", tokens * r.shared_up, shard)
     into.add(
         chains.activation(r.model, tokens * r.shared_inner, shard),
         after=(up,),
@@ -268,13 +161,18 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
     width, element, residual = r.width, shard.element_bytes, shard.residual_tokens
     normed = residual * width
     into.needs("layernorm:mlp", "moe")
-    placed = into.add(r.moved("experts.unpermute.gradient"))
-    sent = into.add(r.exchange("experts.combine.gradient"))
+    way = r.dispatched
+    into.add(r.cast("experts.combine.gradient", normed, way))
+    placed = into.add(r.moved("experts.unpermute.gradient", way))
+    sent = into.add(r.exchange("experts.combine.gradient", way))
     shared = _add_shared_gradient(into, r, placed)
     if _splits(r):
         sent = into.add(r.inside("experts.combine.gradient", "all_gather"), after=(sent,))
     if r.sorts:
-        sent = into.add(r.moved("experts.unsort.gradient"), after=(sent,))
+        sent = into.add(r.moved("experts.unsort.gradient", way), after=(sent,))
+    operand = r.arrived("experts.down.gradient", gradient=True)
+    sent = sent if operand is None else into.add(operand, after=(sent,))
+    restored = chains.add_restore(into, "experts.activation", r.worked * r.up, shard, after=(sent,))
     into.needs("moe_activation")
     add_input_gradient(
         into,
@@ -284,20 +182,24 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         width,
         shard,
         batch=r.experts,
+        ready=r.arrives_cast,
         after=(sent,),
     )
     freed = chains.kept_operand(shard, "experts.down", r.worked * r.inner)
     _expert_weights(into, r, "experts.down", width, r.inner, freed=freed)
     into.add(
         chains.activation_gradient(model, r.worked * r.inner, shard, "experts.up"),
-        freed=r.worked * r.up * element,
+        after=(len(into.nodes) - 1, *restored),
+        freed=chains.stored_input(r.worked * r.up, shard),
     )
     data = add_input_gradient(into, "experts.up", r.per_expert, width, r.up, shard, batch=r.experts)
-    back = into.add(r.moved("experts.sort.gradient"), after=(data,)) if r.sorts else data
+    back = into.add(r.moved("experts.sort.gradient", shard.precision), after=(data,)) if r.sorts else data
     if _splits(r):
         back = into.add(r.inside("experts.dispatch.gradient", "reduce_scatter"), after=(back,))
+    returned = r.cast("experts.dispatch.gradient", r.exchanged * width, r.combined)
+    back = back if returned is None else into.add(returned, after=(back,))
     if shard.expert_parallel > 1:
-        back = into.add(r.exchange("experts.dispatch.gradient"), after=(back,))
+        back = into.add(r.exchange("experts.dispatch.gradient", r.combined), after=(back,))
     taken = chains.kept_operand(shard, "experts.up", r.worked * width)
     _expert_weights(into, r, "experts.up", r.up, width, freed=taken, after=(data,))
     into.add(_weighted("experts.permute.gradient", r), after=(back,))
@@ -331,7 +233,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
 def _add_shared_gradient(into: PassBuilder, r: Routing, before: int) -> tuple[int, ...]:
     if not r.mixture.num_shared_experts:
         return ()
-    shard, element, tokens = r.shard, r.shard.element_bytes, r.shard.tokens
+    shard, tokens = r.shard, r.shard.tokens
     into.needs("shared_experts")
     begin: tuple[int, ...] = (before,)
     if shard.sequence_parallel:
@@ -348,9 +250,12 @@ def _add_shared_gradient(into: PassBuilder, r: Routing, before: int) -> tuple[in
         after=(data,),
         freed=inner,
     )
+    before = len(into.nodes) - 1
+    restored = chains.add_restore(into, "shared.activation", tokens * r.shared_up, shard)
     into.add(
         chains.activation_gradient(r.model, tokens * r.shared_inner, shard, "shared.up"),
-        freed=tokens * r.shared_up * element,
+        after=(before, *restored),
+        freed=chains.stored_input(tokens * r.shared_up, shard),
     )
     data = add_input_gradient(into, "shared.up", tokens, r.width, r.shared_up, shard)
     chains.add_weight_gradient(

@@ -87,7 +87,18 @@ FACTORS: dict[str, list[Choice]] = {
         training(offload={"activations": "nvme", "optimizer": "nvme", "optimizer_step": "gpu"}),
     ],
     "trained": [training(), training(frozen_layers=1)],
-    "precision": [training(precision=name) for name in get_args(TrainingPrecision)],
+    "precision": [
+        *(training(precision=name) for name in get_args(TrainingPrecision)),
+        *(training(precision=name, parameter_precision=name) for name in ("fp8_block", "mxfp8")),
+    ],
+    "kept": [
+        training(),
+        training(parameter_precision="fp32"),
+        training(gradient_precision="fp8", communication_precision="bf16"),
+        training(communication_precision="fp8_block"),
+        training(optimizer_precision="bf16"),
+        training(activation_input_precision="fp8"),
+    ],
     "optimizer": [training(optimizer=name) for name in get_args(Optimizer)],
     "accelerator": [{"cluster": {"system": name}} for name in ("dgx-b200", "dgx-h100")],
 }
@@ -212,6 +223,9 @@ KEYS = (
     "training.recompute",
     "training.recompute_num_layers",
     "training.offload.optimizer",
+    "training.parameter_precision",
+    "training.gradient_precision",
+    "training.optimizer_precision",
 )
 """Keys that may be named by a refusal of this table."""
 

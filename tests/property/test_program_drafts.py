@@ -130,6 +130,7 @@ def test_whatever_was_laid_out_just_before_changes_nothing() -> None:
         {"training.frozen_layers": 4},
         {"software.fused_optimizer": False},
         {"training.precision": "fp8"},
+        {"training.communication_precision": "bf16"},
         # The same tensor parallelism inside of nodes, across them, and through a core that limits.
         {**across, "parallelism.order": ["data", "context", "pipeline", "tensor"]},
         {**across, "cluster.fabric.oversubscription": 4.0},

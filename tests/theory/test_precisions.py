@@ -9,7 +9,7 @@ import pytest
 
 from simulator.errors import PlanError, ScenarioError
 from simulator.program import Lowered, lower
-from simulator.run import run
+from simulator.run import check, run
 from simulator.scenario import Scenario, load_scenario, scenario_from_mapping
 from simulator.specs.model import TransformerSpec
 from simulator.workload import Block, Kernel, Shard, layer_block, transients
@@ -370,9 +370,9 @@ def test_a_step_on_slow_links_falls_with_the_bytes(sharding: str, few: dict[str,
             "gradient_precision: fp8 does nothing: no matrix of a layer is trained",
         ),
         (
-            {"gradient_precision": "fp8", "offload": {"optimizer": "host"}},
+            {"precision": "fp8", "parameter_precision": "fp8", "offload": {"optimizer": "host"}},
             {},
-            "gradient_precision: fp8 is not modelled with offloaded optimizer",
+            "parameter_precision: fp8 is not modelled with an offloaded optimizer",
         ),
     ],
 )
@@ -381,5 +381,125 @@ def test_precisions_that_cannot_be_are_refused_in_one_line(
 ) -> None:
     with pytest.raises((PlanError, ScenarioError)) as refused:
         lower(scenario(training, plan))
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": INNER}
+
+
+def routed(training: dict[str, Any], system: str = "dgx-h100", **plan: Any) -> Lowered:
+    """The four layers with experts over eight GPUs."""
+    whole = scenario(training, {"expert_parallel": 8, **plan}, system).model_dump(mode="json")
+    whole["model"]["mixture"] = EXPERTS
+    return lower(scenario_from_mapping(whole))
+
+
+def moved_among_experts(lowered: Lowered) -> list[float]:
+    names = ("experts.dispatch", "experts.combine.gradient", "experts.combine", "experts.dispatch.gradient")
+    return [sent(lowered, f"{name}.all_to_all") for name in names]
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp8_block"])
+@pytest.mark.parametrize("compute", ["bf16", "recipe"])
+def test_tokens_are_cast_before_they_travel_to_their_experts(precision: str, compute: str) -> None:
+    """As in DeepSeek-V3: tokens and, on the way back, gradients of outputs; results return in bf16."""
+    compute = precision if compute == "recipe" else compute
+    wide, few = (
+        routed({"precision": compute, "communication_precision": {"dispatch": sent_in}})
+        for sent_in in ("bf16", precision)
+    )
+    each = stored(precision, 1024, WIDTH) / (1024 * WIDTH)
+    before, behind = moved_among_experts(wide), moved_among_experts(few)
+    assert behind[:2] == pytest.approx([each / 2 * size for size in before[:2]], rel=1e-3)
+    assert behind[2:] == before[2:]
+    passes, tokens, copies = 2 * LAYERS, 1024, 2 * 1024
+    reads = 2 * RECIPES[precision].reads
+    for name in ("experts.dispatch.cast", "experts.combine.gradient.cast"):
+        assert traffic(few, name) == passes * tokens * WIDTH * (reads + each)
+        assert traffic(wide, name) == 0
+    assert traffic(few, "experts.permute") == passes * copies * WIDTH * 2 * each
+    # Cast once: where products are in the same precision, what arrives is their operand.
+    again = traffic(few, "experts.up.cast"), traffic(few, "experts.up.cast_back")
+    if compute == precision:
+        assert again == (0, 0)
+        assert traffic(few, "experts.up.transpose") == passes * copies * WIDTH * 2 * each
+    else:
+        assert again == (0, passes * copies * WIDTH * (each + 2))
+
+
+def test_results_of_experts_can_return_in_fewer_bits() -> None:
+    wide, few = (routed({"communication_precision": {"combine": name}}) for name in ("bf16", "fp8"))
+    before, behind = moved_among_experts(wide), moved_among_experts(few)
+    assert behind[2:] == pytest.approx([size / 2 for size in before[2:]], rel=1e-3)
+    assert behind[:2] == before[:2]
+    tokens = 2 * LAYERS * 1024
+    assert traffic(few, "experts.unpermute") == tokens * WIDTH * (2 * 1 + 2)
+
+
+def test_operands_are_gathered_as_the_products_read_them_or_as_they_were() -> None:
+    plan = {"tensor_parallel": 8, "sequence_parallel": True}
+    eight = lower(scenario({"precision": "fp8"}, plan))
+    wide = lower(scenario({"precision": "fp8", "communication_precision": {"tensor": "bf16"}}, plan))
+    for name in ("mlp.all_gather", "attention.gradient.all_gather", "mlp.input.all_gather"):
+        assert sent(wide, name) == pytest.approx(2 * sent(eight, name), rel=1e-3)
+    assert sent(wide, "mlp.reduce_scatter") == sent(eight, "mlp.reduce_scatter")
+    # Gathered in bf16, all tokens are cast by every GPU instead of an eighth by each.
+    assert traffic(wide, "mlp.up.cast") == pytest.approx(8 * traffic(eight, "mlp.cast"), rel=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "system"), NARROW)
+def test_what_an_activation_reads_is_kept_in_fewer_bits(precision: str, system: str) -> None:
+    wide = layer("").kept_bytes
+    model = load_scenario("scenarios/llama2_7b_fsdp.yaml").model
+    assert isinstance(model, TransformerSpec)
+    shard = Shard(1, TOKENS, 1, False, "bf16", "fused", 4, activation_input=precision)
+    few = layer_block(model, shard)
+    inputs = 2 * 11008
+    assert wide - few.kept_bytes == 2 * TOKENS * inputs - stored(precision, TOKENS, inputs)
+    assert few.kept_bytes == sum(node.freed_bytes for node in few.backward)
+    lowered = lower(scenario({"activation_input_precision": precision}, system=system))
+    one = 2 * LAYERS * (1024 * 2 * INNER * 2 + stored(precision, 1024, 2 * INNER))
+    assert traffic(lowered, "mlp.activation.store") == traffic(lowered, "mlp.activation.restore") == one
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "said"),
+    [
+        (
+            "mixtral_8x7b",
+            {"precision": "fp8", "communication_precision": {"dispatch": "fp8_block"}},
+            "dispatch: fp8_block, but the experts read fp8, which would do, as would bf16",
+        ),
+        (
+            "mixtral_8x7b",
+            {"communication_precision": {"combine": "fp32"}},
+            "combine: fp32 is neither bf16 of the passes, which would do, nor has fewer bits",
+        ),
+        (
+            "quickstart",
+            {"communication_precision": {"dispatch": "fp8"}},
+            "dispatch: does nothing without a model with routed experts",
+        ),
+        (
+            "llama3_70b_h100",
+            {"communication_precision": {"tensor": "fp8"}},
+            "tensor: does nothing: products read bf16, as do the passes",
+        ),
+        (
+            "llama3_70b_h100",
+            {"precision": "fp8", "communication_precision": {"tensor": "fp8_block"}},
+            "tensor: fp8_block is neither fp8 of the products nor bf16 of the passes",
+        ),
+        ("mlp_adam", {"activation_input_precision": "bf16"}, "does nothing without a transformer"),
+        ("quickstart", {"activation_input_precision": "fp32"}, "fp32 is neither bf16 of the passes"),
+    ],
+)
+def test_what_cannot_travel_is_refused_where_it_stands(
+    name: str, training: dict[str, Any], said: str
+) -> None:
+    changes = {f"training.{key}": value for key, value in training.items()}
+    with pytest.raises((PlanError, ScenarioError)) as refused:
+        check(load_scenario(f"scenarios/{name}.yaml", changes))
     assert said in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1

@@ -29,7 +29,8 @@ def test_an_accelerator_keeps_and_sends_only_what_it_knows(key: str) -> None:
 def test_eight_bits_of_state_or_on_the_way_to_experts_need_an_accelerator_that_has_them() -> None:
     a100 = {"cluster__accelerator": "A100-SXM4-80GB"}
     assert 'not know "fp8"' in refusal("quickstart", **a100, training__optimizer_precision="fp8")
-    assert 'not know "fp8"' in refusal("mixtral_8x7b", **a100, parallelism__expert_dispatch_precision="fp8")
+    sent = {"training__communication_precision": {"dispatch": "fp8"}}
+    assert 'not know "fp8"' in refusal("mixtral_8x7b", **a100, **sent)
 
 
 @pytest.mark.parametrize(

@@ -212,16 +212,17 @@ def _check_context(scenario: Outline, model: TransformerSpec) -> None:
     context, length = parallelism.context_parallel, training.sequence_length
     if context == 1:
         return
-    # Where heads are split, all have the whole triangle of the mask; else two chunks each make it even.
-    chunks = 1 if parallelism.context_parallel_method == "all_to_all" else 2
-    if length % (chunks * context):
-        raise PlanError(
-            _CONTEXT,
-            f"{chunks} x {context} chunks do not divide sequence_length: {length}; "
-            f"of lengths, {nearest_multiples(length, chunks * context)} multiples",
-        )
-    if model.family == "encoder-decoder":
-        raise UnsupportedError(_CONTEXT, "split sequences of an encoder-decoder are not modelled")
+    for key in ("sequence_length", "decoder_sequence_length"):
+        tokens = getattr(training, key) or 0
+        # Where heads are split, or no mask is, all do the same; else two chunks each make it even.
+        masked = model.family == "decoder" or key == "decoder_sequence_length"
+        chunks = 2 if masked and parallelism.context_parallel_method != "all_to_all" else 1
+        if tokens % (chunks * context):
+            raise PlanError(
+                _CONTEXT,
+                f"{chunks} x {context} chunks do not divide {key}: {tokens}; "
+                f"of lengths, {nearest_multiples(tokens, chunks * context)} multiples",
+            )
     if (training.attention or scenario.software.attention) != "fused":
         raise UnsupportedError(_CONTEXT, "a split sequence needs attention: fused")
     window = model.sliding_window or length

@@ -119,7 +119,8 @@ def add_scores_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: i
     else:
         add_unfused_gradient(into, core, shard, freed=freed)
     if core.biased and shard.trains("position_bias"):
-        element, scores = shard.element_bytes, core.heads * shard.sequence_length**2
+        element = shard.element_bytes
+        scores = core.heads * shard.sequence_length**2 // shard.context_parallel
         name = f"{core.name}.bias.accumulate"
         into.add(operators.pointwise(name, "elementwise", scores, reads=2 * element, writes=element, flops=1))
 
@@ -135,7 +136,7 @@ def position_bias_bytes(model: TransformerSpec, shard: Shard) -> int:
     if not model.relative_attention_num_buckets:
         return 0
     heads = model.num_attention_heads // shard.tensor_parallel
-    return heads * shard.sequence_length**2 * shard.element_bytes
+    return heads * shard.sequence_length**2 // shard.context_parallel * shard.element_bytes
 
 
 def _core(model: TransformerSpec, shard: Shard) -> Core:

@@ -129,7 +129,7 @@ class Shard:
     @property
     def source_tokens(self) -> int:
         """Tokens of the encoder's output that this GPU's tensor-parallel group attends to."""
-        return self.micro_batch_size * self.source_length
+        return self.micro_batch_size * self.source_length // self.context_parallel
 
     def calls(self, batch: int) -> int:
         """Launches of a product, or of a cast before it, for as many experts."""

@@ -50,6 +50,14 @@ class Core:
         """Columns of the queries."""
         return self.heads * self.key_dim
 
+    def key_length(self, shard: Shard) -> int:
+        """Tokens of the whole sequence of the keys."""
+        return self.source_length or shard.sequence_length
+
+    def key_tokens(self, shard: Shard) -> int:
+        """Tokens of the keys that one GPU holds."""
+        return shard.micro_batch_size * self.key_length(shard) // shard.context_parallel
+
     def kept_bytes(self, shard: Shard) -> int:
         """The output and the statistics of its softmax [B]."""
         return shard.tokens * (self.output_width * shard.element_bytes + 4 * self.heads)
@@ -67,16 +75,14 @@ def add_core(into: PassBuilder, core: Core, shard: Shard) -> int:
         Llama 3, arXiv:2407.21783, section 3.3.2 (all-gather).
     """
     kept = core.kept_bytes(shard)
-    parts = shard.context_parallel
+    parts, length, keys = shard.context_parallel, shard.sequence_length, core.key_length(shard)
     if parts == 1:
-        keys = core.source_length or shard.sequence_length
-        return into.add(_kernel(core, shard, shard.sequence_length, keys), kept=kept, kept_output=kept)
+        return into.add(_kernel(core, shard, length, keys), kept=kept, kept_output=kept)
     if shard.context_method == "all_to_all":
-        into.add(_exchange("attention.heads", _sent_width(core, parts), shard))
-        into.add(_kernel(_fewer_heads(core, parts), shard, shard.sequence_length, shard.sequence_length))
-        return into.add(
-            _exchange("attention.sequence", core.output_width, shard), kept=kept, kept_output=kept
-        )
+        into.add(_exchange(f"{core.name}.heads", _sent(core, shard), shard))
+        into.add(_kernel(_fewer_heads(core, parts), shard, length, keys))
+        given = _exchange(f"{core.name}.sequence", shard.tokens * core.output_width, shard)
+        return into.add(given, kept=kept, kept_output=kept)
     if shard.context_method == "all_gather":
         into.add(_gathered("all_gather", core, shard))
         return into.add(_gathered_kernel(core, shard), kept=kept, kept_output=kept)
@@ -85,15 +91,13 @@ def add_core(into: PassBuilder, core: Core, shard: Shard) -> int:
 
 def add_core_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: int) -> int:
     """Fused attention, backward; keys, values and their gradients go round, or the exchanges in reverse."""
-    parts = shard.context_parallel
+    parts, length, keys = shard.context_parallel, shard.sequence_length, core.key_length(shard)
     if parts == 1:
-        keys = core.source_length or shard.sequence_length
-        return into.add(_kernel(core, shard, shard.sequence_length, keys, backward=True), freed=freed)
+        return into.add(_kernel(core, shard, length, keys, backward=True), freed=freed)
     if shard.context_method == "all_to_all":
-        length = shard.sequence_length
-        into.add(_exchange("attention.sequence.gradient", core.output_width, shard))
-        into.add(_kernel(_fewer_heads(core, parts), shard, length, length, backward=True))
-        return into.add(_exchange("attention.heads.gradient", _sent_width(core, parts), shard), freed=freed)
+        into.add(_exchange(f"{core.name}.sequence.gradient", shard.tokens * core.output_width, shard))
+        into.add(_kernel(_fewer_heads(core, parts), shard, length, keys, backward=True))
+        return into.add(_exchange(f"{core.name}.heads.gradient", _sent(core, shard), shard), freed=freed)
     if shard.context_method == "all_gather":
         into.add(_gathered("all_gather", core, shard))
         into.add(_gathered_kernel(core, shard, backward=True))
@@ -103,8 +107,9 @@ def add_core_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: int
 
 def _add_ring(into: PassBuilder, core: Core, shard: Shard, *, kept: int, freed: int, backward: bool) -> int:
     own = shard.sequence_length // shard.context_parallel
-    size = shard.tokens * core.key_value_width * shard.element_bytes * (2 if backward else 1)
-    name = "attention.ring.gradient" if backward else "attention.ring"
+    coming_round = core.key_length(shard) // shard.context_parallel
+    size = core.key_tokens(shard) * core.key_value_width * shard.element_bytes * (2 if backward else 1)
+    name = f"{core.name}.ring.gradient" if backward else f"{core.name}.ring"
     before = (len(into.nodes) - 1,) if into.nodes else ()
     arrived = before
     last = -1
@@ -114,7 +119,7 @@ def _add_ring(into: PassBuilder, core: Core, shard: Shard, *, kept: int, freed: 
         if onwards:
             arrived = (into.add(Communication(f"{name}.send", "send", "context", size), after=arrived),)
         # Of the blocks that come round, half the pairs are masked: a chunk of queries, or one of keys.
-        keys = own if number == 0 or not core.causal else max(1, own // 2)
+        keys = coming_round if number == 0 or not core.causal else max(1, own // 2)
         kernel = _kernel(core, shard, own, keys, backward=backward, causal=core.causal and number == 0)
         waits = (*coming, *((last,) if last >= 0 else ()))
         ends = not onwards
@@ -155,8 +160,8 @@ def _kernel(
 
 def _gathered_kernel(core: Core, shard: Shard, *, backward: bool = False) -> Kernel:
     """A GPU's two chunks against all keys: on average a query sees half of them, or its window."""
-    length = shard.sequence_length
-    own, keys = length // shard.context_parallel, length
+    length, keys = shard.sequence_length, core.key_length(shard)
+    own = length // shard.context_parallel
     if core.causal and 0 < core.window < length:
         keys = -(-operators.attended_pairs(length, length, causal=True, window=core.window) // length)
     elif core.causal:
@@ -168,16 +173,17 @@ def _fewer_heads(core: Core, parts: int) -> Core:
     return replace(core, heads=core.heads // parts, kv_heads=max(1, core.kv_heads // parts))
 
 
-def _sent_width(core: Core, parts: int) -> int:
-    """Columns that each GPU sends for all to have their heads; few heads of keys go to several GPUs."""
-    return core.query_width + core.key_value_width * max(1, parts // core.kv_heads)
+def _sent(core: Core, shard: Shard) -> int:
+    """Numbers that each GPU sends for all to have their heads; few heads of keys go to several GPUs."""
+    keys = core.key_value_width * max(1, shard.context_parallel // core.kv_heads)
+    return shard.tokens * core.query_width + core.key_tokens(shard) * keys
 
 
-def _exchange(name: str, width: int, shard: Shard) -> Communication:
-    size = shard.tokens * width * shard.element_bytes
-    return Communication(f"{name}.all_to_all", "all_to_all", "context", size)
+def _exchange(name: str, numbers: int, shard: Shard) -> Communication:
+    return Communication(f"{name}.all_to_all", "all_to_all", "context", numbers * shard.element_bytes)
 
 
 def _gathered(collective: Collective, core: Core, shard: Shard) -> Communication:
-    size = shard.tokens * shard.context_parallel * core.key_value_width * shard.element_bytes
-    return Communication(f"attention.keys.{collective}", collective, "context", size)
+    numbers = core.key_tokens(shard) * shard.context_parallel * core.key_value_width
+    size = numbers * shard.element_bytes
+    return Communication(f"{core.name}.keys.{collective}", collective, "context", size)

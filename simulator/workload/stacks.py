@@ -31,7 +31,7 @@ def position_bias_block(model: TransformerSpec, shard: Shard, *, shares_table: b
     """
     element, biases = shard.element_bytes, position_bias_bytes(model, shard)
     heads = model.num_attention_heads // shard.tensor_parallel
-    pairs = heads * shard.sequence_length**2
+    pairs = heads * shard.sequence_length**2 // shard.context_parallel
     forward, backward = PassBuilder(), PassBuilder()
     looked_up = operators.pointwise(
         "position_bias", "embedding", pairs, reads=element, writes=element, flops=1

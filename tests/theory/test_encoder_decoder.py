@@ -11,11 +11,13 @@ import pytest
 from simulator import catalog
 from simulator.engine import play
 from simulator.engine.checks import check_conservation
+from simulator.program import unfold
 from simulator.program.layout import tokens_between
 from simulator.run import Outcome, run
 from simulator.scenario import scenario_from_mapping
 from simulator.specs import TrainingSpec, TransformerSpec
 from simulator.workload import Block, Shard, embedding_block, head_block, layer_block
+from simulator.workload.kernels import Communication
 from simulator.workload.parameters import count_parameters
 from simulator.workload.stacks import encoder_norm_block, front_end_block, position_bias_block
 
@@ -95,6 +97,48 @@ def test_arithmetic_is_that_of_the_matrices(name: str, attention: str) -> None:
 )
 def test_no_split_loses_or_adds_arithmetic(plan: dict[str, Any]) -> None:
     assert model_flops(outcome(plan)) == pytest.approx(flops_by_hand(model("t5-base")), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["ring", "all_to_all", "all_gather"])
+@pytest.mark.parametrize("context", [2, 4])
+def test_split_sequences_lose_and_add_no_arithmetic(context: int, method: str) -> None:
+    """Half of a causal block on the diagonal counts its diagonal, too."""
+    plan = {"context_parallel": context, "context_parallel_method": method}
+    assert model_flops(outcome(plan)) == pytest.approx(flops_by_hand(model("t5-base")), rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["ring", "all_to_all", "all_gather"])
+def test_split_sequences_exchange_the_keys_of_both(method: str) -> None:
+    """A forward pass of a decoder's layer: its own keys and values, and those of the encoder's output."""
+    spec, parts = model("t5-base"), 4
+    shard = replace(shards()[0], sequence_length=TARGET, source_length=SOURCE, context_parallel=parts)
+    block = layer_block(spec, replace(shard, context_method=method, attention="fused"))
+    heads = spec.num_attention_heads * spec.head_dim
+    sent = dict[str, int]()
+    for node in block.forward:
+        if isinstance(node.op, Communication) and node.op.axis == "context":
+            part = node.op.name.partition(".")[0]
+            sent[part] = sent.get(part, 0) + node.op.message_bytes
+    own, source = MICRO * TARGET // parts, MICRO * SOURCE // parts
+    wanted = {
+        "ring": [(parts - 1) * 2 * keys * heads * 2 for keys in (own, source)],
+        "all_gather": [parts * 2 * keys * heads * 2 for keys in (own, source)],
+        "all_to_all": [2 * (2 * own + 2 * keys) * heads for keys in (own, source)],
+    }
+    assert sent == dict(zip(("attention", "cross_attention"), wanted[method], strict=True))
+
+
+@pytest.mark.parametrize("method", ["ring", "all_to_all", "all_gather"])
+def test_split_sequences_fold_and_come_back(method: str) -> None:
+    plan = {"context_parallel": 2, "context_parallel_method": method, "pipeline_parallel": 2}
+    found = outcome(plan).lowered
+    record = play(found.program, "compiled")
+    check_conservation(found.program, record)
+    every = unfold(found)
+    real = every.origin >= 0
+    unfolded = play(every.lowered.program, "compiled")
+    assert np.array_equal(record.end[every.origin[real]], unfolded.end[real])
+    assert np.array_equal(play(found.program, "reference").end, record.end)
 
 
 def shards() -> list[Shard]:

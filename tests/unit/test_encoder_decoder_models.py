@@ -167,7 +167,12 @@ BASE = {"base": "t5-base"}
             "not modelled in a model of family: encoder-decoder",
         ),
         ({"base": "gpt2-124m", "num_mel_bins": 80}, {}, {}, "reads a spectrogram"),
-        ("t5-base", LENGTHS, {"context_parallel": 2}, "split sequences of an encoder-decoder"),
+        (
+            "t5-base",
+            LENGTHS | {"decoder_sequence_length": 130},
+            {"context_parallel": 2},
+            "2 x 2 chunks do not divide decoder_sequence_length: 130; of lengths, 128 and 132 are multiples",
+        ),
         ("t5-base", LENGTHS, {"pipeline_parallel": 2, "pipeline_schedule": "dualpipe"}, "at both ends"),
         (
             "t5-base",

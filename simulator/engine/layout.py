@@ -194,9 +194,7 @@ def lay_out(program: Program, table: ClassTable, pairs: I64 | None = None) -> St
     count, num_lanes = program.num_activities, len(program.lanes.names)
     classes, demands, holds, deltas = _lay_out_classes(program, table)
     pools = _lay_out_pools(program)
-    if (np.bincount(_waits(program)[0], minlength=1) > 1).any():
-        pools["blocking"][-1] = 1
-        classes["queue"][classes["queue"] >= 0] = len(pools) - 1
+    pools["blocking"][-1] = (classes["queue"] == len(pools) - 1).any()
     counters = np.zeros(COUNTERS, np.int64)
     counters[WIDTH] = (classes["demand_end"] - classes["demand"]).max(initial=0)
     counters[BEGUN] = -1
@@ -229,8 +227,19 @@ def lay_out(program: Program, table: ClassTable, pairs: I64 | None = None) -> St
 def _lay_out_classes(program: Program, table: ClassTable) -> tuple[Table, Table, Table, Table]:
     """Classes, demands, holds and pool deltas of a Program."""
     source = program.classes
+    used = source.weight, source.demand_ptr, source.demand_capacity, source.hold_ptr, source.hold_capacity
+    blank = program.structure.latest(_blank, (*used, program.pools.blocking), lambda: _blank(program))
+    classes, demands, holds = (array.copy() for array in blank[:3])
+    classes["delay"], holds["amount"] = source.delay, source.hold_amount
+    refresh_classes(classes, demands, table)
+    return classes, demands, holds, blank[3]
+
+
+def _blank(program: Program) -> tuple[Table, Table, Table, Table]:
+    """The same without prices."""
+    source = program.classes
     classes = np.zeros(len(source.labels), CLASS)
-    classes["delay"], classes["weight"] = source.delay, source.weight
+    classes["weight"] = source.weight
     for name, pointers in (
         ("demand", source.demand_ptr),
         ("hold", source.hold_ptr),
@@ -240,13 +249,14 @@ def _lay_out_classes(program: Program, table: ClassTable) -> tuple[Table, Table,
     takers, taken = _waits(program)
     classes["queue"] = -1
     classes["queue"][takers] = taken
+    if (np.bincount(takers, minlength=1) > 1).any():
+        classes["queue"][takers] = len(program.pools.names)
     demands = np.zeros(source.demand_amount.shape[0], DEMAND)
     demands["capacity"] = source.demand_capacity
     holds = np.zeros(source.hold_amount.shape[0], HOLD)
-    holds["capacity"], holds["amount"] = source.hold_capacity, source.hold_amount
+    holds["capacity"] = source.hold_capacity
     deltas = np.zeros(source.pool_id.shape[0], DELTA)
     deltas["pool"], deltas["take"], deltas["give"] = source.pool_id, source.pool_take, source.pool_give
-    refresh_classes(classes, demands, table)
     blocking = np.zeros(len(classes), np.bool_)
     owners = np.repeat(np.arange(len(classes)), np.diff(source.pool_ptr))
     blocking[owners[program.pools.blocking[source.pool_id]]] = True
@@ -309,8 +319,8 @@ def _find_near(program: Program, lanes: Table, pairs: I64 | None) -> I32:
         return np.zeros(0, np.int32)
     classes = program.classes
     used = (classes.demand_ptr, classes.demand_capacity, classes.hold_ptr, classes.hold_capacity)
-    near, lanes["near"], lanes["near_end"] = program.structure.once(
-        (_near, *(array.tobytes() for array in used)), lambda: _near(program, pairs)
+    near, lanes["near"], lanes["near_end"] = program.structure.latest(
+        _near, used, lambda: _near(program, pairs)
     )
     return near
 

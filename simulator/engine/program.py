@@ -141,11 +141,12 @@ class Structure:
     has a Structure of its own.
     """
 
-    __slots__ = ("__weakref__", "_known", "_parts")
+    __slots__ = ("__weakref__", "_known", "_latest", "_parts")
 
     def __init__(self, parts: tuple[object, ...] = ()) -> None:
         self._parts = parts
         self._known: dict[Hashable, Any] = {}
+        self._latest: dict[Hashable, tuple[tuple[NDArray[Any], ...], Any]] = {}
 
     def consists_of(self, parts: tuple[object, ...]) -> bool:
         """Whether these are its parts, object for object."""
@@ -164,6 +165,23 @@ class Structure:
         except KeyError:
             found = self._known[key] = make()
         return found
+
+    def latest(self, key: Hashable, arrays: tuple[NDArray[Any], ...], make: Callable[[], _T]) -> _T:
+        """As `once`, of these arrays besides, which not all Programs of this structure have in common.
+
+        Args:
+            key: As in `once`.
+            arrays: What was made is taken again while they are the same objects that nobody can write into.
+            make: As in `once`; it may read these arrays, too.
+        """
+        known = self._latest.get(key)
+        if known is not None and all(a is b for a, b in zip(known[0], arrays, strict=True)):
+            found: _T = known[1]
+            return found
+        made = make()
+        if not any(array.flags.writeable for array in arrays):
+            self._latest[key] = arrays, made
+        return made
 
 
 @dataclass(frozen=True, slots=True)

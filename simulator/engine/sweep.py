@@ -39,15 +39,21 @@ def _find_pairs(program: Program) -> I64 | None:
 
 def is_order_fixed(program: Program, table: ClassTable, pairs: I64) -> bool:
     """Whether ends follow in order of id: nothing is ever contended, waited for in a pool, or held."""
-    classes, pools = program.classes, program.pools
-    if (pools.blocking[classes.pool_id] & (classes.pool_take > 0)).any():
-        return False
-    if np.isin(classes.hold_capacity, classes.demand_capacity).any():
+    classes, blocking = program.classes, program.pools.blocking
+    uses = classes.demand_capacity, classes.hold_capacity, blocking
+    if program.structure.latest(_waits_or_holds, uses, lambda: _waits_or_holds(program)):
         return False
     workless = (np.diff(classes.demand_ptr) == 0) & (classes.delay == 0)
     if (np.repeat(workless, np.diff(classes.pool_ptr)) & (classes.pool_give > 0)).any():
         return False
     return _always_fits(program, table, pairs)
+
+
+def _waits_or_holds(program: Program) -> bool:
+    """Whether any class takes from a blocking pool, or holds what any demands."""
+    classes = program.classes
+    waits = program.pools.blocking[classes.pool_id] & (classes.pool_take > 0)
+    return bool(waits.any() or np.isin(classes.hold_capacity, classes.demand_capacity).any())
 
 
 def play_in_order(program: Program, table: ClassTable, pairs: I64) -> Record:

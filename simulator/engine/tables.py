@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,33 +47,38 @@ class ClassTable:
         self.limit: NDArray[np.int32] = np.full(count, -1, np.int32)
         self.usage: F64 = np.zeros(classes.demand_amount.shape[0])
         self.load: I64 = np.zeros(classes.demand_amount.shape[0], np.int64)
-        self._update(np.flatnonzero(np.diff(classes.demand_ptr) > 0))
+        sizes = np.diff(classes.demand_ptr)
+        concerned = np.flatnonzero(sizes)
+        self._work_out(concerned, sizes[concerned], classes.demand_ptr[concerned], slice(None))
 
     def change_rate(self, capacity: int, rate: int) -> I64:
         """Sets a base rate and returns the classes whose figures were computed anew."""
         self.rates[capacity] = rate
         rows = np.flatnonzero(self._classes.demand_capacity == capacity)
         concerned = np.unique(np.searchsorted(self._classes.demand_ptr, rows, side="right") - 1)
-        self._update(concerned)
+        firsts = self._classes.demand_ptr[concerned]
+        sizes = self._classes.demand_ptr[concerned + 1] - firsts
+        begins = np.cumsum(sizes) - sizes
+        self._work_out(
+            concerned, sizes, begins, np.repeat(firsts - begins, sizes) + np.arange(int(sizes.sum()))
+        )
         return concerned
 
-    def _update(self, concerned: I64) -> None:
-        """Computes the figures of classes that have a demand."""
+    def _work_out(self, concerned: I64, sizes: NDArray[Any], begins: NDArray[Any], rows: I64 | slice) -> None:
+        """Computes the figures of classes with so many demands each, which begin there in `rows`."""
         if not concerned.size:
             return
-        pointers, capacity = self._classes.demand_ptr, self._classes.demand_capacity
-        sizes = (pointers[concerned + 1] - pointers[concerned]).astype(np.int64)
-        firsts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-        rows = np.repeat(pointers[concerned] - firsts, sizes) + np.arange(int(sizes.sum()))
-        amounts, rates = self._classes.demand_amount[rows], self.rates[capacity[rows]]
+        capacity, amounts = self._classes.demand_capacity[rows], self._classes.demand_amount[rows]
+        rates = self.rates[capacity]
         times = alone_times(amounts, rates)
-        nominal = np.maximum.reduceat(times, firsts)
+        nominal = np.maximum.reduceat(times, begins)
         spread = np.repeat(nominal, sizes)
-        bound = np.where(times == spread, capacity[rows], np.iinfo(np.int32).max)
+        bound = np.where(times == spread, capacity, np.iinfo(np.int32).max)
         self.nominal[concerned] = nominal
-        self.limit[concerned] = np.minimum.reduceat(bound, firsts)
-        self.usage[rows] = amounts / spread
-        parts = self.usage[rows] * PICOSECONDS / rates * WHOLE
+        self.limit[concerned] = np.minimum.reduceat(bound, begins)
+        usage = amounts / spread
+        self.usage[rows] = usage
+        parts = usage * PICOSECONDS / rates * WHOLE
         self.load[rows] = np.floor(np.minimum(parts, WHOLE))  # more only where the alone time was cut short
 
 

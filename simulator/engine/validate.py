@@ -41,14 +41,15 @@ def validate(program: Program, first: int = 0) -> None:
     Raises:
         MalformedProgramError: Names the first thing that is wrong.
     """
+    structure = program.structure
     _check_capacities(program.capacities)
-    _check_lanes(program.lanes)
+    structure.once(_check_lanes, lambda: _check_lanes(program.lanes))
     _check_pools(program.pools)
-    _check_classes(program.classes, len(program.capacities.names), len(program.pools.names))
+    _check_prices(program.classes, *_checked_rows(program))
     if first or _may_change(program):
         _check_activities(program, first)
     else:
-        program.structure.once(_check_activities, lambda: _check_activities(program, 0))
+        structure.once(_check_activities, lambda: _check_activities(program, 0))
 
 
 def _may_change(program: Program) -> bool:
@@ -84,22 +85,35 @@ def _check_pools(pools: Pools) -> None:
         raise MalformedProgramError(f'blocking pool "{pools.names[full[0]]}" begins above its limit')
 
 
-def _check_classes(classes: Classes, num_capacities: int, num_pools: int) -> None:
+def _checked_rows(program: Program) -> tuple[int, int]:
+    """Checks what capacities and pools classes name, once for as many Programs as have the same arrays."""
+    classes, pools = program.classes, len(program.pools.names)
+    arrays = (
+        classes.weight,
+        classes.demand_ptr,
+        classes.demand_capacity,
+        classes.hold_ptr,
+        classes.hold_capacity,
+    )
+    fixed = classes.pool_ptr, classes.pool_id, classes.pool_take, classes.pool_give
+    return program.structure.latest(
+        (_check_rows, pools),
+        (*arrays, *fixed),
+        lambda: _check_rows(classes, len(program.capacities.names), pools),
+    )
+
+
+def _check_rows(classes: Classes, num_capacities: int, num_pools: int) -> tuple[int, int]:
+    """Refuses what is wrong with all but the prices; the numbers of demands and of holds."""
     count = len(classes.labels)
-    _array("classes.delay", classes.delay, np.int64, count)
     _array("classes.weight", classes.weight, np.int64, count)
-    _range("classes.delay", classes.delay, 0, MAX_PICOSECONDS)
     _range("classes.weight", classes.weight, 1, MAX_WEIGHT)
     demands = _rows("classes.demand_ptr", classes.demand_ptr, np.int32, count)
     _array("classes.demand_capacity", classes.demand_capacity, np.int32, demands)
-    _array("classes.demand_amount", classes.demand_amount, np.int64, demands)
     _range("classes.demand_capacity", classes.demand_capacity, 0, num_capacities - 1)
-    _range("classes.demand_amount", classes.demand_amount, 1, MAX_AMOUNT)
     holds = _rows("classes.hold_ptr", classes.hold_ptr, np.int32, count)
     _array("classes.hold_capacity", classes.hold_capacity, np.int32, holds)
-    _array("classes.hold_amount", classes.hold_amount, np.int64, holds)
     _range("classes.hold_capacity", classes.hold_capacity, 0, num_capacities - 1)
-    _range("classes.hold_amount", classes.hold_amount, 1, MAX_RATE)
     deltas = _rows("classes.pool_ptr", classes.pool_ptr, np.int32, count)
     _array("classes.pool_id", classes.pool_id, np.int32, deltas)
     _array("classes.pool_take", classes.pool_take, np.int64, deltas)
@@ -110,6 +124,16 @@ def _check_classes(classes: Classes, num_capacities: int, num_pools: int) -> Non
     _once("demands capacity", classes, classes.demand_ptr, classes.demand_capacity)
     _once("holds capacity", classes, classes.hold_ptr, classes.hold_capacity)
     _once("names pool", classes, classes.pool_ptr, classes.pool_id)
+    return demands, holds
+
+
+def _check_prices(classes: Classes, demands: int, holds: int) -> None:
+    _array("classes.delay", classes.delay, np.int64, len(classes.labels))
+    _range("classes.delay", classes.delay, 0, MAX_PICOSECONDS)
+    _array("classes.demand_amount", classes.demand_amount, np.int64, demands)
+    _range("classes.demand_amount", classes.demand_amount, 1, MAX_AMOUNT)
+    _array("classes.hold_amount", classes.hold_amount, np.int64, holds)
+    _range("classes.hold_amount", classes.hold_amount, 1, MAX_RATE)
 
 
 def _check_activities(program: Program, first: int) -> None:

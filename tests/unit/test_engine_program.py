@@ -113,3 +113,14 @@ def test_a_structure_is_shared_with_changed_rates_and_with_no_other_array() -> N
         other = dataclasses.replace(program, **{field: getattr(program, field).copy()})
         assert other.structure is not program.structure
         assert other.structure.once("count", lambda: 4) == 4
+
+
+def test_what_follows_from_further_arrays_is_kept_only_while_nobody_can_write_into_them() -> None:
+    structure, array = sample().structure, np.arange(3)
+    assert structure.latest("sum", (array,), lambda: int(array.sum())) == 3
+    array[0] = 5
+    assert structure.latest("sum", (array,), lambda: int(array.sum())) == 8
+    array.flags.writeable = False
+    assert structure.latest("sum", (array,), lambda: int(array.sum())) == 8
+    assert structure.latest("sum", (array,), lambda: 0) == 8
+    assert structure.latest("sum", (array.copy(),), lambda: 0) == 0

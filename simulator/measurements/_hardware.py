@@ -83,15 +83,21 @@ def node_interconnect(name: str, gpus_per_node: int, home: str = "") -> str:
 
 
 @cache
-def reference_system(card: str) -> Mapping[str, Any]:
-    """The system that a card is at home in; empty where the catalogue has none, or several of equal right."""
+def reference_system(card: str, gpus_per_node: int = 0) -> Mapping[str, Any]:
+    """The system that a card is at home in, or where its nodes are too small another with that card.
+
+    Empty where the catalogue has none, or several of equal right.
+    """
     from simulator.catalog import entry, names
 
     home = next((_REFERENCE_SYSTEMS[part] for part in card.split("-") if part in _REFERENCE_SYSTEMS), None)
-    if home is not None:
-        return entry("systems", home)
-    systems = [entry("systems", name) for name in names("systems")]
+    known: Mapping[str, Any] = entry("systems", home) if home is not None else {}
+    if known and known["gpus_per_node"] >= gpus_per_node:
+        return known
+    systems: list[Mapping[str, Any]] = [entry("systems", name) for name in names("systems")]
     with_card = [system for system in systems if system.get("accelerator") == card]
+    if known:
+        return next((system for system in with_card if system["gpus_per_node"] >= gpus_per_node), known)
     return with_card[0] if len(with_card) == 1 else {}
 
 

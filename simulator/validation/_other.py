@@ -16,6 +16,9 @@ _STEP_TIME: Final = Metric("step time of named models", "s", "predicted_step_tim
 
 _COUNTS: Final = ("num_gpus", "gpus_per_node", "micro_batch_size", "global_batch_size", "sequence_length")
 
+_UNPADDED: Final = ("unpadded", "packed variable length")
+"""How notes say that samples are of different lengths, and nothing is computed for what they lack."""
+
 _FIGURES: Final = (
     "family",
     "num_hidden_layers",
@@ -84,6 +87,9 @@ def described(cells: Mapping[str, str]) -> dict[str, str]:
         raise UnsupportedError(("model",), f'"{cells["model"]}" is not a transformer of the catalogue')
     if "sequence_length" not in cells:
         raise UnsupportedError(("training", "sequence_length"), f"{cells['model']}: not given")
+    if any(word in cells.get("notes", "").casefold() for word in _UNPADDED):
+        message = f"up to {cells['sequence_length']} tokens without padding: how many there are is not given"
+        raise UnsupportedError(("training", "sequence_length"), message)
     model: Any = entry("models", name)
     figures = {key: str(model[key]) for key in _FIGURES if key in model}
     rest = {key: text for key, text in cells.items() if key not in ("family", "measured_samples_per_s")}

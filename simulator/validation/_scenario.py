@@ -44,7 +44,8 @@ from functools import cache
 from typing import Any, Final, get_args
 
 from simulator.errors import UnsupportedError
-from simulator.measurements import accelerator, node_interconnect, reference_system, words
+from simulator.measurements import words
+from simulator.validation._cluster import cluster, count
 from simulator.validation._recompute import (
     recomputed_layers,
     recomputed_modules,
@@ -64,16 +65,8 @@ from simulator.validation._stacks import decoder_length, layers_of_stacks
 
 Mapped = dict[str, Any]
 
-_ANY_NETWORK: Final = "InfiniBand-NDR"
-"""Whose latency is taken where no system is known, and what stands in the block of a single node."""
-
-_ANY_HOST: Final = "generic-2socket"
-"""Host where no system is known."""
-
 _LATENT_ATTENTION: Final = ("deepseekv2", "deepseekv3", "deepseekr1", "kimik2")
 """Models with multi-head latent attention, which `num_key_value_heads` and `head_dim` do not describe."""
-
-_GPUS_PER_NODE: Final = 8
 
 _LORA: Final[tuple[Mapped, Mapped]] = ({}, {"lora_rank": 8, "lora_targets": ["attention.qkv"]})
 """Nothing, and adapters of the size that the authors recommend (Hu et al., arXiv:2106.09685, section 7)."""
@@ -89,12 +82,12 @@ def scenario_mapping(cells: Mapping[str, str]) -> Mapped:
         UnsupportedError: The row says something that a scenario cannot say, and what.
     """
     _refuse_other_workloads(cells)
-    cluster = _cluster(cells)
+    hardware = cluster(cells)
     return {
         "name": cells["id"],
-        "cluster": cluster,
+        "cluster": hardware,
         "model": _model(cells),
-        "training": _training(cells, cluster["accelerator"]),
+        "training": _training(cells, hardware["accelerator"]),
         "parallelism": _parallelism(cells),
         "software": profile(cells),
     }
@@ -102,7 +95,7 @@ def scenario_mapping(cells: Mapping[str, str]) -> Mapped:
 
 def tokens_per_gpu_and_step(cells: Mapping[str, str]) -> float:
     """Tokens that a step processes, over the number of GPUs."""
-    return _global_batch(cells) * _count(cells, "sequence_length", 1) / _count(cells, "num_gpus", 1)
+    return _global_batch(cells) * count(cells, "sequence_length", 1) / count(cells, "num_gpus", 1)
 
 
 def _refuse_other_workloads(cells: Mapping[str, str]) -> None:
@@ -113,7 +106,7 @@ def _refuse_other_workloads(cells: Mapping[str, str]) -> None:
 
 def _model(cells: Mapping[str, str]) -> Mapped:
     family = cells.get("family", "decoder")
-    hidden, heads = _count(cells, "hidden_size", 1), _count(cells, "num_attention_heads", 1)
+    hidden, heads = count(cells, "hidden_size", 1), count(cells, "num_attention_heads", 1)
     gated = _flag(cells, "gated_mlp") or False
     if "head_dim" not in cells and hidden % heads:
         raise UnsupportedError(
@@ -121,21 +114,21 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         )
     latent = _latent(cells)
     mixture = _mixture(cells)
-    intermediate = _count(
+    intermediate = count(
         cells, "intermediate_size", mixture["moe_intermediate_size"] if mixture else 4 * hidden
     )
     return {
         "kind": "transformer",
         "name": cells.get("model", cells["id"]),
         "family": "decoder" if family == "moe" else _allowed("model", "family", family),
-        "num_hidden_layers": _count(cells, "num_hidden_layers", 1),
+        "num_hidden_layers": count(cells, "num_hidden_layers", 1),
         "hidden_size": hidden,
         "intermediate_size": intermediate,
         "num_attention_heads": heads,
-        "num_key_value_heads": _count(cells, "num_key_value_heads", heads),
-        "head_dim": _count(cells, "head_dim", hidden // heads),
-        "vocab_size": _count(cells, "vocab_size", 1),
-        "max_position_embeddings": _count(cells, "sequence_length", 1),
+        "num_key_value_heads": count(cells, "num_key_value_heads", heads),
+        "head_dim": count(cells, "head_dim", hidden // heads),
+        "vocab_size": count(cells, "vocab_size", 1),
+        "max_position_embeddings": count(cells, "sequence_length", 1),
         "tie_word_embeddings": _flag(cells, "tie_word_embeddings") or False,
         **_block(gated),
         **({"mixture": mixture | _leading_dense(latent, cells)} if mixture else {}),
@@ -165,7 +158,7 @@ def _leading_dense(latent: Mapping[str, Any], cells: Mapping[str, str]) -> Mappe
     if not latent:
         return {}
     dense: int = latent["mixture"]["first_k_dense_replace"]
-    layers = _count(cells, "num_hidden_layers", 1)
+    layers = count(cells, "num_hidden_layers", 1)
     return {"first_k_dense_replace": -(-dense * layers // int(latent["num_hidden_layers"]))}
 
 
@@ -192,18 +185,18 @@ def _mixture(cells: Mapping[str, str]) -> Mapped:
         if column not in cells:
             raise UnsupportedError(("model", "mixture", column), "experts without this figure")
     return {
-        "num_experts": _count(cells, "num_experts", 1),
-        "num_experts_per_tok": _count(cells, "num_experts_per_tok", 1),
-        "moe_intermediate_size": _count(cells, "moe_intermediate_size", 1),
-        "num_shared_experts": _count(cells, "num_shared_experts", 0),
+        "num_experts": count(cells, "num_experts", 1),
+        "num_experts_per_tok": count(cells, "num_experts_per_tok", 1),
+        "moe_intermediate_size": count(cells, "moe_intermediate_size", 1),
+        "num_shared_experts": count(cells, "num_shared_experts", 0),
     }
 
 
 def _training(cells: Mapping[str, str], card: str) -> Mapped:
     return {
-        "sequence_length": _count(cells, "sequence_length", 1),
+        "sequence_length": count(cells, "sequence_length", 1),
         **decoder_length(cells),
-        "micro_batch_size": _count(cells, "micro_batch_size", 1),
+        "micro_batch_size": count(cells, "micro_batch_size", 1),
         "global_batch_size": _global_batch(cells),
         "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
@@ -231,8 +224,8 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
         "context_parallel",
         "expert_parallel",
     )
-    mapped: Mapped = {name: _count(cells, name, 1) for name in degrees}
-    mapped["virtual_pipeline"] = _count(cells, "virtual_pipeline", virtual_pipeline(cells))
+    mapped: Mapped = {name: count(cells, name, 1) for name in degrees}
+    mapped["virtual_pipeline"] = count(cells, "virtual_pipeline", virtual_pipeline(cells))
     mapped["data_parallel"] = _data_parallel(cells)
     mapped["sequence_parallel"] = bool(_flag(cells, "sequence_parallel")) and mapped["tensor_parallel"] > 1
     mapped["data_parallel_sharding"] = _allowed(
@@ -248,7 +241,7 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
     mapped |= expert_overlap(cells)
     if "num_experts" in cells and mapped["tensor_parallel"] > 1:
         mapped["expert_tensor_parallel"] = _expert_tensor_parallel(mapped)
-    group = _count(cells, "sharding_group_size", 0)
+    group = count(cells, "sharding_group_size", 0)
     if group and group != mapped["data_parallel"]:
         _require_key("parallelism", "sharding_group_size")
         mapped["sharding_group_size"] = group
@@ -261,56 +254,13 @@ def _expert_tensor_parallel(mapped: Mapped) -> int:
     return int(mapped["tensor_parallel"]) if ranks % mapped["expert_parallel"] == 0 else 1
 
 
-def _cluster(cells: Mapping[str, str]) -> Mapped:
-    gpus = _count(cells, "num_gpus", 1)
-    per_node = min(_count(cells, "gpus_per_node", _GPUS_PER_NODE), gpus)
-    nodes, rest = divmod(gpus, per_node)
-    if rest:
-        message = f"{gpus} GPUs in nodes of {per_node} leave {rest}; unequal nodes are not expressed"
-        raise UnsupportedError(("cluster", "nodes"), message)
-    card = accelerator(cells["gpu"], cells.get("scale_up", ""))
-    system = reference_system(card)
-    domain = int(system.get("scale_up_domain", 0))
-    return {
-        "accelerator": card,
-        "nodes": nodes,
-        "gpus_per_node": per_node,
-        "scale_up": _scale_up(cells, system, card, per_node),
-        # A rack-wide domain joins whole nodes, and only as many as there are.
-        **({"scale_up_domain": min(domain, gpus)} if domain > per_node and domain % per_node == 0 else {}),
-        "scale_out": _scale_out(cells, system, card, nodes),
-        "host": system.get("host", _ANY_HOST),
-    }
-
-
-def _scale_up(cells: Mapping[str, str], system: Mapping[str, Any], card: str, per_node: int) -> str:
-    home = str(system.get("scale_up", ""))
-    if "scale_up" in cells:
-        return node_interconnect(cells["scale_up"], _count(cells, "gpus_per_node", _GPUS_PER_NODE), home)
-    if home:
-        return home
-    if per_node > 1:
-        raise UnsupportedError(("cluster", "scale_up"), f"not given, and no system with {card} is known")
-    return "PCIe4"
-
-
-def _scale_out(cells: Mapping[str, str], system: Mapping[str, Any], card: str, nodes: int) -> Mapped | str:
-    network = str(system.get("scale_out", _ANY_NETWORK))
-    if "scale_out_gbps_per_gpu" in cells:
-        return {"base": network, "bandwidth": f"{cells['scale_out_gbps_per_gpu']} Gb/s"}
-    if nodes > 1 and not system:
-        message = f"scale_out_gbps_per_gpu is not given, and no system with {card} is known"
-        raise UnsupportedError(("cluster", "scale_out"), message)
-    return network
-
-
 def _data_parallel(cells: Mapping[str, str]) -> int:
     if "data_parallel" in cells:
-        return _count(cells, "data_parallel", 1)
-    gpus = _count(cells, "num_gpus", 1)
+        return count(cells, "data_parallel", 1)
+    gpus = count(cells, "num_gpus", 1)
     model = 1
     for name in ("tensor_parallel", "pipeline_parallel", "context_parallel"):
-        model *= _count(cells, name, 1)
+        model *= count(cells, name, 1)
     if gpus % model:
         raise UnsupportedError(
             ("parallelism", "data_parallel"), f"not given, and {gpus} GPUs are no multiple of {model}"
@@ -320,12 +270,8 @@ def _data_parallel(cells: Mapping[str, str]) -> int:
 
 def _global_batch(cells: Mapping[str, str]) -> int:
     if "global_batch_size" in cells:
-        return _count(cells, "global_batch_size", 1)
-    return _count(cells, "micro_batch_size", 1) * _data_parallel(cells)
-
-
-def _count(cells: Mapping[str, str], column: str, default: int) -> int:
-    return int(float(cells[column])) if column in cells else default
+        return count(cells, "global_batch_size", 1)
+    return count(cells, "micro_batch_size", 1) * _data_parallel(cells)
 
 
 def _flag(cells: Mapping[str, str], column: str) -> bool | None:

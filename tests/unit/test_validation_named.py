@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from simulator.errors import ScenarioError
+from simulator.errors import ScenarioError, UnsupportedError
 from simulator.specs import Calibration
 from simulator.validation import NamedRuns, TrainingRuns, scenario_mapping, validate
+from simulator.validation._other import described
 
 HEADER = (
     "id,group,model,gpu,num_gpus,gpus_per_node,precision,micro_batch_size,global_batch_size,sequence_length,"
@@ -41,6 +42,7 @@ def test_a_named_model_is_that_of_the_catalogue(tmp_path: Path) -> None:
         "num_gpus": "8",
         "precision": "fp16",
         "flash_attention": "false",
+        "framework": "PyTorch 21.11 NGC",
     }
     same = TrainingRuns().predict(described, Calibration.load())["predicted_step_time_s"]
     line = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()[1].split(",")
@@ -87,3 +89,15 @@ def test_early_pytorch_has_no_fused_attention(release: str, attention: str | Non
         "framework": f"PyTorch {release} NGC",
     }
     assert scenario_mapping(cells)["training"].get("attention") == attention
+
+
+def test_samples_without_padding_are_refused_for_their_unknown_lengths() -> None:
+    row = dict(zip(HEADER.split(","), BERT.split(","), strict=True)) | {"notes": "unpadded, up to 512"}
+    with pytest.raises(UnsupportedError, match="tokens without padding"):
+        NamedRuns().predict(row, Calibration.load())
+
+
+def test_sixteen_v100_of_a_node_are_those_of_a_machine_with_switches() -> None:
+    row = dict(zip(HEADER.split(","), BERT.split(","), strict=True))
+    sixteen = described(row | {"gpu": "V100-SXM2-32GB", "num_gpus": "16", "gpus_per_node": "16"})
+    assert scenario_mapping(sixteen)["cluster"]["scale_up"] == "NVLink2"

@@ -362,3 +362,10 @@ def test_memory_is_told_in_the_unit_that_a_note_states() -> None:
     assert as_printed(10309 * 2**20, {"notes": note}) == pytest.approx(10309 * 2**20 / 1e9)
     for silent in ({}, {"notes": "memory printed as GB, unit (GB or GiB) not stated"}):
         assert as_printed(3 * 2**30, silent) == 3.0
+
+
+def test_few_gpus_of_one_node_are_on_the_links_of_the_usual_eight() -> None:
+    few = BARE | {"gpu": "V100-SXM2-32GB", "scale_up": "NVLink2", "num_gpus": "4", "gpus_per_node": "4"}
+    assert scenario_mapping(few)["cluster"]["scale_up"] == "NVLink2-Cube"
+    nodes = few | {"num_gpus": "8", "scale_out_gbps_per_gpu": "100"}
+    assert scenario_mapping(nodes)["cluster"]["scale_up"] == "NVLink-V100-4GPU"

@@ -190,6 +190,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         expert_parallel=plan.axes.expert_parallel,
         expert_tensor_parallel=plan.axes.expert_tensor_parallel,
         expert_load=_expert_load(parallelism),
+        expert_capacity=parallelism.expert_capacity_factor is not None,
         dispatch=sent.dispatch or "",
         combine=sent.combine or "",
         tensor=sent.tensor or "",

@@ -14,7 +14,7 @@ from simulator.program.recomputation import Mode
 from simulator.program.rows import Row, RowTable
 from simulator.program.steps import Step, part_of
 from simulator.program.templates import LANE, Stretch, TemplateBuilder
-from simulator.workload import RECOMPUTED, Block, Kernel, Node, Shard, transients
+from simulator.workload import RECOMPUTED, Block, Communication, Kernel, Node, Shard, transients
 from simulator.workload.blocks import BLOCKS_KNOWN
 
 AXIS_LANE = {
@@ -92,28 +92,53 @@ def bytes_kept(block: Block, mode: Mode, shard: Shard) -> int:
 
 
 def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Beside) -> BlockStretch:
-    """A block's nodes on their own: the launching thread's, then the device's."""
-    into, table = TemplateBuilder(), RowTable()
+    """A block's nodes on their own: the launching thread's, then the device's.
+
+    The thread runs ahead of the device; a block cannot end before all of it is launched. Where the thread
+    reads a result, it goes on only when that is there, and the device waits for the first launch behind it.
+    """
+    into, table, places = TemplateBuilder(), RowTable(), list[int]()
+    graph, read = describe.software.cuda_graphs, -1
+
+    def launch(operators: int) -> int:
+        row = table.add(describe.launching(operators, phase))
+        return -1 if graph else into.add(LANE["launch"], row, (read,))
+
     launched = -1
-    if not describe.software.cuda_graphs:
-        # The thread runs ahead of the device; a block cannot end before all of it is launched.
-        ops = (step.node.op for step in steps)
-        operators = sum(op.launches if isinstance(op, Kernel) else 1 for op in ops)
-        launched = into.add(LANE["launch"], table.add(describe.launching(operators, phase)))
-    base = len(into.lanes)
     for number, step in enumerate(steps):
-        node = step.node
-        waits = tuple(base + a for a in node.after) if number else ()
-        if number == len(steps) - 1:
+        node, first, last = step.node, number == 0, number == len(steps) - 1
+        waits = () if first else tuple(places[a] for a in node.after)
+        if first:
+            launched = launch(_operators(steps))
+        elif read >= 0:
+            launched, left = launch(1), _operators(steps[number:]) - 1
+            waits, read = (*waits, launched), -1
+            launched = launch(left) if left else launched
+        if last or node.read_by_host:
             waits = (*waits, launched)
-        row = beside.on(_row(describe, step, phase), first=number == 0, last=number == len(steps) - 1)
-        op = node.op
-        lane = LANE["compute"]
-        if not isinstance(op, Kernel):
-            lane = AXIS_LANE.get(op.axis, LANE["data_parallel"])
-        into.add(lane, table.add(row), waits)
+        row = beside.on(_row(describe, step, phase), first=first, last=last)
+        places.append(into.add(_lane(node.op), table.add(row), waits))
+        read = places[-1] if node.read_by_host and not (graph or last) else -1
     waiting = tuple((place, deps) for place, deps in enumerate(into.deps) if deps)
-    return BlockStretch(tuple(table.rows), Stretch(tuple(into.lanes), tuple(into.classes), waiting, base))
+    return BlockStretch(
+        tuple(table.rows), Stretch(tuple(into.lanes), tuple(into.classes), waiting, places[0])
+    )
+
+
+def _operators(steps: Sequence[Step]) -> int:
+    """Launches up to the first result that the launching thread reads."""
+    launches = 0
+    for step in steps:
+        op = step.node.op
+        launches += op.launches if isinstance(op, Kernel) else 1
+        if step.node.read_by_host:
+            break
+    return launches
+
+
+def _lane(op: Kernel | Communication) -> int:
+    """The lane that an operator runs on."""
+    return LANE["compute"] if isinstance(op, Kernel) else AXIS_LANE.get(op.axis, LANE["data_parallel"])
 
 
 def _row(describe: Describer, step: Step, phase: str) -> Row:

@@ -87,6 +87,8 @@ class SoftwareSpec(Spec):
     """How tokens travel to their experts and back."""
     grouped_products: Literal["one_kernel", "one_each"] = "one_kernel"
     """Products of all experts of a GPU, and the casts before them: one launch, or one an expert."""
+    host_counts_tokens: bool = False
+    """The launching thread waits for the numbers of tokens of each expert, unless a capacity fixes them."""
     launcher: Launcher = "python"
     """Who launches kernels."""
     allocator: Allocator = "caching"

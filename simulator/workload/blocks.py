@@ -46,6 +46,7 @@ class Shard:
         expert_parallel: GPUs that the experts are spread over.
         expert_tensor_parallel: GPUs that each expert is split over.
         expert_load: Slots of the busiest GPU's experts over the mean that an even spread would bring.
+        expert_capacity: Whether every expert has a fixed number of slots.
         dispatch: Precision of tokens on their way to their experts; that of the passes if empty.
         combine: The same on their way back.
         tensor: Precision in which tensor-parallel GPUs gather operands; that of their products if empty.
@@ -74,6 +75,7 @@ class Shard:
     expert_parallel: int = 1
     expert_tensor_parallel: int = 1
     expert_load: float = 1.0
+    expert_capacity: bool = False
     dispatch: str = ""
     combine: str = ""
     tensor: str = ""
@@ -157,6 +159,7 @@ class Node:
         kept_output: Of `kept_bytes`, an output that others need: it stays though this is computed again [B].
         modules: What recomputation may choose (``layernorm:mlp`` is one of several ``layernorm``): of a
             forward pass what the node belongs to, of a backward pass what it is the first to need.
+        read_by_host: Whether the launching thread waits for the result before it goes on.
     """
 
     op: Kernel | Communication
@@ -168,6 +171,7 @@ class Node:
     kept_input: int = 0
     kept_output: int = 0
     modules: tuple[str, ...] = ()
+    read_by_host: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,13 +262,16 @@ class PassBuilder:
         held: int = 0,
         kept_input: int = 0,
         kept_output: int = 0,
+        read_by_host: bool = False,
     ) -> int:
         """Appends a node and returns its index; `None` appends nothing and returns the last index."""
         if op is None:
             return len(self.nodes) - 1
         previous = (len(self.nodes) - 1,) if self.nodes else ()
         before, modules = previous if after is None else after, (*self.modules, *self.needed)
-        self.nodes.append(Node(op, before, kept, freed, role, held, kept_input, kept_output, modules))
+        self.nodes.append(
+            Node(op, before, kept, freed, role, held, kept_input, kept_output, modules, read_by_host)
+        )
         self.needed = ()
         return len(self.nodes) - 1
 

@@ -12,7 +12,7 @@ Source: Lepikhin et al., GShard, arXiv:2006.16668; Fedus et al., Switch Transfor
 from __future__ import annotations
 
 from simulator.specs.model import MixtureSpec, TransformerSpec
-from simulator.workload import chains, lora, operators
+from simulator.workload import chains, lora, operators, router
 from simulator.workload.blocks import PassBuilder, Shard
 from simulator.workload.kernels import Collective, Communication, Kernel
 from simulator.workload.matrices import add_input_gradient, add_product, count_part
@@ -21,9 +21,6 @@ from simulator.workload.routing import Routing
 
 _READERS = ("router", "shared.up")
 """Matrices that read the normed residual stream itself; the experts have copies of it in their order."""
-
-ROUTER_FLOPS = 12
-"""Arithmetic of softmax, top-k and balancing loss for each pair of token and expert."""
 
 
 def add_forward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec, shard: Shard) -> None:
@@ -54,7 +51,7 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         kept=4 * residual * mixture.num_experts,
     )
     lora.add_forward(into, "router", residual, mixture.num_experts, width, shard)
-    into.add(_choice("router.choice", r))
+    router.add_choice(into, mixture.num_experts, shard)
     way = r.dispatched
     into.add(r.cast("experts.dispatch", residual * width, way))
     into.add(r.moved("experts.permute", way))
@@ -98,11 +95,6 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
 
 def _splits(r: Routing) -> bool:
     return r.shard.expert_tensor_parallel > 1
-
-
-def _choice(name: str, r: Routing) -> Kernel:
-    pairs = r.shard.residual_tokens * r.mixture.num_experts
-    return operators.pointwise(name, "elementwise", pairs, reads=8, writes=8, flops=ROUTER_FLOPS, launches=6)
 
 
 def _weighted(name: str, r: Routing) -> Kernel:
@@ -203,7 +195,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
     taken = chains.kept_operand(shard, "experts.up", r.worked * width)
     _expert_weights(into, r, "experts.up", r.up, width, freed=taken, after=(data,))
     into.add(_weighted("experts.permute.gradient", r), after=(back,))
-    into.add(_choice("router.choice.gradient", r))
+    router.add_choice_gradient(into, mixture.num_experts, shard)
     experts = mixture.num_experts
     into.add(operators.matmul("router.input_gradient", residual, width, experts, shard.precision))
     chains.add_weight_gradient(

@@ -369,3 +369,4 @@ def test_few_gpus_of_one_node_are_on_the_links_of_the_usual_eight() -> None:
     assert scenario_mapping(few)["cluster"]["scale_up"] == "NVLink2-Cube"
     nodes = few | {"num_gpus": "8", "scale_out_gbps_per_gpu": "100"}
     assert scenario_mapping(nodes)["cluster"]["scale_up"] == "NVLink-V100-4GPU"
+

@@ -1,0 +1,76 @@
+"""Results that the launching thread reads: it launches what follows only when they are there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from simulator import simulate
+from simulator.scenario import scenario_from_mapping
+from simulator.specs import Calibration
+
+LAYERS, BATCHES = 3, 4
+
+
+def scenario(**software: Any) -> dict[str, Any]:
+    """Experts on eight GPUs, layers of milliseconds."""
+    return {
+        "cluster": {"system": "dgx-h100"},
+        "model": {
+            "kind": "transformer",
+            "name": "experts",
+            "max_position_embeddings": 4096,
+            "num_hidden_layers": LAYERS,
+            "hidden_size": 4096,
+            "intermediate_size": 8192,
+            "num_attention_heads": 32,
+            "vocab_size": 1024,
+            "gated_mlp": True,
+            "hidden_act": "silu",
+            "mixture": {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8192},
+        },
+        "training": {"sequence_length": 4096, "micro_batch_size": 1, "global_batch_size": 8 * BATCHES},
+        "parallelism": {"data_parallel": 8, "expert_parallel": 8},
+        "software": {"base": "megatron-core", **software},
+    }
+
+
+def seconds(operator: float, **software: Any) -> float:
+    calibration = Calibration.load().with_values(python_operator_time=operator)
+    return simulate(scenario_from_mapping(scenario(**software)), calibration=calibration).step_time_s
+
+
+def test_where_the_device_is_behind_each_read_costs_the_first_launch_after_it() -> None:
+    quick, slow = seconds(1e-6), seconds(3e-6)
+    layers = LAYERS * BATCHES
+    assert slow - quick == pytest.approx(layers * 2e-6, rel=0.2)
+    ahead = seconds(3e-6, host_counts_tokens=False) - seconds(1e-6, host_counts_tokens=False)
+    assert ahead < 0.2 * (slow - quick)
+
+
+def test_where_the_host_is_behind_the_device_idles_in_turn() -> None:
+    waiting, ahead = (seconds(2e-4, host_counts_tokens=reads) for reads in (True, False))
+    assert waiting > ahead
+
+
+def test_slots_that_a_capacity_fixes_are_not_read() -> None:
+    fixed = scenario()
+    fixed["parallelism"]["expert_capacity_factor"] = 1.0
+    names = simulate(scenario_from_mapping(fixed)).operators["name"]
+    assert not names.str.startswith("experts.counts").any()
+    told = simulate(scenario_from_mapping(scenario())).operators
+    reads = told[told["name"] == "experts.counts"]
+    assert int(reads["count"].sum()) == LAYERS * BATCHES
+
+
+def test_reading_launches_what_is_read_and_nothing_twice() -> None:
+    """Ten kernels and copies, and the exchange of the numbers, a layer and micro-batch."""
+    operator, calibration = 1e-5, Calibration.load().with_values(python_operator_time=1e-5)
+
+    def launching(**software: Any) -> float:
+        found = simulate(scenario_from_mapping(scenario(**software)), calibration=calibration).operators
+        return float(found[found["cause"] == "host.launch"]["time_s"].sum())
+
+    more = launching() - launching(host_counts_tokens=False)
+    assert more == pytest.approx(LAYERS * BATCHES * 11 * operator, rel=1e-4)

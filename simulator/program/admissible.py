@@ -104,6 +104,12 @@ def check_idle(scenario: Outline) -> None:
         (training, ("lora_targets",), training.lora_rank > 0, "lora_rank above 0"),
         (training, ("lora_rank",), transformer, "a transformer"),
         (training, ("attention", "dropout"), transformer, "a transformer"),
+        (
+            training,
+            ("predicted_share",),
+            isinstance(scenario.model, TransformerSpec) and scenario.model.family == "encoder",
+            "an encoder",
+        ),
         (training, ("master_parameters",), shorter, "parameters in 16 bits or fewer"),
     )
     for block, keys, applies, what in needs:

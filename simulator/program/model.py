@@ -204,6 +204,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         weights=per.gathered if plan.sharding.parameters else per.kept,
         weights_stay=not plan.sharding.parameters and training.offload.parameters is None,
         dropout=_dropout(scenario),
+        predicted_share=training.predicted_share,
         software=scenario.software,
     )
     model = scenario.model

@@ -149,6 +149,9 @@ class TrainingSpec(Spec):
     dropout: bool | None = None
     """Whether residuals and attention weights are dropped out, which costs traffic and masks; if not given,
     the software's default for models without a gated MLP (GPT, BERT), no for others (Llama)."""
+    predicted_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of an encoder's positions whose tokens it predicts, where head and loss work on those alone
+    (masked language modelling); 1 if they work on all positions."""
     offload: OffloadSpec = OffloadSpec()
     """What lies in host memory or on drives."""
     gradient_clipping: bool = True

@@ -164,6 +164,36 @@ def precisions(cells: Mapping[str, str]) -> dict[str, object]:
     return {"gradient_precision": "bf16", **({"parameter_precision": "fp8"} if eight else {})}
 
 
+_GATHERING: Final = ("oneflow", "mxnet", "tensorflow", "tf2", "paddle")
+"""Frameworks whose BERT predicts the masked positions only, as the authors' does."""
+
+_GATHERED_SINCE: Final = (20, 11)
+"""Year and month of the first container whose PyTorch BERT does so, too."""
+
+_MASKED: Final = 20 / 128
+"""Positions that are masked of a sequence: ``max_predictions_per_seq``, 20 of 128 and 80 of 512."""
+
+
+def predicted_share(cells: Mapping[str, str]) -> dict[str, float]:
+    """Key of `training`: whether an encoder's head works on masked positions alone.
+
+    Megatron-LM and LiBai project all positions.
+
+    Source: ``gather_indexes`` and ``--max_predictions_per_seq`` in google-research/bert, and in
+        LanguageModeling/BERT of NVIDIA/DeepLearningExamples.
+    """
+    name = cells.get("framework", "").casefold()
+    if cells.get("family") != "encoder" or "libai" in name or _is_megatron_lm(name):
+        return {}
+    gathers = any(word in name for word in _GATHERING) or _since(name, _GATHERED_SINCE)
+    return {"predicted_share": _MASKED} if gathers else {}
+
+
+def _since(name: str, first: tuple[int, int]) -> bool:
+    release = re.search(r"pytorch (\d\d)\.(\d\d)", name)
+    return release is not None and (int(release[1]), int(release[2])) >= first
+
+
 def attention(cells: Mapping[str, str]) -> dict[str, str]:
     """The key `attention` of `training`; empty where the profile decides.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import ceil
 from typing import Final
 
 from simulator.specs.software import SoftwareSpec
@@ -58,6 +59,7 @@ class Shard:
         frozen: Operators whose parameters are not trained.
         source_frozen: Whether nothing of the encoder whose output this decoder attends to is trained.
         source_length: Tokens in a sequence of the encoder whose output this decoder attends to; 0 for none.
+        predicted_share: Share of an encoder's positions that its head works on.
     """
 
     micro_batch_size: int
@@ -86,6 +88,7 @@ class Shard:
     frozen: frozenset[str] = frozenset()
     source_frozen: bool = False
     source_length: int = 0
+    predicted_share: float = 1.0
     matrix_gradient: str = ""
     weights: str = ""
     weights_stay: bool = True
@@ -127,6 +130,10 @@ class Shard:
     def residual_tokens(self) -> int:
         """Tokens of the residual stream that this GPU holds."""
         return self.tokens // (self.tensor_parallel if self.sequence_parallel else 1)
+
+    def predicted(self, tokens: int) -> int:
+        """Of so many tokens of this GPU, those that head and loss work on."""
+        return tokens if self.predicted_share == 1.0 else ceil(tokens * self.predicted_share)
 
     @property
     def source_tokens(self) -> int:

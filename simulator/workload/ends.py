@@ -85,20 +85,25 @@ def embedding_block(model: TransformerSpec, shard: Shard, *, shares_table: bool 
 def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) -> Block:
     """Final norm, projection to the vocabulary and loss; the vocabulary is split over the GPUs.
 
-    A matrix that is the embedding's, too, is trained if that is.
+    A matrix that is the embedding's, too, is trained if that is. Where an encoder predicts some of its
+    positions only, these are gathered first, and their gradients put back among zeros at the end.
 
     Args:
         model: The transformer.
         shard: One GPU's part of the micro-batch.
         shares_embedding: Whether the projection's matrix is already counted with the embedding on this GPU.
     """
-    tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
-    residual, rows = shard.residual_tokens, vocab_shard(model, shard)
+    width, element, rows = model.hidden_size, shard.element_bytes, vocab_shard(model, shard)
+    tokens, residual = shard.predicted(shard.tokens), shard.predicted(shard.residual_tokens)
     forward, backward = PassBuilder(), PassBuilder()
     logits, normed, own = tokens * rows, residual * width, 0
     encoder = model.family == "encoder"
     shard = _named(model, shard)
-    reads = shard.trains("head")
+    reads, some = shard.trains("head"), residual < shard.residual_tokens
+    if some:
+        forward.add(
+            operators.pointwise("head.gather", "elementwise", normed, reads=element, writes=element, flops=0)
+        )
     if encoder:
         kept = normed * element * shard.trains("head.transform")
         forward.add(operators.matmul("head.transform", residual, width, width, shard.precision), kept=kept)
@@ -139,6 +144,12 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
     if encoder:
         freed = normed * element * shard.trains("head.transform")
         _dense_backward(backward, "head.transform", residual, width, shard, freed=freed)
+    if some:
+        zeroed = shard.residual_tokens * width
+        put_back = operators.pointwise(
+            "head.gather.gradient", "elementwise", zeroed, reads=0, writes=element, flops=0, launches=2
+        )
+        backward.add(put_back)
     whole = {"head.norm": chains.norm_parameters(model) * model.final_norm}
     whole["head.transform"] = (width * width + width) * encoder
     table = 0 if shares_embedding else rows * width
@@ -149,7 +160,7 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         forward=forward.done(),
         backward=backward.done(),
         parameters=held,
-        input_bytes=normed * element,
+        input_bytes=shard.residual_tokens * width * element,
         sequential_parameters=trained,
         frozen_parameters=held - trained - table * reads,
         read_parameters=rows * width if shares_embedding else 0,

@@ -370,3 +370,19 @@ def test_few_gpus_of_one_node_are_on_the_links_of_the_usual_eight() -> None:
     nodes = few | {"num_gpus": "8", "scale_out_gbps_per_gpu": "100"}
     assert scenario_mapping(nodes)["cluster"]["scale_up"] == "NVLink-V100-4GPU"
 
+
+@pytest.mark.parametrize(
+    ("framework", "share"),
+    [
+        ("OneFlow W/O clip", 20 / 128),
+        ("TF2 21.02 NGC + XLA", 20 / 128),
+        ("PyTorch 21.11 NGC", 20 / 128),
+        ("NGC PyTorch", None),
+        ("LiBai", None),
+        ("Megatron-LM e156d2f", None),
+    ],
+)
+def test_who_predicts_masked_positions_alone(framework: str, share: float | None) -> None:
+    row = BARE | {"family": "encoder", "framework": framework}
+    assert scenario_mapping(row)["training"].get("predicted_share") == share
+    assert "predicted_share" not in scenario_mapping(row | {"family": "decoder"})["training"]

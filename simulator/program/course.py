@@ -74,7 +74,8 @@ class Rules:
 
     Attributes:
         assembly: Holds the templates.
-        look_up: Stage, kind, chunk, whether gradients are complete -> what such visits have in common.
+        look_up: Stage, kind, chunk, whether gradients are complete, where the output goes -> what such visits
+            have in common.
         pair: Stage and two templates -> template of both side by side.
         load: How micro-batches are loaded, None without data.
         stages: Stages.
@@ -83,7 +84,7 @@ class Rules:
     """
 
     assembly: Assembly
-    look_up: Callable[[int, int, int, bool], PassKind]
+    look_up: Callable[[int, int, int, bool, int], PassKind]
     pair: Callable[[int, int, int], int]
     load: Load | None
     stages: int
@@ -270,16 +271,14 @@ def _kinds(order: Visits, rules: Rules) -> dict[str, I64]:
     first = np.full(int(code.max()) + 1, -1)
     first[code[::-1]] = np.arange(len(order))[::-1]
     visits = np.sort(first[first >= 0])
-    keys = zip(
-        *(column[visits].tolist() for column in (order.stage, order.kind, order.chunk, order.completes)),
-        strict=True,
-    )
+    columns = order.stage, order.kind, order.chunk, order.completes, order.sends_to
+    keys = zip(*(column[visits].tolist() for column in columns), strict=True)
     found = [rules.look_up(*key) for key in keys]
     number = np.empty(len(first), np.int64)
     number[code[visits]] = np.arange(len(visits))
     of = number[code]
-    columns = zip(PassKind._fields, zip(*found, strict=True), strict=True)
-    return {name: np.array(column, np.int64)[of] for name, column in columns}
+    table = np.array(found, np.int64).T[:, of]
+    return dict(zip(PassKind._fields, table, strict=True))
 
 
 def _of_lead(second: Flags, which: Flags) -> I64:

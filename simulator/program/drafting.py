@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,12 @@ from simulator.program.draft import Draft
 from simulator.program.loading import READ_LANE, Loader, checkpoint_row, make_loader
 from simulator.program.model import ModelParts
 from simulator.program.offload import uses_drives
-from simulator.program.order import FORWARD, KINDS, WEIGHT_GRADIENT
+from simulator.program.order import FORWARD, KINDS
 from simulator.program.outline import Outline
 from simulator.program.plan import Plan
 from simulator.program.pricing import PricedColumns, PriceList
 from simulator.program.rows import Row, UnpricedClasses, freeze, stamp
-from simulator.program.stages import blocking_sends, compile_stages, message_bytes, send_row
+from simulator.program.stages import blocking_sends, compile_stages, message_bytes, send_row, two_stacks
 from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
 from simulator.program.topology import SLOTS, make_topology
 
@@ -60,7 +61,9 @@ class _Drafter:
         self.compiled = compile_stages(scenario, plan, describe, parts, self.assembly, kinds)
         self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
         self.sends: dict[tuple[int, int, int, bool], tuple[int, int]] = {}
+        self.two_stacks = two_stacks(scenario)
         self.crossing: dict[tuple[int, bool], int] = {}
+        self.first_layer = list(itertools.accumulate(plan.layers_per_part, initial=0))
         self.send_template = {
             forward: self.assembly.register(_single(LANE[f"send_{kind}"], 0))
             for kind, forward in (("forward", True), ("backward", False))
@@ -91,10 +94,11 @@ class _Drafter:
         found = self.sends.get((stage, to, boundary, forward))
         if found is None:
             kind = "forward" if forward else "backward"
-            crossing = self.crossing.get((boundary, forward))
+            place = boundary if self.two_stacks else 0
+            crossing = self.crossing.get((place, forward))
             if crossing is None:
                 crossing = message_bytes(self.scenario, self.plan, boundary, kind)
-                self.crossing[boundary, forward] = crossing
+                self.crossing[place, forward] = crossing
             row = send_row(self.topology, stage, to, kind, crossing)
             found = self.send_template[forward], self.tables.add(stage, [row])
             self.sends[stage, to, boundary, forward] = found
@@ -159,30 +163,22 @@ class _Drafter:
         ends = [[base + at if at >= 0 else -1 for at in each] for each in course.ends]
         self._update(step, ends)
 
-    def _look_up(self, stage: int, kind: int, chunk: int, completes: bool) -> PassKind:
+    def _look_up(self, stage: int, kind: int, chunk: int, completes: bool, to: int) -> PassKind:
         """What is the same whenever a stage runs such a pass."""
         compiled, forward = self.compiled[stage], kind == FORWARD
         template = compiled.passes[KINDS[kind], chunk, completes]
         part = self.plan.placement.part(stage, chunk)
-        to = self._sends_to(stage, chunk, kind)
         send = -1, -1
         if to not in (-1, stage) and (forward or part > self.parts.untrained_parts):
             send = self._send(stage, to, part if forward else part - 1, forward=forward)
         return PassKind(
             template,
             self.class_base[stage],
-            self.plan.first_layer(stage, chunk),
+            self.first_layer[part],
             template in compiled.on_communication,
             forward or part >= self.parts.untrained_parts,
             *send,
         )
-
-    def _sends_to(self, stage: int, chunk: int, kind: int) -> int:
-        """Stage to which a pass's output goes, -1 for none."""
-        if kind == WEIGHT_GRADIENT:
-            return -1
-        to = self.plan.placement.neighbour(stage, chunk, 1 if kind == FORWARD else -1)
-        return -1 if to is None else to[0]
 
     def _begin(self, step: int, started: tuple[int, ...]) -> None:
         """The launching threads begin a step: they read the loss or the norm at the end of the one before."""

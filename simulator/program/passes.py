@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -126,6 +128,10 @@ class StageCompiler:
         fetches.start()
         previous = self._receive(into, prefix, "backward")
         ends, sent = [previous], list[int]()
+        begun, ended = defaultdict[int, int](int), defaultdict[int, list[Reduction]](list)
+        for reduction in reductions:
+            begun[reduction.first] += reduction.held
+            ended[reduction.last].append(reduction)
         for position, (layer, block) in enumerate(numbered):
             place = len(blocks) - 1 - position
             gathered = gathers.nodes.get(position, -1) if gathers else -1
@@ -138,7 +144,7 @@ class StageCompiler:
             if gathering and not gathering.release and part != "weight_gradient":
                 let_go = gathering.size(block)
             kept_input = modes[place] == "input" and part != "weight_gradient"
-            take = sum(r.held for r in reductions if r.first == position)
+            take = begun[position]
             beside = Beside(take, block.input_bytes if kept_input else 0, let_go)
             begin, room = len(into.lanes), self._room(into) if take else -1
             if take and len(sent) > 1:
@@ -153,9 +159,8 @@ class StageCompiler:
                 gathers.done(position, previous)
             fetches.done(position, previous)
             into.exit = max(previous, 0)
-            for reduction in reductions:
-                if reduction.last == position:
-                    sent += self._reduce_behind(into, reduction, layer)
+            for reduction in ended[position]:
+                sent += self._reduce_behind(into, reduction, layer)
         if gathering and not gathering.release and part != "weight_gradient":
             into.tails.append(previous)
         if not into.lanes:
@@ -285,7 +290,7 @@ class StageCompiler:
             return None
         places = [self.table.add(row) for row in found.rows]
         shape = found.stretch
-        return replace(shape, classes=tuple(places[row] for row in shape.classes))
+        return replace(shape, classes=array("i", [places[row] for row in shape.classes]))
 
 
 def _numbered(blocks: Sequence[Block]) -> list[tuple[int, Block]]:

@@ -119,10 +119,6 @@ class Plan:
             held=held,
         )
 
-    def first_layer(self, stage: int, chunk: int) -> int:
-        """Number of the first layer of a stage's chunk."""
-        return sum(self.layers_per_part[: self.placement.part(stage, chunk)])
-
     def degree(self, group: str) -> int:
         """Ranks in one group."""
         return len(self.axes.members(group))

@@ -208,7 +208,8 @@ class PriceList:
     def __init__(self, works: Sequence[Work | None], stages: I32, slots: int, same: I32) -> None:
         kinds: dict[type[Any], dict[Work | None, int]] = {type(None): {None: 0}}
         # Stages that do the same have the same objects, which need not be compared.
-        distinct = {id(work): work for work in works}
+        keys = list(map(id, works))
+        distinct = dict(zip(keys, works, strict=True))
         for work in distinct.values():
             known = kinds.setdefault(type(work), {})
             known.setdefault(work, len(known))
@@ -218,7 +219,7 @@ class PriceList:
             base[kind] = first
             first += len(known)
         place = {id_: base[type(work)] + kinds[type(work)][work] for id_, work in distinct.items()}
-        number = [place[id(work)] for work in works]
+        number = list(map(place.__getitem__, keys))
         relative = [work is not None and not work.absolute for kind in self._kinds for work in kind]
         self._work = np.array(number, np.int32)
         offset = slots * np.maximum(stages, 0).astype(np.int64)

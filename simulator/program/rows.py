@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from simulator.engine import Classes, Label
 from simulator.engine.program import I32, I64
 from simulator.program.pricing import PricedColumns, Work
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,34 +146,43 @@ class UnpricedClasses:
 def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
     """All tables one behind the other, each at its stage (-1 for none)."""
     pairs = list(tables)
-    rows = [row for _, table in pairs for row in table]
+    every = [row for _, table in pairs for row in table]
+    # Stages that do the same have the same objects; what they say is read once.
+    keys = list(map(id, every))
+    rows = list(dict(zip(keys, every, strict=True)).values())
+    place = {id(row): number for number, row in enumerate(rows)}
+    of = np.array(list(map(place.__getitem__, keys)), np.int64)
     stages = np.repeat(
         np.array([stage for stage, _ in pairs], np.int32), np.array([len(table) for _, table in pairs])
     )
-    take, give, transient = _columns([(row.take, row.give, row.transient) for row in rows], np.int64)
-    flops, model_flops, traffic = _columns(
-        [(row.flops, row.model_flops, row.traffic) for row in rows], np.float64
-    )
+    numbers = [(r.take, r.give, r.transient, *r.buffers, *r.host) for r in rows]
+    take, give, transient, *pools = np.array(numbers, np.int64).reshape(-1, 7).T[:, of]
+    amounts = [(row.flops, row.model_flops, row.traffic) for row in rows]
+    flops, model_flops, traffic = np.array(amounts, np.float64).reshape(-1, 3).T[:, of]
+
+    def each(column: Iterable[T]) -> tuple[T, ...]:
+        return tuple(map(list(column).__getitem__, of.tolist()))
+
     facts = ClassFacts(
         flops=flops,
         model_flops=model_flops,
         traffic=traffic,
-        precision=tuple(row.precision for row in rows),
+        precision=each(row.precision for row in rows),
         stage=stages,
-        axis=tuple(row.axis for row in rows),
+        axis=each(row.axis for row in rows),
         transient=transient,
-        buffers=np.array([row.buffers for row in rows], np.int64).reshape(-1, 2),
-        keeper=tuple(row.keeper or row.label.name for row in rows),
-        host=np.array([row.host for row in rows], np.int64).reshape(-1, 2),
+        buffers=np.stack(pools[:2], axis=1),
+        keeper=each(row.keeper or row.label.name for row in rows),
+        host=np.stack(pools[2:], axis=1),
     )
     moves = (take != 0) | (give != 0)
-    pool_ptr = np.zeros(len(rows) + 1, np.int32)
+    pool_ptr = np.zeros(len(every) + 1, np.int32)
     np.cumsum(moves, out=pool_ptr[1:])
     found = UnpricedClasses(
-        labels=tuple(row.label for row in rows),
-        works=tuple(row.work for row in rows),
+        labels=each(row.label for row in rows),
+        works=each(row.work for row in rows),
         facts=facts,
-        weight=np.ones(len(rows), np.int64),
+        weight=np.ones(len(every), np.int64),
         pool_ptr=pool_ptr,
         pool_id=np.maximum(stages[moves], 0),
         pool_take=take[moves],
@@ -188,7 +199,3 @@ def freeze(*arrays: NDArray[Any]) -> None:
     """Makes arrays that several Programs share immutable."""
     for array in arrays:
         array.flags.writeable = False
-
-
-def _columns(rows: list[tuple[int, ...]], kind: type[Any]) -> list[NDArray[Any]]:
-    return [column.copy() for column in np.array(rows, dtype=kind).reshape(-1, 3).T]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
@@ -118,14 +119,29 @@ def send_row(topology: Topology, stage: int, to: int, kind: str, message_bytes: 
         message_bytes: What crosses in one micro-batch [B]; each tensor-parallel rank sends its slice.
     """
     plan = topology.plan
-    work = Sending(
-        message_bytes=message_bytes // plan.tensor_parallel,
-        near=topology.same_domain(stage, to),
-        path=topology.path(stage, to),
-        core=topology.shared.get("core", -1),
-        gpus=plan.num_gpus_per_stage,
+    return _send_row(
+        kind,
+        Sending(
+            message_bytes=message_bytes // plan.tensor_parallel,
+            near=topology.same_domain(stage, to),
+            path=topology.path(stage, to),
+            core=topology.shared.get("core", -1),
+            gpus=plan.num_gpus_per_stage,
+        ),
     )
+
+
+@lru_cache(maxsize=4096)
+def _send_row(kind: str, work: Sending) -> Row:
+    """Plans share many."""
     return Row(Label(f"send.{kind}", "communication.send", kind), work)
+
+
+def two_stacks(scenario: Outline) -> bool:
+    """Whether what crosses depends on where: an encoder hands on its output for a decoder to go on with."""
+    teacher = () if scenario.distillation is None else (scenario.distillation.teacher,)
+    models = (scenario.model, *teacher)
+    return any(isinstance(model, TransformerSpec) and bool(model.num_encoder_layers) for model in models)
 
 
 def message_bytes(scenario: Outline, plan: Plan, boundary: int, kind: str) -> int:

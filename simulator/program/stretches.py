@@ -119,10 +119,8 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
         row = beside.on(_row(describe, step, phase), first=first, last=last)
         places.append(into.add(_lane(node.op), table.add(row), waits))
         read = places[-1] if node.read_by_host and not (graph or last) else -1
-    waiting = tuple((place, deps) for place, deps in enumerate(into.deps) if deps)
-    return BlockStretch(
-        tuple(table.rows), Stretch(tuple(into.lanes), tuple(into.classes), waiting, places[0])
-    )
+    shape = Stretch(into.lanes, into.classes, tuple(sorted(into.waits.items())), places[0])
+    return BlockStretch(tuple(table.rows), shape)
 
 
 def _operators(steps: Sequence[Step]) -> int:

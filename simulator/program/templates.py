@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,14 +131,14 @@ class Stretch:
     """Activities that follow one another in a pass, as often as a block stands in it; indices are their own.
 
     Attributes:
-        lanes: Lane of each activity.
-        classes: Class of each.
+        lanes: Lane of each activity, 32-bit.
+        classes: Class of each, 32-bit.
         waiting: Those with dependencies inside, and the dependencies.
         first: The activity that waits for what comes before; those ahead of it are the launching thread's.
     """
 
-    lanes: tuple[int, ...]
-    classes: tuple[int, ...]
+    lanes: array[int]
+    classes: array[int]
     waiting: tuple[tuple[int, tuple[int, ...]], ...]
     first: int
 
@@ -145,10 +147,11 @@ class Stretch:
 class TemplateBuilder:
     """Collects the activities of one pass; dependencies that lane order implies are left out."""
 
-    lanes: list[int] = field(default_factory=list)
-    classes: list[int] = field(default_factory=list)
-    layers: list[int] = field(default_factory=list)
-    deps: list[tuple[int, ...]] = field(default_factory=list)
+    lanes: array[int] = field(default_factory=partial(array, "i"))
+    classes: array[int] = field(default_factory=partial(array, "i"))
+    layers: array[int] = field(default_factory=partial(array, "i"))
+    waits: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Dependencies of the activities that have any."""
     heads: list[tuple[int, int]] = field(default_factory=list)
     tails: list[int] = field(default_factory=list)
     fills: list[int] = field(default_factory=list)
@@ -162,8 +165,11 @@ class TemplateBuilder:
         self.lanes.append(lane)
         self.classes.append(cls)
         self.layers.append(layer)
-        self.deps.append(tuple(sorted({a for a in after if a >= 0 and self.lanes[a] != lane})))
-        return len(self.lanes) - 1
+        place = len(self.lanes) - 1
+        outside = {a for a in after if a >= 0 and self.lanes[a] != lane}
+        if outside:
+            self.waits[place] = tuple(sorted(outside))
+        return place
 
     def add_stretch(self, stretch: Stretch, after: Iterable[int], layer: int) -> int:
         """Appends a stretch whose first activity waits for `after`; returns the index of its last."""
@@ -171,33 +177,37 @@ class TemplateBuilder:
         first = base + stretch.first
         self.lanes += stretch.lanes
         self.classes += stretch.classes
-        self.layers += [layer] * len(stretch.lanes)
-        self.deps += [()] * len(stretch.lanes)
+        self.layers += array("i", (layer,)) * len(stretch.lanes)
         for place, deps in stretch.waiting:
-            self.deps[base + place] = tuple([base + d for d in deps])
+            self.waits[base + place] = tuple([base + d for d in deps])
         lane = self.lanes[first]
         outside = {a for a in after if a >= 0 and self.lanes[a] != lane}
         if outside:
-            self.deps[first] = tuple(sorted(outside.union(self.deps[first])))
+            self.waits[first] = tuple(sorted(outside.union(self.waits.get(first, ()))))
         if self.entry is None:
             self.entry = first
         return len(self.lanes) - 1
 
-    def build(self, *, class_base: int = 0) -> Template:
+    def build(self) -> Template:
         """The finished template; from its first activity to its last unless `entry`, `exit` say otherwise."""
+        lanes = np.array(self.lanes)
+        waits = sorted(self.waits.items())
+        count = np.zeros(len(lanes), np.int64)
+        count[[place for place, _ in waits]] = [len(deps) for _, deps in waits]
+        on_data_parallel = np.flatnonzero(lanes == LANE["data_parallel"])
         return Template(
-            np.array(self.lanes, np.int32),
-            np.array(self.classes, np.int32) + np.int32(class_base),
-            np.array(self.layers, np.int32),
-            np.array([len(d) for d in self.deps], np.int64),
-            np.array([d for deps in self.deps for d in deps], np.int32),
+            lanes,
+            np.array(self.classes),
+            np.array(self.layers),
+            count,
+            np.array([d for _, deps in waits for d in deps], np.int32),
             self.entry or 0,
             len(self.lanes) - 1 if self.exit is None else self.exit,
             tuple(self.heads),
             tuple(self.tails),
             tuple(self.fills),
             tuple(self.drains),
-            max((at for at, lane in enumerate(self.lanes) if lane == LANE["data_parallel"]), default=-1),
+            int(on_data_parallel[-1]) if on_data_parallel.size else -1,
             transfers=self.transfers,
         )
 

@@ -207,12 +207,14 @@ def _mixture(reader: Reader, architecture: Architecture, made: dict[str, object]
         "moe_intermediate_size": reader.count("moe_intermediate_size", default=default_inner),
         "num_shared_experts": reader.count("n_shared_experts", default=0, least=0),
         "first_k_dense_replace": reader.count("first_k_dense_replace", default=0, least=0),
+        "decoder_sparse_step": reader.count("decoder_sparse_step", default=1),
         "n_group": reader.count("n_group", default=1),
         "topk_group": reader.count("topk_group", default=1),
     }
-    for key in ("decoder_sparse_step", "moe_layer_freq"):
-        if (reader.number(key) or 1) != 1:
-            reader.problem(key, "experts in every other layer cannot be expressed; only 1 is read")
+    if (reader.number("moe_layer_freq") or 1) != 1:
+        reader.problem(
+            "moe_layer_freq", "experts in every other layer, the first included, cannot be expressed"
+        )
     if reader.get("mlp_only_layers"):
         reader.problem("mlp_only_layers", "dense layers between layers of experts cannot be expressed")
     if reader.number("num_nextn_predict_layers"):

@@ -239,7 +239,7 @@ class _Layouter:
         self.whole = not (self.frozen or self.own.lora_rank)
         self.alike = self.whole and not model.num_encoder_layers
         self.flows = _Flows() if self.whole else _flows(model, self.frozen, self.own)
-        self.alike &= model.mixture is None or not model.mixture.first_k_dense_replace
+        self.alike &= model.mixture is None or len(set(map(model.has_experts, range(sum(self.layers))))) == 1
 
     def run(self) -> Layout:
         placement = self.placement
@@ -346,9 +346,9 @@ class _Layouter:
         return [self._layer(number, first=number == begin) for number in range(begin, end)]
 
     def _layer(self, number: int, *, first: bool) -> Block:
-        model, mixture = self.model, self.model.mixture
+        model = self.model
         shard = self.first if number < (model.num_encoder_layers or 0) else self.own
-        dense = mixture is None or number < mixture.first_k_dense_replace
+        dense = not model.has_experts(number)
         first = first and shard.source_length > 0
         if self.whole:
             return self._made(

@@ -53,7 +53,11 @@ class MixtureSpec(Spec):
     num_shared_experts: CountOrZero = 0
     """Experts that every token visits."""
     first_k_dense_replace: CountOrZero = 0
-    """Leading layers that keep a dense MLP of `intermediate_size`."""
+    """Leading layers of a stack that keep a dense MLP of `intermediate_size`."""
+    decoder_sparse_step: Count = 1
+    """Every so many-th layer has experts, the others a dense MLP; 2 for the second, the fourth and so on."""
+    encoder_sparse_step: Count | None = None
+    """The same in the encoder of an encoder-decoder; as in its decoder if not given."""
     n_group: Count = Field(default=1, validate_default=True)
     """Groups that the experts are in, in order (node-limited routing)."""
     topk_group: Count = Field(default=1, validate_default=True)
@@ -222,7 +226,23 @@ class TransformerSpec(Spec):
             raise ValueError("a window is modelled for a model of family: decoder only")
         return window
 
-    @field_validator("mixture", "latent_attention")
+    @field_validator("mixture")
+    @classmethod
+    def _layers_of_experts(cls, mixture: MixtureSpec | None, info: ValidationInfo) -> MixtureSpec | None:
+        layers, family = info.data.get("num_hidden_layers"), info.data.get("family")
+        if mixture is None or layers is None or family is None:
+            return mixture
+        if mixture.encoder_sparse_step is not None and family != "encoder-decoder":
+            raise ValueError("encoder_sparse_step is for a model of family: encoder-decoder")
+        encoder = info.data.get("num_encoder_layers") or 0
+        if not any(_routed(mixture, number, encoder) for number in range(layers)):
+            raise ValueError(
+                f"no layer of {layers} has experts: first_k_dense_replace {mixture.first_k_dense_replace}, "
+                f"decoder_sparse_step {mixture.decoder_sparse_step}"
+            )
+        return mixture
+
+    @field_validator("latent_attention")
     @classmethod
     def _plain_encoder_decoders(cls, part: Any, info: ValidationInfo) -> Any:
         if part is not None and info.data.get("family") == "encoder-decoder":
@@ -242,6 +262,19 @@ class TransformerSpec(Spec):
     @classmethod
     def _equal_groups_of_heads(cls, heads: int, info: ValidationInfo) -> int | None:
         return divides(heads, info, "num_attention_heads")
+
+    def has_experts(self, number: int) -> bool:
+        """Whether a layer, counted over both stacks, has routed experts."""
+        return self.mixture is not None and _routed(self.mixture, number, self.num_encoder_layers or 0)
+
+
+def _routed(mixture: MixtureSpec, number: int, encoder_layers: int) -> bool:
+    step = mixture.decoder_sparse_step
+    if number < encoder_layers:
+        step = mixture.encoder_sparse_step or step
+    else:
+        number -= encoder_layers
+    return number >= mixture.first_k_dense_replace and (number + 1) % step == 0
 
 
 ModelSpec = Annotated[TransformerSpec | LayerListSpec, Field(discriminator="kind")]

@@ -58,7 +58,7 @@ def modules(model: TransformerSpec, tensor_parallel: int = 1) -> Modules:
         found["cross_attention.output"] = (("o_proj", 1),)
     up = (("gate_proj", 1), ("up_proj", 1)) if model.gated_mlp else (("up_proj", 1),)
     mixture = model.mixture
-    mlps = ["mlp"] if mixture is None or mixture.first_k_dense_replace else []
+    mlps = [] if all(map(model.has_experts, range(model.num_hidden_layers))) else ["mlp"]
     if mixture is not None:
         found["router"] = (("router", 1),)
         mlps += ["experts", *(["shared"] if mixture.num_shared_experts else [])]

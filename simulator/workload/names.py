@@ -66,7 +66,7 @@ def layer_operators(model: TransformerSpec, number: int) -> list[str]:
     if model.norms_per_layer > 1:
         found.append("mlp.norm")
     mixture = model.mixture
-    if mixture is None or number < mixture.first_k_dense_replace:
+    if mixture is None or not model.has_experts(number):
         return [*found, "mlp.up", "mlp.down"]
     shared = ["shared.up", "shared.down"] if mixture.num_shared_experts else []
     return [*found, "router", "experts.up", "experts.down", *shared]

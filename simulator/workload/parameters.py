@@ -66,10 +66,10 @@ def _of_transformer(model: TransformerSpec, experts: int) -> int:
     mixture = model.mixture
     if mixture is None:
         return tables * width + head + model.num_hidden_layers * (every + dense)
-    leading = min(mixture.first_k_dense_replace, model.num_hidden_layers)
+    with_experts = sum(map(model.has_experts, range(model.num_hidden_layers)))
     routed = width * mixture.num_experts
     routed += (experts + mixture.num_shared_experts) * _mlp(model, mixture.moe_intermediate_size)
-    layers = model.num_hidden_layers * every + leading * dense + (model.num_hidden_layers - leading) * routed
+    layers = model.num_hidden_layers * (every + dense) + with_experts * (routed - dense)
     return tables * width + head + layers
 
 

@@ -161,7 +161,15 @@ BASE = {"base": "t5-base"}
         (BASE | {"position_embedding": "rotary"}, LENGTHS, {}, "does nothing without position_embedding"),
         (BASE | {"sliding_window": 64}, LENGTHS, {}, "family: decoder only"),
         (
-            BASE | {"mixture": {"num_experts": 8, "num_experts_per_tok": 1, "moe_intermediate_size": 64}},
+            BASE
+            | {
+                "latent_attention": {
+                    "kv_lora_rank": 64,
+                    "qk_nope_head_dim": 32,
+                    "qk_rope_head_dim": 16,
+                    "v_head_dim": 32,
+                }
+            },
             LENGTHS,
             {},
             "not modelled in a model of family: encoder-decoder",

@@ -56,7 +56,7 @@ class Played:
     record: Record
 
     def essentials(self) -> Essentials:
-        """Step time and memory, as in the result."""
+        """Step time and memory; the time is the result's but for rounding."""
         if varies(self.scenario):
             whole = self.result()
             return Essentials(whole.step_time_s, whole.peak_memory_bytes, whole.fits)
@@ -143,10 +143,12 @@ def played(
         lowered = _unfolded(scenario, folded)
     except PlanError as error:
         raise scenario.located(error) from error
-    compiles = choose(lowered.program, scenario.simulation.player).player == "compiled" and not is_compiled()
-    first = "compiling unless that was done before, then " if compiles else ""
-    tell(0.2, f"{first}playing {lowered.program.num_activities:,} activities")
-    record = play(lowered.program, scenario.simulation.player)
+    program, player = lowered.program, scenario.simulation.player
+    if progress is not None:
+        compiles = choose(program, player).player == "compiled" and not is_compiled()
+        first = "compiling unless that was done before, then " if compiles else ""
+        progress(0.2, f"{first}playing {program.num_activities:,} activities")
+    record = play(program, player)
     return Played(scenario, calibration, folded, lowered, record)
 
 

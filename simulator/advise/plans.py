@@ -163,9 +163,10 @@ def search_plans(
     """
     begun, tell = perf_counter(), progress or (lambda _, __: None)
     waiting = _Waiting(scenario, max_gpus, objective)
-    kept: list[tuple[float, int, int, Mapping[str, Any], Played]] = []
+    kept: list[_Simulated] = []
     simulated = too_large = 0
-    while (plan := waiting.next(kept[-1][0] if len(kept) == best else math.inf)) is not None:
+    worst = math.inf
+    while (plan := waiting.next(worst)) is not None:
         _, gpus, number, overrides = plan
         left = len(waiting.plans)
         tell(simulated / (simulated + left + 1), f"{simulated:,} plans simulated, {left:,} left")
@@ -182,12 +183,14 @@ def search_plans(
         score = _score(scenario.training.global_batch_size / step_s, gpus, objective)
         kept.append((-score, gpus, number, overrides, found))
         kept.sort(key=lambda plan: plan[:3])
-        del kept[best:]
+        if len(kept) >= best:
+            worst = kept[best - 1][0] * (1 - _ROUNDING)  # whose exact times may be the same
+            kept = [plan for plan in kept if plan[0] <= worst]
     enumerated, illegal, without_memory = waiting.enumerated, waiting.illegal, waiting.without_memory
     if enumerated == illegal:
         raise ClustersimError("plan: no plan is legal; does the global batch divide over the replicas?")
     return PlanSearch(
-        best=tuple(FoundPlan(overrides, plan.result()) for *_, overrides, plan in kept),
+        best=_ranked(kept, objective)[:best],
         enumerated=enumerated,
         illegal=illegal,
         without_memory=without_memory,
@@ -196,6 +199,21 @@ def search_plans(
         too_large=too_large,
         wall_s=perf_counter() - begun,
     )
+
+
+_Simulated = tuple[float, int, int, Mapping[str, Any], Played]
+"""Minus what it reaches but for rounding, its GPUs, its number in the space, its overrides, what was played."""
+
+
+def _ranked(kept: list[_Simulated], objective: Objective) -> tuple[FoundPlan, ...]:
+    """Plans with their results, the best first."""
+    found = []
+    for _, gpus, number, overrides, plan in kept:
+        result = plan.result()
+        assert result.samples_per_s is not None
+        found.append((-_score(result.samples_per_s, gpus, objective), gpus, number, overrides, result))
+    found.sort(key=lambda plan: plan[:3])
+    return tuple(FoundPlan(overrides, result) for *_, overrides, result in found)
 
 
 _Candidate = tuple[float, int, int, Mapping[str, Any]]

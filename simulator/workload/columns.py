@@ -68,28 +68,8 @@ def add_column_gradient(
     into: PassBuilder, model: TransformerSpec, shard: Shard, name: str, columns: int, residual: int
 ) -> None:
     """Backward of a column-split matrix, its norm, and where the branch leaves the residual stream."""
-    element, tokens, width = shard.element_bytes, shard.tokens, model.hidden_size
-    part = name.partition(".")[0]
-    before = (len(into.nodes) - 1,)
-    again: tuple[int, ...] = ()
-    kept = reads_input(shard, name)
-    if shard.sequence_parallel and kept:
-        gathered = tensor(shard, f"{part}.input", "all_gather", gathered_bytes(shard, tokens * width))
-        again = (into.add(gathered, after=before, role="weight_gradient"),)
-    ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
-    data = add_input_gradient(into, name, tokens, width, columns, shard, after=ready)
-    if casts_to_gather(shard) and kept:
-        copied = transpose(f"{part}.input", tokens * width, shard)
-        again = (into.add(copied, after=again, role="weight_gradient"),)
-    reduced = beside_weight_gradient(
-        into,
-        shard,
-        scatter(shard, f"{part}.gradient", tokens * width * element),
-        (f"{name}.weight_gradient", tokens, columns, width),
-        data,
-        residual,
-        again=again,
-    )
+    width, part, kept = model.hidden_size, name.partition(".")[0], reads_input(shard, name)
+    reduced = add_split_gradient(into, shard, name, width, columns, about=part)
     into.add(
         chains.norm_gradient(f"{part}.norm.gradient", residual * width, model, shard),
         after=(reduced,),
@@ -108,6 +88,46 @@ def add_column_gradient(
         vectors, launches = width * (launches + biased) + columns * inner, launches + biased + inner
         if launches:
             into.add(chains.accumulation(f"{part}.vectors.accumulate", vectors, shard, launches))
+
+
+def add_split_gradient(
+    into: PassBuilder, shard: Shard, name: str, width: int, columns: int, *, about: str, freed: int = 0
+) -> int:
+    """Gradients of a column-split matrix and of its input: the one gathered again, the other reduced.
+
+    Args:
+        into: Takes the nodes.
+        shard: One GPU's part of the micro-batch.
+        name: Name of the product.
+        width: Rows of the matrix: columns of its input.
+        columns: Columns of the matrix on this GPU.
+        about: What its input is called.
+        freed: Bytes that its own gradient releases.
+
+    Returns:
+        Index of what the rest of the pass waits for.
+    """
+    tokens, before = shard.tokens, (len(into.nodes) - 1,)
+    again: tuple[int, ...] = ()
+    kept = reads_input(shard, name)
+    if shard.sequence_parallel and kept:
+        gathered = tensor(shard, f"{about}.input", "all_gather", gathered_bytes(shard, tokens * width))
+        again = (into.add(gathered, after=before, role="weight_gradient"),)
+    ready = before if shard.software.overlap_tensor_parallel else (*before, *again)
+    data = add_input_gradient(into, name, tokens, width, columns, shard, after=ready)
+    if casts_to_gather(shard) and kept:
+        copied = transpose(f"{about}.input", tokens * width, shard)
+        again = (into.add(copied, after=again, role="weight_gradient"),)
+    return beside_weight_gradient(
+        into,
+        shard,
+        scatter(shard, f"{about}.gradient", tokens * width * shard.element_bytes),
+        (f"{name}.weight_gradient", tokens, columns, width),
+        data,
+        shard.residual_tokens,
+        again=again,
+        freed=freed,
+    )
 
 
 def beside_weight_gradient(

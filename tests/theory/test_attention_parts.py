@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from simulator.specs.model import LatentAttentionSpec, TransformerSpec
-from simulator.workload import Block, Kernel, Shard, layer_block
+from simulator.workload import Block, Communication, Kernel, Node, Shard, layer_block
 
 SHARD = Shard(
     micro_batch_size=2,
@@ -92,3 +92,45 @@ def test_norms_of_queries_and_keys_read_and_keep_what_they_norm() -> None:
 def test_latent_attention_norms_latent_vectors_instead() -> None:
     with pytest.raises(ValidationError, match="leave qk_norm out"):
         block(SHARD, qk_norm=True, latent_attention=LATENT)
+
+
+def exchanged(nodes: tuple[Node, ...]) -> dict[str, int]:
+    """Bytes of what the attention of tensor-parallel GPUs exchanges, by name."""
+    found = (node.op for node in nodes if isinstance(node.op, Communication))
+    return {op.name: op.message_bytes for op in found if op.name.startswith("attention")}
+
+
+@pytest.mark.parametrize("query_rank", [96, 0])
+def test_latent_vectors_are_exchanged_instead_of_the_residual_stream(query_rank: int) -> None:
+    """Of a split sequence each GPU projects its part down, and vectors are gathered."""
+    latent = LATENT.model_copy(update={"q_lora_rank": query_rank})
+    changes = {"latent_attention": latent, "num_key_value_heads": 8}
+    alone = block(SHARD, **changes)
+    split = block(replace(SHARD, tensor_parallel=4, sequence_parallel=True), **changes)
+    copied = block(replace(SHARD, tensor_parallel=4), **changes)
+    queries, vectors, key, stream = (2 * TOKENS * columns for columns in (query_rank or 512, 64, 16, 512))
+    assert exchanged(split.forward) == {
+        "attention.query_up.all_gather": queries,
+        "attention.key_value_up.all_gather": vectors,
+        "attention.rotary_key.all_gather": key,
+        "attention.reduce_scatter": stream,
+    }
+    summed = {"query_up": queries, "key_value_up": vectors, "rotary_key": key}
+    assert exchanged(split.backward) == {
+        "attention.gradient.all_gather": stream,
+        "attention.query_up.input.all_gather": queries,
+        "attention.key_value_up.input.all_gather": vectors,
+        **{f"attention.{name}.gradient.reduce_scatter": size for name, size in summed.items()},
+    }
+    assert exchanged(copied.forward) == {"attention.all_reduce": stream}
+    assert exchanged(copied.backward) == {
+        f"attention.{name}.gradient.all_reduce": size for name, size in summed.items()
+    }
+    for name, whole in kernels(alone).items():
+        if name.startswith("attention.down"):
+            # Split, all of it is the model's; else each of four GPUs does the same.
+            assert kernels(split)[name].flops == kernels(split)[name].model_flops == whole.flops // 4
+            assert kernels(copied)[name].flops == 4 * kernels(copied)[name].model_flops == whole.flops
+    assert left(split) == left(copied) == 0
+    down = (query_rank + 64 + 16) + (query_rank + 64)
+    assert copied.kept_bytes - split.kept_bytes == 2 * TOKENS * (down + 2 * 2 * 512) * 3 // 4

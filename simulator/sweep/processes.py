@@ -8,6 +8,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Generator, Sequence
+from ctypes import c_longlong
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -21,8 +22,10 @@ from simulator.sweep.point import FAILED, Base, Evaluate, Outcome
 Task = tuple[int, Point]
 Done = tuple[int, Point, Outcome]
 
-_AHEAD: Final = 16
+_AHEAD: Final = 32
 """Points that a worker holds; bounds what lies in a pipe, so that neither end can block the other."""
+_SAY_S: Final = 0.05
+"""How long a worker may keep to itself what has finished [s]: a message costs a tenth of a point or more."""
 _TICK_S: Final = 0.2
 _MOST_STARTS: Final = 3
 """Workers in a row that may die before their first point."""
@@ -62,11 +65,28 @@ def in_processes(
 
 @dataclass(slots=True, eq=False)
 class _Worker:
+    """A worker process.
+
+    Attributes:
+        process: The process.
+        pipe: Points in, outcomes out.
+        at: Number of the point that it works on, in memory that it shares with us.
+        held: Points whose outcomes it has not told, in its order.
+        since: When it was last heard of, or given something to do [s].
+        ready: Whether it has started.
+    """
+
     process: BaseProcess
     pipe: Connection
+    at: c_longlong
     held: deque[Task] = field(default_factory=deque)
     since: float = 0.0
     ready: bool = False
+
+    def current(self) -> Task:
+        """The point that it works on, or is to begin with."""
+        number = self.at.value
+        return next((task for task in self.held if task[0] == number), self.held[0])
 
 
 class _Pool:
@@ -105,14 +125,15 @@ class _Pool:
 
         # spawn: the same start on every platform, and no copied locks of a threaded parent.
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, self.base, self.evaluate), daemon=True)
         try:
+            ours, theirs = context.Pipe()
+            at = context.RawValue(c_longlong, -1)
+            process = context.Process(target=_work, args=(theirs, at, self.base, self.evaluate), daemon=True)
             process.start()
         except OSError as error:
             raise EnvironmentFailure(f"a worker cannot be started: {error.strerror or error}") from None
         theirs.close()
-        self.workers.append(_Worker(process, ours, since=monotonic()))
+        self.workers.append(_Worker(process, ours, at, since=monotonic()))
 
     def _feed(self, worker: _Worker) -> None:
         if not worker.ready or len(worker.held) > _AHEAD // 2 or not self.left:
@@ -134,8 +155,9 @@ class _Pool:
             done += self._heard(by_pipe[pipe])
         now = monotonic()
         for worker in list(self.workers):
-            if worker.held and now - worker.since > self.timeout_s:
-                number, point = worker.held.popleft()
+            if worker.held and now - worker.since > self.timeout_s + _SAY_S:
+                number, point = late = worker.current()
+                worker.held.remove(late)
                 reason = f"took longer than {self.timeout_s:g} s, and was ended"
                 done.append((number, point, Outcome(FAILED, reason, "", now - worker.since, "")))
                 self._replace(worker)
@@ -144,21 +166,21 @@ class _Pool:
     def _heard(self, worker: _Worker) -> list[Done]:
         done: list[Done] = []
         try:
-            while worker.pipe.poll():
-                said = worker.pipe.recv()
-                worker.since = monotonic()
-                if said is None:
-                    worker.ready, self.stillborn = True, 0
-                    continue
+            said = worker.pipe.recv()
+            worker.since = monotonic()
+            if said is None:
+                worker.ready, self.stillborn = True, 0
+                return done
+            for told, outcome in said:
                 number, point = worker.held.popleft()
-                assert said[0] == number
-                done.append((number, point, Outcome(*said[1])))
+                assert told == number
+                done.append((number, point, Outcome(*outcome)))
         except (EOFError, OSError):
             done += self._died(worker)
         return done
 
     def _died(self, worker: _Worker) -> list[Done]:
-        """Its first point is tried once more, then told; the others go back."""
+        """The point that it worked on is tried once more, then told; the others go back."""
         worker.process.join(5.0)
         code = worker.process.exitcode
         if not worker.ready:
@@ -167,10 +189,10 @@ class _Pool:
                 raise EnvironmentFailure(f"workers die at their start ({_ending(code)})")
         done: list[Done] = []
         if worker.held:
-            number, point = worker.held[0]
+            number, point = last = worker.current()
             self.deaths[number] = self.deaths.get(number, 0) + 1
             if self.deaths[number] > 1:
-                worker.held.popleft()
+                worker.held.remove(last)
                 reason = f"its worker died twice ({_ending(code)})"
                 done.append((number, point, Outcome(FAILED, reason, "", 0.0, "")))
         self._replace(worker)
@@ -201,8 +223,12 @@ def _ending(code: int | None) -> str:
     return f"with exit code {code}"
 
 
-def _work(pipe: Connection, base: Base, evaluate: Evaluate) -> None:
-    """The life of a worker: points in, outcomes out, until the parent is gone."""
+def _work(pipe: Connection, at: c_longlong, base: Base, evaluate: Evaluate) -> None:
+    """The life of a worker: points in, outcomes out, until the parent is gone.
+
+    Outcomes are told when the points given are done, and otherwise several at a time; `at` says meanwhile
+    which point would be to blame.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _follow_parent()
     warm_up()
@@ -211,8 +237,16 @@ def _work(pipe: Connection, base: Base, evaluate: Evaluate) -> None:
     try:
         pipe.send(None)
         while True:
+            finished: list[tuple[int, tuple[Any, ...]]] = []
+            told = monotonic()
             for number, overrides in pipe.recv():
-                pipe.send((number, tuple(evaluate(base, overrides))))
+                at.value = number
+                finished.append((number, tuple(evaluate(base, overrides))))
+                if monotonic() - told >= _SAY_S:
+                    pipe.send(finished)
+                    finished, told = [], monotonic()
+            if finished:
+                pipe.send(finished)
     except (EOFError, OSError):
         return
 

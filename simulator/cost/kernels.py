@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.cost.attention import attention_seconds
+from simulator.cost.attention import FLASH, AttentionKernel, attention_seconds
 from simulator.cost.demand import ELEMENT_BYTES, Demand, tensor_rate
 from simulator.cost.device import REFERENCE_CLOCK, MatrixUnit, highest_clock, matrix_unit
 from simulator.cost.matmul import matmul_seconds, reloaded_elements, sustained_seconds
@@ -15,7 +15,12 @@ MATRIX_KINDS = frozenset({"matmul", "convolution", "attention"})
 """Kinds of kernels whose arithmetic runs on the matrix units."""
 
 
-def kernel_demand(kernel: Kernel, accelerator: AcceleratorSpec, calibration: Calibration) -> Demand:
+def kernel_demand(
+    kernel: Kernel,
+    accelerator: AcceleratorSpec,
+    calibration: Calibration,
+    attention: AttentionKernel = FLASH,
+) -> Demand:
     """What a kernel demands of an accelerator.
 
     Every launch costs `kernel_latency` cycles on the device (delay) and `host_launch_time` on the launching
@@ -27,6 +32,7 @@ def kernel_demand(kernel: Kernel, accelerator: AcceleratorSpec, calibration: Cal
         kernel: The kernel.
         accelerator: Where it runs.
         calibration: Constants that all accelerators share.
+        attention: How fused attention is laid out.
 
     Returns:
         Delay, and effective amounts of ``tensor`` or ``vector`` [FLOP], ``memory_bandwidth`` [B] and ``host``
@@ -41,7 +47,7 @@ def kernel_demand(kernel: Kernel, accelerator: AcceleratorSpec, calibration: Cal
     if kernel.kind in MATRIX_KINDS:
         device = matrix_unit(accelerator, kernel.precision)
         bandwidth = accelerator.memory_bandwidth
-        seconds = _matrix_seconds(kernel, device, bandwidth, constants)
+        seconds = _matrix_seconds(kernel, device, bandwidth, constants, attention)
         moving = (traffic + _reloaded_bytes(kernel, device)) / (constants.memory_fraction * bandwidth)
         longer = blurred(seconds, moving, constants.roofline_softness) / max(seconds, moving, 1e-30)
         amounts["tensor"] = seconds * longer * tensor_rate(accelerator)
@@ -58,12 +64,16 @@ def kernel_demand(kernel: Kernel, accelerator: AcceleratorSpec, calibration: Cal
 
 
 def _matrix_seconds(
-    kernel: Kernel, device: MatrixUnit, bandwidth: float, constants: KernelConstants
+    kernel: Kernel,
+    device: MatrixUnit,
+    bandwidth: float,
+    constants: KernelConstants,
+    attention: AttentionKernel,
 ) -> float:
     """Seconds on the matrix units."""
     shape = kernel.shape
     if isinstance(shape, AttentionShape):
-        return attention_seconds(shape, kernel.flops, device, constants)
+        return attention_seconds(shape, kernel.flops, device, constants, attention)
     if isinstance(shape, MatmulShape):
         return matmul_seconds(shape.m, shape.n, shape.k, shape.batch, device, bandwidth, constants)
     seconds = kernel.flops / (device.peak * constants.matmul_peak_fraction)

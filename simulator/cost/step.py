@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from simulator.cost.attention import attention_seconds
+from simulator.cost.attention import FLASH, PORTABLE, attention_seconds
 from simulator.cost.demand import Demand
 from simulator.cost.device import matrix_unit
 from simulator.specs import AcceleratorSpec
@@ -56,8 +56,8 @@ def attention_slowdown(
     """How much longer fused attention takes than kernels that were written for the accelerator.
 
     Kernels in the instructions of 2020 feed a compute unit with no more than `portable_unit_width` FLOP a
-    cycle and hide nothing of the softmax; the first FlashAttention reaches `attention_first_fraction` of the
-    second's rate.
+    cycle, and their warps read operands out of shared memory themselves; the first FlashAttention reaches
+    `attention_first_fraction` of the second's rate.
 
     Source: Dao, FlashAttention-2, arXiv:2307.08691; Shah et al., FlashAttention-3, arXiv:2407.08608.
     Valid: GPUs up to Hopper.
@@ -66,9 +66,8 @@ def attention_slowdown(
         return 1.0
     constants, shape = calibration.kernels, kernel.shape
     native = matrix_unit(accelerator, kernel.precision)
-    portable = native.narrowed(constants.portable_unit_width)
-    slowdown = native.peak / portable.peak
+    slowdown = native.peak / native.narrowed(constants.portable_unit_width).peak
     if isinstance(shape, AttentionShape):
-        slowdown = attention_seconds(shape, kernel.flops, portable, constants)
-        slowdown /= attention_seconds(shape, kernel.flops, native, constants)
+        slowdown = attention_seconds(shape, kernel.flops, native, constants, PORTABLE)
+        slowdown /= attention_seconds(shape, kernel.flops, native, constants, FLASH)
     return slowdown / (constants.attention_first_fraction if generation == "first" else 1.0)

@@ -5,22 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
 
-from simulator.cost.step import AttentionGeneration
+from simulator.cost.attention import FLASH, PORTABLE, AttentionKernel
+from simulator.cost.device import ASYNCHRONOUS_WIDTH, matrix_unit
 from simulator.errors import UnsupportedError
-from simulator.measurements._benchmark import Benchmark, Cells, misses
+from simulator.measurements._benchmark import VECTOR_WIDTH, Benchmark, Cells, misses
 from simulator.measurements._cells import Fault, fault_of_count, fault_of_flag, fault_of_rate
 from simulator.measurements._hardware import device
 from simulator.measurements._work import KernelWork
+from simulator.specs import AcceleratorSpec
 from simulator.workload.kernels import AttentionShape, Kernel
 
 Direction = Literal["forward", "backward"]
 
 _BYTES: Final = 2
-_WARM_SHARE: Final = 1.0
-"""As `WARM_SHARE`: kernels of one run follow each other on the same keys and values, so all of the cache
-counts."""
-_CACHE_LAUNCHES: Final = 3
-"""Launches that put keys and values into the paged cache before attention reads them."""
+_SCHEDULED: Final = AttentionKernel(scheduled=True)
+_SERIAL: Final = AttentionKernel(interleaved=False)
+_SERIAL_64: Final = AttentionKernel(queries=64, interleaved=False)
+"""Four warps of 16 queries: FlashAttention-2 on a paged cache (flash_fwd_launch_template.h), TensorRT-LLM's
+kernels before Hopper."""
+
+_STORE_LAUNCHES: Final = {"TRTLLM": 3}
+"""Launches that put keys and values into the paged cache before attention reads them; one by default.
+TensorRT-LLM counts tokens and sequences first."""
+
+_STORE_THREADS: Final = 512
+"""Most threads that vLLM's store gives a token (reshape_and_cache_flash); it takes one for each element of
+its keys."""
+
+_STORE_CYCLES: Final = 5000
+"""Time that these threads hold their places: where to write, then what, one after the other out of memory
+[cycles]; what prompts of few heads take longer on H100 than in SGLang, which stores by warps."""
+
+_THREADS: Final = 2048
+"""Threads that a compute unit holds."""
 
 
 def attention_kernel(shape: AttentionShape, precision: str = "bf16") -> Kernel:
@@ -47,9 +64,11 @@ def attention_kernel(shape: AttentionShape, precision: str = "bf16") -> Kernel:
 class EngineAttention(Benchmark):
     """Attention over a whole prompt in an inference engine.
 
-    Protocol: as `Matmuls`; within the time keys and values are written to the paged cache (3 launches,
-    each element read twice and written twice: the packed projections are split, then scattered). The
-    engine TRTLLM sends the queries through that kernel too.
+    Protocol: as `Matmuls`; within the time keys and values are copied to the paged cache, by TRTLLM the
+    queries, too (it turns them by their positions there). Kernels as the engines choose them: SGLang takes
+    FlashAttention-3 on every GPU before Blackwell, vLLM on Hopper; a kernel before them schedules sequences
+    of many lengths. vLLM takes FlashAttention-2 for paged caches before Hopper, TensorRT-LLM kernels of its
+    own, which leave products and softmax of a group of warps in turn.
     """
 
     name = "attention of inference engines"
@@ -68,12 +87,16 @@ class EngineAttention(Benchmark):
         if cells.get("precision", "bf16") not in ("bf16", "fp16"):
             raise UnsupportedError(("precision",), f'attention in "{cells["precision"]}" is not modelled')
         shape, accelerator = _shape(cells), device(cells["gpu"])
+        engine = self._engine(cells)
         rows = _BYTES * shape.batch * shape.query_length * shape.head_dim
-        footprint = rows * (2 * shape.heads + 4 * shape.kv_heads)
-        fetched = misses(footprint, accelerator.l2_capacity, _WARM_SHARE)
-        packed = 2 * (self._engine(cells) == "TRTLLM") * shape.heads + 2 * shape.kv_heads
-        moved = int(fetched * rows * packed)
-        store = Kernel("cache", "elementwise", 0, moved, moved, "bf16", launches=_CACHE_LAUNCHES)
+        turned = (engine == "TRTLLM") * shape.heads
+        touched = rows * (2 * shape.heads + 4 * shape.kv_heads + turned)
+        fetched = misses(touched, accelerator.l2_capacity)
+        moved = int(fetched * rows * (2 * shape.kv_heads + turned))
+        waiting = _store_cycles(shape) * VECTOR_WIDTH if engine == "VLLM" else 0
+        launches = _STORE_LAUNCHES.get(engine, 1)
+        store = Kernel("cache", "elementwise", waiting, moved, moved, "bf16", launches=launches)
+        layout = _layout(engine, accelerator)
         plain = attention_kernel(shape)
         core = Kernel(
             name=plain.name,
@@ -83,8 +106,9 @@ class EngineAttention(Benchmark):
             write_bytes=int(fetched * plain.write_bytes),
             precision=plain.precision,
             shape=shape,
+            launches=1 + layout.scheduled,
         )
-        return KernelWork(accelerator, (core, store))
+        return KernelWork(accelerator, (core, store), layout)
 
     def group(self, cells: Cells) -> str:
         """Accelerator and engine."""
@@ -104,6 +128,23 @@ class EngineAttention(Benchmark):
         return next(known, "")
 
 
+def _layout(engine: str, accelerator: AcceleratorSpec) -> AttentionKernel:
+    """The kernels that an engine chooses on an accelerator."""
+    width = matrix_unit(accelerator, "bf16").width
+    hopper, newer = width > 0.75 * ASYNCHRONOUS_WIDTH, width > 1.5 * ASYNCHRONOUS_WIDTH
+    if engine == "SGLang" or (engine == "VLLM" and hopper):
+        return _SCHEDULED
+    if engine == "TRTLLM" and hopper:
+        return FLASH if newer else _SERIAL
+    return _SERIAL_64 if engine in ("VLLM", "TRTLLM") else FLASH
+
+
+def _store_cycles(shape: AttentionShape) -> int:
+    """Cycles of a compute unit for vLLM's store: a block of threads for each token, of which few fit."""
+    threads = min(_STORE_THREADS, shape.kv_heads * shape.head_dim)
+    return _STORE_CYCLES * shape.batch * shape.query_length * threads // _THREADS
+
+
 def _shape(cells: Cells) -> AttentionShape:
     direction = cells.get("direction", "forward")
     if direction not in ("forward", "backward"):
@@ -121,11 +162,11 @@ def _shape(cells: Cells) -> AttentionShape:
     )
 
 
-_PAPER_KERNELS: Final[dict[str, AttentionGeneration]] = {
-    "attention FA2": "second",
-    "attention FA3": "native",
-    "attention cuDNN": "native",
-    "attention PyTorch": "native",
+_PAPER_KERNELS: Final = {
+    "attention FA2": PORTABLE,
+    "attention FA3": FLASH,
+    "attention cuDNN": FLASH,
+    "attention PyTorch": FLASH,
 }
 _PASSES: Final[dict[str, tuple[Direction, ...]]] = {
     "fwd": ("forward",),
@@ -157,14 +198,14 @@ class PaperAttention(Benchmark):
     def work(self, cells: Cells) -> KernelWork:
         """One pass of the attention, or both."""
         accelerator = device(cells["gpu"])
-        generation = _PAPER_KERNELS.get(cells["kernel"])
-        if generation is None:
+        layout = _PAPER_KERNELS.get(cells["kernel"])
+        if layout is None:
             raise UnsupportedError(("kernel",), f'"{cells["kernel"]}" is not modelled')
         precision = _PAPER_PRECISIONS.get(cells["precision"])
         if precision is None:
             raise UnsupportedError(("precision",), f'attention in "{cells["precision"]}" is not modelled')
         kernels = tuple(attention_kernel(shape, precision) for shape in self._shapes(cells))
-        return KernelWork(accelerator, kernels, generation)
+        return KernelWork(accelerator, kernels, layout)
 
     def group(self, cells: Cells) -> str:
         """Accelerator, kernel and direction."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from math import exp
+from typing import ClassVar, Final
 
 from simulator.errors import Problem
 from simulator.measurements._cells import Fault
@@ -14,8 +15,15 @@ from simulator.measurements._work import Work
 Cells = Mapping[str, str]
 """Column -> text; empty cells are missing."""
 
-WARM_SHARE = 0.4
-"""Footprint, relative to the last-level cache, from which nothing of the run before is found there again."""
+WARM_SHARE: Final = 0.6
+"""Share of the last-level cache that holds what a benchmark uses again: parts of it hold the same line twice
+(two halves, each beside its own compute units), or what is written once."""
+
+VECTOR_WIDTH: Final = 128
+"""What a compute unit could have added up in a cycle, at the rate that element-wise code reaches [FLOP]:
+turns cycles that a kernel waits into work of the vector units."""
+
+_BISECTIONS: Final = 50
 
 
 class Benchmark(ABC):
@@ -84,18 +92,27 @@ def family(accelerator: str) -> str:
     return accelerator.split("-", maxsplit=1)[0]
 
 
-def misses(footprint: float, cache: float | None, share: float = WARM_SHARE) -> float:
-    """Share of the operands that a repeated benchmark must fetch from device memory again.
+def misses(touched: float, cache: float | None) -> float:
+    """Share of operands that a repeated benchmark must fetch from device memory again.
 
-    Runs follow each other on the same operands: what the last-level cache keeps of the run before is not
-    fetched. 1 - max(0, 1 - footprint / (share * cache)): all of it is found again where the footprint is
-    nothing, none from that share of the cache on.
+    Each miss throws out a line at random. A line is found again if none of the misses before it is used again
+    hit it: with m the share that misses and N / C the bytes touched in between over the cache,
+    ``m = 1 - exp(-m N / C)``: nothing up to the cache's size, 0.8 at twice of it.
 
     Args:
-        footprint: Bytes that one run touches [B].
-        cache: Last-level cache [B]; None where the data sheet does not say, which means no hits.
-        share: Part of the cache from which nothing is found again.
+        touched: Bytes touched until the same are used again, themselves included [B].
+        cache: Last-level cache [B], of which `WARM_SHARE` counts; None where the data sheet does not say,
+            which means no hits.
+
+    Valid: every byte is touched equally often.
     """
     if not cache:
         return 1.0
-    return 1.0 - max(0.0, 1.0 - footprint / (share * cache))
+    ratio = touched / (WARM_SHARE * cache)
+    if ratio <= 1.0:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if 1.0 - exp(-middle * ratio) > middle else (low, middle)
+    return high

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import ClassVar, Final
 
 from simulator.errors import UnsupportedError
-from simulator.measurements._benchmark import Benchmark, Cells, misses
+from simulator.measurements._benchmark import VECTOR_WIDTH, Benchmark, Cells, misses
 from simulator.measurements._cells import Fault, fault_of_count
 from simulator.measurements._hardware import device
 from simulator.measurements._work import KernelWork
-from simulator.specs import AcceleratorSpec
 from simulator.workload.kernels import Kernel, MatmulShape
 from simulator.workload.precision import RECIPES, matrix_precision
 
@@ -38,17 +38,22 @@ _ROW_CYCLES: Final = 2000
 """Time of one block of threads for the scale of a row, which it finds before it casts the row: two passes, a
 reduction and its barriers [cycles]; a compute unit starts one after the other."""
 
-_VECTOR_WIDTH: Final = 128
-"""What a compute unit could have added up in one of these cycles, at the rate that element-wise code reaches
-[FLOP]."""
+_COPIES: Final = {"trtllm": 5, "vllm": 6}
+"""Weights that take turns, so that each finds the cache full of others; TensorRT-LLM's no more than fill it.
+
+Source: ai-dynamo/aiconfigurator, collector/trtllm/collect_gemm.py and collector/vllm/collect_gemm.py.
+"""
+
+_UNWRITTEN: Final = frozenset({"vllm"})
+"""Whose benchmarks multiply by weights that were allocated and never written (the same source)."""
 
 
 class Matmuls(Benchmark):
     """Products of [m, k] by [k, n] with 16-bit results; in 8 and 4 bits with the cast of the activations.
 
-    Protocol: runs repeated on the same operands from a captured graph (`misses`; no launch time of the
-    host); in 8 and 4 bits the activations arrive in 16 bits and are quantised within the time, by kernels
-    that the column `kernels` names.
+    Protocol: runs repeated on the same activations, and on several weights in turn, from a captured graph
+    (`misses`; no launch time of the host); in 8 and 4 bits the activations arrive in 16 bits and are
+    quantised within the time, by kernels that the column `kernels` names.
     """
 
     name = "matrix products"
@@ -59,12 +64,15 @@ class Matmuls(Benchmark):
         """The product, and the cast before it in 8 and 4 bits."""
         m, n, k = _sizes(cells)
         accelerator, precision = device(cells["gpu"]), cells["precision"]
-        reads, writes = _traffic(m, n, k, precision)
-        own = product(m, n, k, precision, misses(reads + writes, accelerator.l2_capacity))
-        if precision not in RECIPES:
-            return KernelWork(accelerator, (own,))
-        written = int(_OPERAND_BYTES[precision] * m * k)
-        return KernelWork(accelerator, (own, _cast(m, k, written, accelerator, cells.get("kernels", ""))))
+        library, cache = cells.get("kernels", ""), accelerator.l2_capacity
+        activations, weights, result = _traffic(m, n, k, precision)
+        wide = 2 * m * k if precision in RECIPES else 0
+        once = activations + result + wide
+        fetched = misses(once + weights, cache)
+        turns = misses(once + _copies(library, weights, cache) * weights, cache)
+        own = product(m, n, k, precision, fetched=fetched, fetched_weights=turns)
+        kernels = (own, _cast(m, k, activations, fetched, library)) if wide else (own,)
+        return KernelWork(accelerator, kernels, unwritten=library in _UNWRITTEN)
 
     def group(self, cells: Cells) -> str:
         """Accelerator, precision and kernel library."""
@@ -80,40 +88,57 @@ class Matmuls(Benchmark):
         return cells.get("kernels") or cells.get("source", "")
 
 
-def product(m: int, n: int, k: int, precision: str, fetched: float) -> Kernel:
-    """A product of [m, k] by [k, n], of whose operands and result this share comes from device memory.
+def product(
+    m: int, n: int, k: int, precision: str, *, fetched: float = 1.0, fetched_weights: float = 1.0
+) -> Kernel:
+    """A product of [m, k] by [k, n].
+
+    Args:
+        m: Rows of the activations.
+        n: Columns of the weights.
+        k: Length of the inner products.
+        precision: Of the operands.
+        fetched: Share of activations and result that device memory sees.
+        fetched_weights: The same of the weights.
 
     Raises:
         UnsupportedError: The precision is none in which matrices are multiplied.
     """
-    reads, writes = _traffic(m, n, k, precision)
+    activations, weights, result = _traffic(m, n, k, precision)
     return Kernel(
         name="matmul",
         kind="matmul",
         flops=2 * m * n * k,
-        read_bytes=int(fetched * reads),
-        write_bytes=int(fetched * writes),
+        read_bytes=int(fetched * activations + fetched_weights * weights),
+        write_bytes=int(fetched * result),
         precision=matrix_precision(precision),
         shape=MatmulShape(m, n, k),
     )
 
 
-def _traffic(m: int, n: int, k: int, precision: str) -> tuple[int, int]:
-    """Bytes of the operands and of the result, which has 16 bits where the operands have no more."""
+def _copies(library: str, weights: int, cache: float | None) -> int:
+    """Weights of so many bytes that take turns."""
+    if library == "trtllm" and cache:
+        return max(1, min(_COPIES[library], ceil(cache / weights)))
+    return _COPIES.get(library, 1)
+
+
+def _traffic(m: int, n: int, k: int, precision: str) -> tuple[int, int, int]:
+    """Bytes of activations, weights and result, which has 16 bits where the operands have no more."""
     if precision not in _OPERAND_BYTES:
         known = ", ".join(_OPERAND_BYTES)
         raise UnsupportedError(("precision",), f'"{precision}" is not one of {known}')
-    return int(_OPERAND_BYTES[precision] * (m * k + n * k)), (4 if precision in _WIDE else 2) * m * n
+    width = _OPERAND_BYTES[precision]
+    return int(width * m * k), int(width * n * k), (4 if precision in _WIDE else 2) * m * n
 
 
 def _sizes(cells: Cells) -> tuple[int, int, int]:
     return int(float(cells["m"])), int(float(cells["n"])), int(float(cells["k"]))
 
 
-def _cast(m: int, k: int, written: int, accelerator: AcceleratorSpec, library: str) -> Kernel:
+def _cast(m: int, k: int, written: int, fetched: float, library: str) -> Kernel:
     """The kernels that turn [m, k] in 16 bits into fewer: read once, or twice where one scale is for all."""
     launches = _CAST_LAUNCHES.get(library, _ANY_CAST)
-    wide = 2 * m * k
-    read = int(misses(wide, accelerator.l2_capacity) * wide * (2 if launches > 1 else 1))
+    read = int(fetched * 2 * m * k * (2 if launches > 1 else 1))
     cycles = 0 if launches > 1 else _ROW_CYCLES * m
-    return Kernel("quantise", "elementwise", cycles * _VECTOR_WIDTH, read, written, "bf16", launches=launches)
+    return Kernel("quantise", "elementwise", cycles * VECTOR_WIDTH, read, written, "bf16", launches=launches)

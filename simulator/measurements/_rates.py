@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from simulator.errors import UnsupportedError
-from simulator.measurements._benchmark import Benchmark, Cells
+from simulator.measurements._benchmark import Benchmark, Cells, misses
 from simulator.measurements._cells import Fault, fault_of_count, fault_of_rate
 from simulator.measurements._copy import LARGEST_COPY
 from simulator.measurements._hardware import device
@@ -21,8 +21,9 @@ _PRODUCTS: Final = ("gemm", "gemm (DeepGEMM dense)")
 class KernelRates(Benchmark):
     """Products alone, in TFLOP/s, and copies inside device memory, in GB/s read and written.
 
-    Protocol: operands from device memory; no cast; the host's launch time left out. A copy of `n` bytes moves
-    2 n. No fit takes these rows: they check what the fits claim for hardware that none of them saw.
+    Protocol: operands of products from device memory; no cast; the host's launch time left out. A copy of `n`
+    bytes moves 2 n, again and again between the same buffers (`misses`). No fit takes these rows: they check
+    what the fits claim for hardware that none of them saw.
     """
 
     name = "rates of kernels"
@@ -42,13 +43,14 @@ class KernelRates(Benchmark):
         """The product, or the copy."""
         kernel = cells["kernel"]
         if kernel == _COPY:
-            size = _size(cells, "n")
-            return KernelWork(device(cells["gpu"]), (Kernel("copy", "elementwise", 0, size, size, "bf16"),))
+            accelerator, size = device(cells["gpu"]), _size(cells, "n")
+            moved = int(misses(2 * size, accelerator.l2_capacity) * size)
+            return KernelWork(accelerator, (Kernel("copy", "elementwise", 0, moved, moved, "bf16"),))
         if kernel not in _PRODUCTS:
             raise UnsupportedError(("kernel",), f'"{kernel}" is not modelled')
         precision = cells.get("precision", "").partition(" ")[0]
         shape = _size(cells, "m"), _size(cells, "n"), _size(cells, "k")
-        return KernelWork(device(cells["gpu"]), (product(*shape, precision, 1.0),))
+        return KernelWork(device(cells["gpu"]), (product(*shape, precision),))
 
     def group(self, cells: Cells) -> str:
         """Accelerator, kernel and precision."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from simulator.cost import Demand, RankGroup, capacity_rates, collective_demand, kernel_demand, link_rates
-from simulator.cost.step import AttentionGeneration, attention_slowdown
+from simulator.cost import RankGroup, capacity_rates, collective_demand, kernel_demand, link_rates
+from simulator.cost.attention import FLASH, AttentionKernel
 from simulator.specs import AcceleratorSpec, Calibration
 from simulator.workload.kernels import Collective, Kernel
 
@@ -20,24 +20,29 @@ class KernelWork:
     Attributes:
         accelerator: Where.
         kernels: What.
-        attention: Generation of the kernels of fused attention.
+        attention: How fused attention is laid out.
+        unwritten: Whether operands are memory that nobody wrote, mostly zeros, which draw less power.
     """
 
     accelerator: AcceleratorSpec
     kernels: tuple[Kernel, ...]
-    attention: AttentionGeneration = "native"
+    attention: AttentionKernel = FLASH
+    unwritten: bool = False
 
     def seconds(self, calibration: Calibration) -> float:
         """Time on an idle accelerator, the host's launch time left out [s]."""
         rates = capacity_rates(self.accelerator) | {"host": _NO_HOST}
-        return sum(self._demand(each, calibration).seconds(rates) for each in self.kernels)
+        accelerator = self._powered(calibration)
+        demands = [kernel_demand(each, accelerator, calibration, self.attention) for each in self.kernels]
+        return sum(each.seconds(rates) for each in demands)
 
-    def _demand(self, kernel: Kernel, calibration: Calibration) -> Demand:
-        demand = kernel_demand(kernel, self.accelerator, calibration)
-        if kernel.kind != "attention" or self.attention == "native":
-            return demand
-        slower = attention_slowdown(kernel, self.attention, self.accelerator, calibration)
-        return replace(demand, amounts={**demand.amounts, "tensor": slower * demand.amounts["tensor"]})
+    def _powered(self, calibration: Calibration) -> AcceleratorSpec:
+        """The accelerator; where work draws less, with as much more power for it."""
+        tdp = self.accelerator.tdp
+        if not self.unwritten or tdp is None:
+            return self.accelerator
+        more = tdp / calibration.kernels.unwritten_energy_fraction
+        return self.accelerator.model_copy(update={"tdp": more})
 
 
 @dataclass(frozen=True, slots=True)

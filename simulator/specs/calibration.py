@@ -46,7 +46,9 @@ class KernelConstants:
     attention_score_time: float
     attention_overlap: float
     attention_block_latency: float
-    attention_block_overhead: float
+    attention_fill_keys: float
+    attention_operand_share: float
+    attention_unevenness: float
     attention_backward_latency: float
     vector_peak_fraction: float
     step_matrix_fraction: float
@@ -55,6 +57,7 @@ class KernelConstants:
     attention_first_fraction: float
     matrix_energy: float
     operand_energy: float
+    unwritten_energy_fraction: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

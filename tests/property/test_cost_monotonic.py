@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.cost import RankGroup, capacity_rates, collective_demand, kernel_demand, link_rates
+from simulator.cost.attention import FLASH, AttentionKernel
 from simulator.specs import AcceleratorSpec, Calibration, LinkSpec
 from simulator.workload.kernels import AttentionShape, Kernel, MatmulShape
 
@@ -40,12 +41,12 @@ def matmul_seconds(m: int, n: int, k: int, batch: int, gpu: AcceleratorSpec = GP
     return kernel_demand(kernel, gpu, CALIBRATION).seconds(capacity_rates(gpu))
 
 
-def attention_seconds(shape: AttentionShape) -> float:
+def attention_seconds(shape: AttentionShape, layout: AttentionKernel = FLASH) -> float:
     scores = sum(range(1, shape.query_length + 1)) if shape.causal else shape.query_length * shape.key_length
     flops = 4 * shape.batch * shape.heads * scores * shape.head_dim
     traffic = 2 * shape.batch * shape.query_length * shape.heads * shape.head_dim
     kernel = Kernel("x", "attention", flops, 3 * traffic, traffic, "bf16", shape)
-    return kernel_demand(kernel, GPU, CALIBRATION).seconds(RATES)
+    return kernel_demand(kernel, GPU, CALIBRATION, layout).seconds(RATES)
 
 
 @given(st.tuples(SIZES, SIZES, SIZES, st.integers(1, 64)), st.integers(0, 3), st.integers(1, 3000))
@@ -92,6 +93,39 @@ def test_larger_attention_is_never_faster(
         "head_dim": replace(shape, head_dim=2 * head_dim),
     }[what]
     assert attention_seconds(larger) >= attention_seconds(shape) * (1 - 1e-12)
+
+
+@given(
+    st.integers(1, 16),
+    st.integers(1, 16),
+    st.sampled_from([1, 2, 3, 8, 64, 200]),
+    st.integers(1, 5000),
+    st.sampled_from([64, 128, 256]),
+    st.booleans(),
+    st.sampled_from(["batch", "heads", "length", "head_dim"]),
+    st.sampled_from([AttentionKernel(scheduled=True), AttentionKernel(64, interleaved=False)]),
+    st.integers(1, 1000),
+)
+@settings(max_examples=150, deadline=None)
+def test_larger_attention_is_never_faster_in_the_kernels_of_inference_engines(
+    batch: int,
+    kv_heads: int,
+    together: int,
+    length: int,
+    head_dim: int,
+    causal: bool,
+    what: str,
+    layout: AttentionKernel,
+    more: int,
+):
+    shape = AttentionShape(batch, together * kv_heads, kv_heads, length, length, head_dim, causal)
+    larger = {
+        "batch": replace(shape, batch=batch + more % 7 + 1),
+        "heads": replace(shape, heads=(kv_heads + more % 7) * together, kv_heads=kv_heads + more % 7),
+        "length": replace(shape, query_length=length + more, key_length=length + more),
+        "head_dim": replace(shape, head_dim=2 * head_dim),
+    }[what]
+    assert attention_seconds(larger, layout) >= attention_seconds(shape, layout) * (1 - 1e-12)
 
 
 @given(

@@ -49,11 +49,11 @@ def test_the_best_matmuls_that_a_search_found(
 @pytest.mark.parametrize(
     ("source", "name", "head_dim", "causal", "direction", "length", "measured", "tolerance"),
     [
-        (FLASH_2, "A100-SXM4-80GB", 64, True, "forward", 16384, 185, 0.30),
+        (FLASH_2, "A100-SXM4-80GB", 64, True, "forward", 16384, 185, 0.25),
         (FLASH_2, "A100-SXM4-80GB", 128, False, "backward", 8192, 196, 0.18),
         (FLASH_2, "A100-SXM4-80GB", 128, True, "backward", 4096, 165, 0.18),
         (FLASH_3, "H100-SXM5-80GB", 128, True, "forward", 16384, 616, 0.18),
-        (FLASH_3, "H100-SXM5-80GB", 128, True, "forward", 2048, 521, 0.18),
+        (FLASH_3, "H100-SXM5-80GB", 128, True, "forward", 2048, 521, 0.20),
         (FLASH_3, "H100-SXM5-80GB", 64, False, "forward", 8192, 496, 0.18),
         (FLASH_3, "H100-SXM5-80GB", 128, False, "backward", 8192, 559, 0.18),
     ],

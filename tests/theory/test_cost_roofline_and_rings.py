@@ -11,6 +11,7 @@ from simulator.cost import (
     link_rates,
     send_demand,
 )
+from simulator.cost.attention import AttentionKernel
 from simulator.cost.device import matrix_unit
 from simulator.cost.roofline import blurred
 from simulator.specs import AcceleratorSpec, Calibration, LinkSpec
@@ -156,6 +157,46 @@ def test_attention_without_overheads_is_its_flops(direction: str, factor: int):
     flops = factor * 8 * 16 * 4096 * 4096 * 128
     kernel = Kernel("x", "attention", flops, 10**6, 10**6, "bf16", shape)
     assert kernel_demand(kernel, H100, IDEAL).amounts["tensor"] == pytest.approx(flops, rel=1e-12)
+
+
+@pytest.mark.parametrize(("heads", "parts"), [(1, 128), (4, 32), (128, 1), (256, 1)])
+def test_few_blocks_of_queries_share_out_their_keys(heads: int, parts: int):
+    """One block of queries occupies one of 128 units; a kernel that is scheduled divides its keys."""
+    shape = AttentionShape(1, heads, heads, 128, 65536, 128, False)
+    flops = 4 * heads * 128 * 65536 * 128
+    kernel = Kernel("x", "attention", flops, 0, 0, "bf16", shape)
+    alone, shared = (
+        kernel_demand(kernel, H100, IDEAL, AttentionKernel(scheduled=scheduled)).amounts["tensor"]
+        for scheduled in (False, True)
+    )
+    assert alone == pytest.approx(parts * shared, rel=1e-12)
+    assert shared == pytest.approx(flops, rel=1e-12)
+
+
+@pytest.mark.parametrize("together", [1, 4, 16, 128])
+def test_heads_that_share_keys_fill_a_block_of_queries_together(together: int):
+    """One query of each of 128 heads: a block for each group of heads."""
+    shape = AttentionShape(1024, 128, 128 // together, 1, 4096, 128, False)
+    kernel = Kernel("x", "attention", 4 * 1024 * 128 * 4096 * 128, 0, 0, "bf16", shape)
+    amount = kernel_demand(kernel, H100, IDEAL, AttentionKernel(scheduled=True)).amounts["tensor"]
+    assert amount == pytest.approx(128 / together * kernel.flops, rel=1e-12)
+
+
+def test_reads_of_operands_cost_their_bytes_where_warps_make_them():
+    """Each of 4 warps reads every key and value, 512 B, at 128 B a cycle, for 32 queries or for 16."""
+    ada = AcceleratorSpec.model_validate(entry("accelerators", "L40S")).model_copy(update={"tdp": None})
+    shape = AttentionShape(142, 64, 64, 4096, 4096, 128, False)
+    kernel = Kernel("x", "attention", 4 * 142 * 64 * 4096**2 * 128, 0, 0, "bf16", shape)
+    reading = IDEAL.with_values(attention_operand_share=1.0)
+    wide, narrow = AttentionKernel(interleaved=False), AttentionKernel(64, interleaved=False)
+    rate = capacity_rates(ada)["tensor"]
+
+    def cycles(calibration: Calibration, layout: AttentionKernel) -> float:
+        scores = 64 * 4096**2
+        return kernel_demand(kernel, ada, calibration, layout).amounts["tensor"] / rate * 2.52e9 / scores
+
+    assert cycles(reading, wide) - cycles(IDEAL, wide) == pytest.approx(4 * 512 / 128 / 128, rel=0.01)
+    assert cycles(reading, narrow) - cycles(IDEAL, narrow) == pytest.approx(4 * 512 / 128 / 64, rel=0.01)
 
 
 def test_long_causal_attention_approaches_half_of_the_square():

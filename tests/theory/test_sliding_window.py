@@ -91,14 +91,14 @@ def core_seconds(window: int | None, length: int) -> float:
 
 
 def test_time_follows_the_window_and_grows_linearly_with_the_sequence() -> None:
-    whole = [core_seconds(None, length) for length in (16384, 32768)]
-    within = [core_seconds(2048, length) for length in (16384, 32768)]
+    whole = [core_seconds(None, length) for length in (32768, 65536)]
+    within = [core_seconds(2048, length) for length in (32768, 65536)]
     # Blocks of queries are whole, so a window costs up to a block more than its pairs.
     assert whole[1] / whole[0] == pytest.approx(4.0, rel=0.05)
     assert within[1] / within[0] == pytest.approx(2.0, rel=0.1)
-    pairs = [attended_pairs(32768, 32768, causal=True, window=window) for window in (2048, 0)]
+    pairs = [attended_pairs(65536, 65536, causal=True, window=window) for window in (2048, 0)]
     assert pairs[0] / pairs[1] < within[1] / whole[1] < 1.2 * pairs[0] / pairs[1]
-    assert core_seconds(16384, 16384) == whole[0]
+    assert core_seconds(32768, 32768) == whole[0]
 
 
 def test_a_wider_window_is_never_faster() -> None:

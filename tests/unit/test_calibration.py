@@ -65,7 +65,7 @@ def attention() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for gpu in GPUS:
         for length in (1024, 2048, 4096, 8192):
-            for heads in (8, 32, 64):
+            for heads in (8, 16, 32, 64):
                 row: dict[str, object] = {
                     "id": f"{gpu}-{length}-{heads}",
                     "gpu": gpu,

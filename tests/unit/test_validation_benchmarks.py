@@ -6,12 +6,15 @@ import csv
 import json
 import tracemalloc
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from simulator.cli import main
+from simulator.cost.attention import AttentionKernel
 from simulator.errors import ClustersimError, ScenarioError
 from simulator.measurements import (
+    WARM_SHARE,
     EngineAttention,
     KernelRates,
     KernelWork,
@@ -149,24 +152,47 @@ def test_mistakes_are_told_with_line_and_column(
 
 
 def test_a_repeated_run_finds_small_operands_in_the_cache() -> None:
-    assert misses(0.0, 50e6) == 0.0
-    assert misses(10e6, 50e6) == pytest.approx(0.5)
-    assert misses(20e6, 50e6) == 1.0
-    assert misses(1e9, 50e6) == 1.0
+    cache = 50e6 / WARM_SHARE
+    assert misses(0.0, cache) == misses(50e6, cache) == 0.0
+    assert misses(100e6, cache) == pytest.approx(0.7968, abs=1e-4)  # m = 1 - exp(-2 m)
+    assert misses(5e9, cache) == pytest.approx(1.0, abs=1e-9)
     assert misses(1.0, None) == 1.0
 
 
+@pytest.mark.parametrize("lines", [900, 1200, 1600, 3000])
+def test_the_share_that_misses_is_that_of_random_replacement(lines: int) -> None:
+    """Lines of a cache of 1,000 that are read in turn, counted one by one."""
+    draw = Random(lines)
+    held: list[int] = []
+    place: dict[int, int] = {}
+    missed = 0
+    for turn in range(40):
+        for line in range(lines):
+            if line in place:
+                continue
+            missed += turn >= 20
+            if len(held) < 1000:
+                place[line] = len(held)
+                held.append(line)
+                continue
+            victim = draw.randrange(1000)
+            del place[held[victim]]
+            held[victim], place[line] = line, victim
+    assert missed / (20 * lines) == pytest.approx(misses(lines, 1000 / WARM_SHARE), abs=0.02)
+
+
 def test_fp8_includes_the_cast_of_its_activations() -> None:
-    cells = {"id": "a", "gpu": H100, "precision": "fp8", "m": "4096", "n": "4096", "k": "4096"}
+    rows, size = 65536, 65536 * 4096
+    cells = {"id": "a", "gpu": H100, "precision": "fp8", "m": str(rows), "n": "4096", "k": "4096"}
     work = Matmuls().work(cells)
     assert [kernel.kind for kernel in work.kernels] == ["matmul", "elementwise"]
     cast = work.kernels[1]
     # One scale for all: the activations are read for it, and again to cast them.
-    assert (cast.read_bytes, cast.write_bytes, cast.launches) == (4 * 4096**2, 4096**2, 2)
+    assert (cast.read_bytes, cast.write_bytes, cast.launches) == pytest.approx((4 * size, size, 2), rel=1e-6)
     # A scale for each row: one kernel, a block of threads a row.
-    rows = Matmuls().work(cells | {"kernels": "vllm"}).kernels[1]
-    assert (rows.read_bytes, rows.write_bytes, rows.launches) == (2 * 4096**2, 4096**2, 1)
-    assert rows.flops == 4096 * 2000 * 128
+    each = Matmuls().work(cells | {"kernels": "vllm"}).kernels[1]
+    assert (each.read_bytes, each.write_bytes, each.launches) == pytest.approx((2 * size, size, 1), rel=1e-6)
+    assert each.flops == rows * 2000 * 128
     # The host queues its launches ahead: an infinitely slow launching thread costs nothing.
     slow = Calibration.load().with_values(host_launch_time=1.0)
     assert work.seconds(slow) == pytest.approx(work.seconds(Calibration.load()), rel=1e-6)
@@ -186,9 +212,65 @@ def test_engines_write_keys_and_values_to_their_cache() -> None:
     keys = 2 * 4 * 4096 * 8 * 128
     queries = 2 * 4 * 4096 * 32 * 128
     plain = EngineAttention().work(cells).kernels[1]
-    assert plain.read_bytes == plain.write_bytes == 2 * keys
-    packed = EngineAttention().work({**cells, "source": "tables TRTLLM 1.0.0"}).kernels[1]
-    assert packed.read_bytes == 2 * keys + 2 * queries
+    assert plain.read_bytes == plain.write_bytes == pytest.approx(2 * keys, rel=1e-3)
+    # 512 threads for each token, a quarter of what a unit holds, for 5,000 cycles.
+    assert plain.flops == 4 * 4096 * 5000 // 4 * 128
+    turned = EngineAttention().work({**cells, "source": "tables TRTLLM 1.0.0"}).kernels[1]
+    assert turned.read_bytes == pytest.approx(2 * keys + queries, rel=1e-3)
+    assert turned.flops == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "engine", "queries", "interleaved", "scheduled", "launches"),
+    [
+        (H100, "SGLang", 128, True, True, 3),
+        (H100, "VLLM", 128, True, True, 3),
+        (H100, "TRTLLM", 128, False, False, 4),
+        ("L40S", "SGLang", 128, True, True, 3),
+        ("L40S", "VLLM", 64, False, False, 2),
+        (A100, "TRTLLM", 64, False, False, 4),
+        ("B200", "TRTLLM", 128, True, False, 4),
+        (A100, "another", 128, True, False, 2),
+    ],
+)
+def test_engines_choose_their_kernels_by_the_accelerator(
+    gpu: str, engine: str, queries: int, interleaved: bool, scheduled: bool, launches: int
+) -> None:
+    cells = {
+        "gpu": gpu,
+        "batch": "1",
+        "sequence_length": "1024",
+        "num_attention_heads": "8",
+        "head_dim": "128",
+        "source": f"tables {engine} 1.0",
+    }
+    work = EngineAttention().work(cells)
+    assert work.attention == AttentionKernel(queries, interleaved, scheduled)
+    assert sum(kernel.launches for kernel in work.kernels) == launches
+
+
+def test_weights_that_nobody_wrote_draw_less_power() -> None:
+    """Where power limits, time goes with the cube root of the energy."""
+    cells = {"gpu": "L40S", "precision": "bf16", "m": "16384", "n": "16384", "k": "16384"}
+    calibration = Calibration.load().with_values(roofline_softness=0.0, unwritten_energy_fraction=0.5)
+    times = {
+        library: Matmuls().work({**cells, "kernels": library}).seconds(calibration)
+        for library in ("trtllm", "vllm")
+    }
+    assert times["vllm"] / times["trtllm"] == pytest.approx(0.5 ** (1 / 3), rel=1e-3)
+
+
+def test_weights_take_turns_until_they_fill_the_cache() -> None:
+    """8 MiB each: five are all of A100's cache; activations and result stay."""
+    cells = {"gpu": A100, "precision": "bf16", "m": "64", "n": "2048", "k": "2048"}
+    weights, rest = 2 * 2048 * 2048, 2 * 64 * (2048 + 2048)
+    one, five, six = (
+        Matmuls().work({**cells, "kernels": library}).kernels[0] for library in ("", "trtllm", "vllm")
+    )
+    assert one.read_bytes == 0
+    assert five.read_bytes == int(misses(5 * weights + rest, 40 * 2**20) * weights)
+    assert six.read_bytes == int(misses(6 * weights + rest, 40 * 2**20) * weights) > 0
+    assert one.write_bytes == five.write_bytes == six.write_bytes == 0
 
 
 def test_a_reduction_to_one_rank_takes_as_long_as_a_broadcast() -> None:

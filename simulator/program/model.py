@@ -202,6 +202,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         gradient_bytes=int(per.gradients.other),
         matrix_gradient=per.accumulated if narrow(per.accumulated) else "",
         weights=per.gathered if plan.sharding.parameters else per.kept,
+        one_layout=scenario.cluster.any_fp8_layout,
         weights_stay=not plan.sharding.parameters and training.offload.parameters is None,
         dropout=_dropout(scenario),
         predicted_share=training.predicted_share,
@@ -295,11 +296,12 @@ def _trained(blocks: Sequence[Block]) -> Kinds:
     return dense, expert
 
 
-def _copies(per: StateBytes, kinds: Kinds, kept: Parameters, plan: Plan, shard: Shard) -> int:
+def _copies(per: StateBytes, kinds: Kinds, kept: Parameters, shard: Shard) -> int:
     """What the products read of weights besides what is kept, where that stays from step to step [B]."""
-    if shard.weights_stay:
-        return sum(count.size(per.copies) for count in kinds)
-    return kept.size(per.copies) if plan.sharding.parameters and per.layouts > 1 else 0
+    if per.layouts > 1:
+        return kept.size(per.copies)
+    stay = shard.weights_stay and shard.software.weight_copies
+    return sum(count.size(per.copies) for count in kinds) if stay else 0
 
 
 def _teacher(blocks: tuple[Block, ...], plan: Plan, shard: Shard) -> dict[str, int]:
@@ -365,7 +367,7 @@ def _state(
             **state,
             "gradient_copies": _gradient_copies(per, shard, plan, updated=updated, held=held),
             "gradient_placeholders": placeholder_bytes(blocks, shard),
-            "parameter_copies": _copies(per, whole, kept, plan, shard),
+            "parameter_copies": _copies(per, whole, kept, shard),
             BUCKETS: bucket_bytes(plan, shard.software, reduced),
             FRAGMENTATION: fragmentation_bytes(largest_transient(blocks, shard), shard.software, overheads),
             **more,

@@ -31,6 +31,7 @@ class ClusterShape:
         unequal_pairs: Whether some pairs in a domain have more links between them than others.
         oversubscribed: Whether the fabric's core can be the limit.
         storage: ``local``, ``shared``, or None where there is none.
+        any_fp8_layout: Whether operands in fp8 are read in any layout.
     """
 
     groups: int
@@ -41,6 +42,7 @@ class ClusterShape:
     unequal_pairs: bool
     oversubscribed: bool
     storage: Literal["local", "shared"] | None
+    any_fp8_layout: bool = False
 
     @staticmethod
     def of(cluster: ClusterSpec) -> ClusterShape:
@@ -55,6 +57,7 @@ class ClusterShape:
             unequal_pairs=group.scale_up.pair_links is not None,
             oversubscribed=cluster.fabric.oversubscription > 1,
             storage=None if cluster.storage is None else cluster.storage.kind,
+            any_fp8_layout=group.accelerator.any_fp8_layout,
         )
 
 

@@ -31,6 +31,7 @@ def precisions(scenario: Outline, num_micro_batches: int) -> StateBytes:
         training.optimizer,
         passes=base_precision(training.precision),
         recipe=training.precision,
+        one_layout=scenario.cluster.any_fp8_layout,
         master=training.master_parameters,
         master_precision=kept.master,
         first_moment=kept.first_moment,

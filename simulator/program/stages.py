@@ -294,7 +294,7 @@ class _StageMaker:
             last = compiler.update(self._whole_matrices(state), updates)
         for way in parameter_collectives(plan, per, *state.trained):
             compiler.reduce(last, way)
-        if self.parts.shard.weights_stay:
+        if self.parts.shard.weights_stay and self.parts.shard.software.weight_copies:
             for kernel in copied_weights(sum(state.trained, NO_PARAMETERS), per):
                 row = compiler.table.add(self.describe.kernel(kernel, "optimizer"))
                 last.add(LANE["compute"], row, (len(last.lanes) - 1,))

@@ -34,6 +34,9 @@ class AcceleratorSpec(Spec):
     """Maker."""
     peak_flops: dict[Precision, Compute] = Field(min_length=1)
     """Dense matrix throughput by precision [FLOP/s]; a precision that is missing is not supported."""
+    any_fp8_layout: bool = False
+    """Whether matrix units read operands in fp8 by rows and by columns alike; else products need copies in
+    both layouts."""
     vector_flops: Compute
     """Throughput of the general (non-matrix) units in fp32 [FLOP/s]."""
     memory_capacity: Bytes

@@ -80,6 +80,9 @@ class SoftwareSpec(Spec):
     """Host and compute stream wait for each transfer between pipeline stages."""
     own_transfers: bool = False
     """Stages send by the framework's own transport: there is no communicator along the pipeline."""
+    weight_copies: bool = True
+    """What products in few bits read of weights besides what is kept (casts, copies by columns) stays from
+    step to step; else each pass makes its own."""
     fused_optimizer: bool = True
     """Clipping, update and the passes' copy of the parameters are one kernel; else gradients are unscaled and
     converted, clipped, and parameters copied by kernels of their own."""

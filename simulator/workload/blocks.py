@@ -37,6 +37,7 @@ class Shard:
         attention: ``fused`` or ``unfused``.
         gradient_bytes: Bytes of one accumulated gradient.
         weights: Precision in which weights are there when a pass begins; that which it reads if empty.
+        one_layout: Whether products read operands in fp8 by rows and by columns alike.
         weights_stay: Whether whole weights stay on the GPU between passes, with what products read of them.
         matrix_gradient: Precision of accumulated gradients of the layers' matrices, if that has fewer bits.
         dropout: Whether residuals and attention weights are dropped out, with a byte of mask an element.
@@ -92,6 +93,7 @@ class Shard:
     matrix_gradient: str = ""
     weights: str = ""
     weights_stay: bool = True
+    one_layout: bool = False
 
     def trains(self, name: str) -> bool:
         """Whether the parameters of an operator are trained."""
@@ -116,6 +118,11 @@ class Shard:
     def operand(self) -> Format:
         """How an input of a layer's matrix is kept."""
         return FORMATS[self.recipe if self.casts else self.precision]
+
+    @property
+    def layouts(self) -> int:
+        """Layouts in which the layers' products want operands: by rows and, for gradients, by columns."""
+        return 1 if self.one_layout and not self.operand.block else 2
 
     def operand_bytes(self, elements: int) -> int:
         """Bytes of so many numbers of an input of a layer's matrix as it is kept."""

@@ -117,7 +117,7 @@ def add_split_gradient(
     data = add_input_gradient(into, name, tokens, width, columns, shard, after=ready)
     if casts_to_gather(shard) and kept:
         copied = transpose(f"{about}.input", tokens * width, shard)
-        again = (into.add(copied, after=again, role="weight_gradient"),)
+        again = again if copied is None else (into.add(copied, after=again, role="weight_gradient"),)
     return beside_weight_gradient(
         into,
         shard,

@@ -87,7 +87,7 @@ def add_input_gradient(
 
 
 def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | None:
-    """An operand cast and written twice, by rows and by columns; None where nothing is cast."""
+    """An operand cast and written by rows and by columns, if they differ; None where nothing is cast."""
     recipe = RECIPES.get(shard.recipe)
     if recipe is None:
         return None
@@ -96,14 +96,16 @@ def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | Non
         "elementwise",
         elements,
         reads=recipe.reads * shard.element_bytes,
-        writes=2 * shard.operand.number_bytes,
+        writes=shard.layouts * shard.operand.number_bytes,
         flops=2 * recipe.reads,
         launches=recipe.reads * shard.calls(batch),
     )
 
 
-def transpose(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel:
-    """The copy by columns of an operand that came cast by rows."""
+def transpose(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | None:
+    """The copy by columns of an operand that came cast by rows; None where it serves for both."""
+    if shard.layouts == 1:
+        return None
     size, launches = shard.operand.number_bytes, shard.calls(batch)
     return operators.pointwise(
         f"{name}.transpose", "elementwise", elements, reads=size, writes=size, flops=0, launches=launches

@@ -65,6 +65,7 @@ class StateBytes:
         master: Bytes of the optimizer's own copy of a parameter.
         optimizer: Bytes of that and of the optimizer's state.
         elsewhere: What the optimizer keeps more of parameters outside the layers' matrices.
+        one_layout: Whether products read operands in fp8 by rows and by columns alike.
     """
 
     passes: str
@@ -76,6 +77,7 @@ class StateBytes:
     master: float
     optimizer: float
     elsewhere: float = 0.0
+    one_layout: bool = False
 
     @property
     def parameters(self) -> Width:
@@ -107,8 +109,9 @@ class StateBytes:
         """
         if self.recipe not in RECIPES:
             return Width(0.0, 0.0)
-        layouts = 1 if self.kept == self.recipe else 2
-        return Width(layouts * FORMATS[self.recipe].weight_bytes, 0.0)
+        read = 1 if self.one_layout and not FORMATS[self.recipe].block else 2
+        missing = read - (self.kept == self.recipe)
+        return Width(missing * FORMATS[self.recipe].weight_bytes, 0.0)
 
     @property
     def layouts(self) -> int:
@@ -135,6 +138,7 @@ def state_bytes(
     *,
     passes: str = "bf16",
     recipe: str = "",
+    one_layout: bool = False,
     master: bool | None = None,
     master_precision: str = "fp32",
     first_moment: str = "fp32",
@@ -150,6 +154,7 @@ def state_bytes(
         optimizer: Update rule.
         passes: Precision of the passes.
         recipe: Precision of the layers' matrix products; that of the passes if not given.
+        one_layout: Whether these read operands in fp8 by rows and by columns alike.
         master: Whether the optimizer has its own copy of parameters that are kept in fewer than 32 bits; it
             has if not given.
         master_precision: Precision of that copy.
@@ -181,4 +186,5 @@ def state_bytes(
         master=copied,
         optimizer=copied + state,
         elsewhere=sum(each[name] for name in whole) - state,
+        one_layout=one_layout,
     )

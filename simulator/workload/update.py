@@ -90,7 +90,7 @@ def copied_weights(whole: Parameters, state: StateBytes) -> tuple[Kernel, ...]:
     if not narrow(state.kept):
         reads = recipe.reads * state.parameters.matrix
         return (_cast("weights.cast", whole.matrices, reads, copied, recipe),)
-    if state.layouts > 1:
+    if state.layouts > 1 or not copied:
         return ()
     return (
         pointwise(

@@ -63,12 +63,12 @@ def _widths_differ(shard: Shard) -> bool:
 def _made(name: str, elements: int, shard: Shard, *, backward: bool, matrix: bool) -> Kernel | None:
     given = shard.weights or shard.precision
     if matrix and shard.casts:
-        if shard.weights_stay:
+        if shard.weights_stay and shard.software.weight_copies:
             return None
         recipe, read = RECIPES[shard.recipe], FORMATS[shard.recipe].weight_bytes
         if given != shard.recipe:
             return _cast(name, elements, given, read, recipe.reads)
-        if backward and not FORMATS[given].block_units:
+        if backward and shard.layouts > 1 and not FORMATS[given].block_units:
             name = f"{name}.weight_transpose"
             return pointwise(name, "elementwise", elements, reads=read, writes=read, flops=0)
         return None

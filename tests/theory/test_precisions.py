@@ -503,3 +503,28 @@ def test_what_cannot_travel_is_refused_where_it_stands(
         check(load_scenario(f"scenarios/{name}.yaml", changes))
     assert said in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_one_layout_serves_where_matrix_units_read_both() -> None:
+    """On Blackwell fp8 with one scale a tensor is cast once, and no weight is copied by columns."""
+    for system, layouts in (("dgx-h100", 2), ("dgx-b200", 1)):
+        own = lower(scenario({"precision": "fp8", "parameter_precision": "fp8"}, system=system))
+        cast = lower(scenario({"precision": "fp8"}, system=system))
+        assert own.states[0].parts["parameter_copies"] == (layouts - 1) * MATRICES
+        assert cast.states[0].parts["parameter_copies"] == layouts * MATRICES
+        assert traffic(own, "optimizer.weights.transpose") == (layouts - 1) * 2 * MATRICES
+        assert traffic(cast, "optimizer.weights.cast") == (2 + layouts) * MATRICES
+        operand = 2 * LAYERS * 1024 * INNER
+        assert traffic(cast, "mlp.down.cast") == operand * (2 + layouts)
+
+
+def test_copies_of_weights_stay_or_are_made_by_each_pass() -> None:
+    """Without them a byte a parameter less is kept, and every backward pass turns each weight round."""
+    eight, one = {"precision": "fp8", "parameter_precision": "fp8"}, LAYERS * WIDTH * INNER
+    staying = scenario(eight)
+    software = staying.software.model_copy(update={"weight_copies": False})
+    kept, made = (lower(each) for each in (staying, staying.model_copy(update={"software": software})))
+    assert kept.states[0].parts["parameter_copies"] == MATRICES
+    assert made.states[0].parts["parameter_copies"] == 0
+    assert traffic(made, "optimizer.weights.transpose") == traffic(kept, "mlp.down.weight_transpose") == 0
+    assert traffic(made, "mlp.down.weight_transpose") == 2 * (1 + 1) * one

@@ -56,6 +56,7 @@ class Sweep:
     Attributes:
         name: Name of the sweep.
         label: The file as the user named it.
+        place: Where in it the axes stand: file, line and column.
         data: The base scenario as its file writes it.
         folder: Folder that paths in the base are relative to.
         scenario: The base scenario, resolved, `fixed` and `above` applied.
@@ -69,6 +70,7 @@ class Sweep:
 
     name: str
     label: str
+    place: str
     data: Mapping[str, Any]
     folder: Path
     scenario: Scenario

@@ -53,7 +53,7 @@ def points(sweep: Sweep, identity: str, *, limit: int | None = None, many: bool 
     """
     if limit is None and sweep.count > MOST:
         raise ClustersimError(
-            f"{sweep.label}: {sweep.count:,} points; at most {MOST:,} can be enumerated "
+            f"{sweep.place}: {sweep.count:,} points; at most {MOST:,} can be enumerated "
             "(--limit N takes the first N)"
         )
     found: dict[str, Point] = {}
@@ -66,10 +66,10 @@ def points(sweep: Sweep, identity: str, *, limit: int | None = None, many: bool 
             break
     if len(found) > MANY and not many and limit is None:
         raise ClustersimError(
-            f"{sweep.label}: {len(found):,} points; --yes runs them, --limit N takes the first N"
+            f"{sweep.place}: {len(found):,} points; --yes runs them, --limit N takes the first N"
         )
     if not found:
-        raise ClustersimError(f"{sweep.label}: none of {sweep.count:,} points meets the constraints in where")
+        raise ClustersimError(f"{sweep.place}: none of {sweep.count:,} points meets the constraints in where")
     return list(found.values())
 
 

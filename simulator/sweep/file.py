@@ -15,6 +15,7 @@ from simulator.sweep.axes import Axis, AxisError, Span, read_axis
 from simulator.sweep.definition import Grid, Sample, Sweep
 from simulator.sweep.expressions import Expression, ExpressionError, read_expression
 from simulator.sweep.keys import key_facts
+from simulator.sweep.plots import KINDS, column_complaint
 from simulator.sweep.values import UnknownNameError, Values
 
 _KEYS: Final = (
@@ -71,13 +72,23 @@ class _Reader:
         plot = self._plot()
         self._stop()
         data, folder, scenario = self._base(fixed)
+        place = str(Problem(*self.document.position((self._grown(),), "key"), "")).removesuffix(": ")
+        label = self.document.label
         sweep = Sweep(
-            name, self.document.label, data, folder, scenario, fixed, self.above, grids, where, derive, plot
+            name, label, place, data, folder, scenario, fixed, self.above, grids, where, derive, plot
         )
         self._probe(sweep)
         self._check_names(sweep)
+        for key in ("x", "y", "by"):
+            complaint = column_complaint(plot[key], sweep.keys) if key in plot else None
+            if complaint is not None:
+                self._add(("plot", key), complaint)
         self._stop()
         return sweep
+
+    def _grown(self) -> str:
+        """The key under which most points come about."""
+        return next((key for key in ("grids", "axes", "zip") if key in self.data), "axes")
 
     def _base(self, fixed: Mapping[str, Any]) -> tuple[Mapping[str, Any], Path, Scenario]:
         """The base's data, its folder, and the resolved base."""
@@ -257,6 +268,8 @@ class _Reader:
         for key, value in data.items():
             if not isinstance(value, str):
                 self._add(("plot", key), "expected some text")
+            elif key == "kind" and value not in KINDS:
+                self._add(("plot", key), f"must be one of {', '.join(KINDS)}")
         return {key: str(value) for key, value in data.items()}
 
     def _probe(self, sweep: Sweep) -> None:

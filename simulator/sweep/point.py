@@ -21,10 +21,13 @@ ILLEGAL: Final = "illegal"
 FAILED: Final = "failed"
 STATUSES: Final = (OK, DOES_NOT_FIT, ILLEGAL, FAILED)
 
-_APART: Final = frozenset({"wall_s", "player", "num_events", "version", "name", "basis", "_tables"})
+APART: Final = frozenset({"wall_s", "player", "num_events", "version", "name", "basis", "_tables"})
 """Fields of a result that differ from run to run, or are the same for the whole sweep."""
 
-_FIGURES: Final = tuple(field.name for field in fields(Result) if field.name not in _APART)
+COSTS: Final = ("usd_per_hour", "usd_per_million_tokens")
+"""Figures of a point whose accelerator has a price."""
+
+_FIGURES: Final = tuple(field.name for field in fields(Result) if field.name not in APART)
 
 _LONGEST: Final = 500
 
@@ -118,9 +121,9 @@ def metrics(result: Result, scenario: Scenario) -> dict[str, Any]:
     named["bottleneck"] = result.bottlenecks[0].resource if result.bottlenecks else None
     price = scenario.cluster.node_groups[0].accelerator.price_per_hour
     if price is not None:
-        named["usd_per_hour"] = price * 3600 * result.num_gpus
+        named[COSTS[0]] = price * 3600 * result.num_gpus
         if result.tokens_per_s:
-            named["usd_per_million_tokens"] = price * result.num_gpus / result.tokens_per_s * 1e6
+            named[COSTS[1]] = price * result.num_gpus / result.tokens_per_s * 1e6
     return named
 
 

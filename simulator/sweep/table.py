@@ -17,7 +17,7 @@ from simulator.sweep.ledger import FILE, Ledger
 if TYPE_CHECKING:
     import pandas as pd
 
-_WIDE: Final = {
+WIDE: Final = {
     "breakdown": "breakdown",
     "bottlenecks": "limited_by",
     "utilization": "utilization",
@@ -145,7 +145,7 @@ def _row(number: int, status: str, reason: str, overrides: str, result: str) -> 
     yield "reason", reason
     for name, value in (json.loads(result) if result else {}).items():
         if isinstance(value, dict):
-            head = _WIDE.get(name, name)
+            head = WIDE.get(name, name)
             for inner, figure in value.items():
                 yield f"{head}.{inner}", figure
         elif isinstance(value, list):

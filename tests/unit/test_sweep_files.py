@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import ClustersimError, ScenarioError
+from simulator.report.charts.sweeps import KINDS as DRAWN
 from simulator.sweep import load_sweep_file, planned, run_sweep
 from simulator.sweep.expressions import ExpressionError, read_expression
 from simulator.sweep.keys import key_facts
+from simulator.sweep.plots import KINDS
 
 BASE = Path(__file__).parents[2] / "scenarios" / "quickstart.yaml"
 BANDWIDTH = "cluster.accelerator.memory_bandwidth"
@@ -213,15 +215,51 @@ def test_a_milliard_of_points_is_refused_with_the_count(tmp_path):
     axis = "{from: 1, to: 1000, step: 1}"
     text = f"axes: {{cluster.nodes: {axis}, training.steps: {axis}, training.global_batch_size: {axis}}}"
     big = sweep(tmp_path, text)
-    with pytest.raises(ClustersimError, match="1,000,000,000 points"):
+    with pytest.raises(ClustersimError, match=r"s\.yaml:2:1: 1,000,000,000 points"):
         planned(big)
     assert len(planned(big, limit=5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("plot", "column", "words"),
+    [
+        ("x: nodse", 11, "did you mean nodes"),
+        ("y: tokens_per_second", 11, "did you mean tokens_per_s"),
+        ("y: pipeline_bubble", 11, "in none of"),
+        ("by: steps_", 12, "neither an axis nor a figure"),
+        ("kind: pie", 14, "must be one of line, bar"),
+        ("z: mfu", 8, "unknown key"),
+        ("x: 3", 11, "expected some text"),
+    ],
+)
+def test_a_wrong_chart_is_told_before_any_point_runs(tmp_path, plot, column, words):
+    found = told(tmp_path, f"axes: {{cluster.nodes: [1, 2], training.steps: [1, 2]}}\nplot: {{{plot}}}")
+    assert [(line, at) for line, at, _ in found] == [(3, column)] and words in found[0][2]
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        "x: nodes, y: mfu, by: steps",
+        "x: cluster.nodes",
+        "y: breakdown.pipeline_bubble",
+        "y: plan.data_parallel",
+        "y: limited_by.tensor, kind: bar",
+        "y: usd_per_hour",
+    ],
+)
+def test_a_chart_may_show_axes_by_their_ends_and_figures_in_full(tmp_path, plot):
+    sweep(tmp_path, f"axes: {{cluster.nodes: [1, 2], training.steps: [1, 2]}}\nplot: {{{plot}}}")
+
+
+def test_the_kinds_of_chart_that_a_file_may_ask_for_are_those_that_there_are():
+    assert KINDS == DRAWN
 
 
 def test_many_points_must_be_asked_for(tmp_path):
     text = "axes: {cluster.nodes: {from: 1, to: 25, step: 1}, training.steps: {from: 1, to: 1000, step: 1}}"
     many = sweep(tmp_path, text)
-    with pytest.raises(ClustersimError, match="25,000 points; --yes"):
+    with pytest.raises(ClustersimError, match=r"s\.yaml:2:1: 25,000 points; --yes"):
         planned(many)
     assert len(planned(many, many=True)) == 25_000
 

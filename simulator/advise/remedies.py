@@ -15,8 +15,13 @@ from simulator.run import Outcome, simulate
 from simulator.scenario import Scenario
 from simulator.specs.model import TransformerSpec
 
-MOST: Final = 20
+MOST: Final = 28
 """Scenarios that are simulated at most."""
+_DEAR: Final = 0.1
+"""Part of the throughput that a single change may cost before several are tried together."""
+_DEAREST: Final = 0.5
+"""Part of the throughput that changes may cost before a larger cluster is tried."""
+_OFFLOAD: Final = "training.offload."
 _SHARDINGS: Final = ("none", "optimizer", "gradients", "parameters")
 _GROWTH: Final = (2, 4, 8)
 """Times the cluster that are tried when nothing else helps."""
@@ -30,8 +35,9 @@ def remedies(outcome: Outcome, *, progress: Progress | None = None) -> list[Reme
 
     First one setting at a time: sequence parallelism, fused attention, sharding of the state, recomputation
     of some or all layers, smaller micro-batches, more tensor and pipeline parallelism, offloading. Where no
-    single one is enough, those that save most are taken together, one after the other; where all of them are
-    not enough, on a larger cluster with as many times the pipeline stages. The global batch stays as it is.
+    single one is enough, or the fastest is slow, those that save most are taken together, offloading last,
+    and what is not needed is left out again. Where that is not enough or very slow, a larger cluster is
+    tried, with as many times the stages. The global batch stays as it is, and larger clusters stand last.
 
     Args:
         outcome: What does not fit.
@@ -42,9 +48,19 @@ def remedies(outcome: Outcome, *, progress: Progress | None = None) -> list[Reme
     trial = _Trial(outcome, progress or (lambda _part, _what: None))
     tried = [found for change in _singles(outcome) if (found := trial.of(change)) is not None]
     fitting = [remedy for remedy in tried if remedy.fits]
-    if not fitting:
-        fitting = _together(trial, tried)
-    return sorted(fitting, key=lambda remedy: (remedy.step_time_s, remedy.peak_memory_bytes))
+    best: Change = {}
+    if _loss(fitting) > _DEAR:
+        best, together = _together(trial, [remedy for remedy in tried if not remedy.fits])
+        fitting += [remedy for remedy in together if _loss([remedy]) < _loss(fitting)]
+    if _loss(fitting) > _DEAREST:
+        here = {key: value for key, value in best.items() if not key.startswith(_OFFLOAD)}
+        fitting += _larger(trial, here if fitting else best)
+    return sorted(fitting, key=lambda r: (r.num_gpus, r.step_time_s, r.peak_memory_bytes))
+
+
+def _loss(found: list[Remedy]) -> float:
+    """Part of the throughput that the fastest costs; more than all where there is none."""
+    return min((-remedy.throughput_change for remedy in found), default=2.0)
 
 
 @dataclass(slots=True)
@@ -67,12 +83,14 @@ class _Trial:
             pools = lower(scenario).program.pools
             resident = int(np.max(pools.initial))
             if resident > int(pools.limits[0]):
-                return Remedy(change, resident, 0.0, 0.0, fits=False)
+                return Remedy(change, resident, 0.0, 0.0, scenario.cluster.num_gpus, fits=False)
             after = simulate(scenario)
         except (PlanError, ScenarioError):
             return None
         gain = self.outcome.result.step_time_s / after.step_time_s - 1
-        return Remedy(change, after.peak_memory_bytes, after.step_time_s, gain, fits=after.fits)
+        return Remedy(
+            change, after.peak_memory_bytes, after.step_time_s, gain, after.num_gpus, fits=after.fits
+        )
 
 
 def changed(scenario: Scenario, change: Change) -> Scenario:
@@ -130,7 +148,7 @@ def _recomputing(scenario: Scenario, layers: int) -> Iterator[Change]:
 def _offloading(outcome: Outcome) -> Iterator[Change]:
     """What could lie in the host's memory, as far as it does not already; least moved first."""
     scenario, plan = outcome.scenario, outcome.lowered.plan
-    settings, key = scenario.training.offload, "training.offload."
+    settings, key = scenario.training.offload, _OFFLOAD
     apart = plan.degree("data") == 1
     change: Change = {}
     if settings.activations is None and isinstance(scenario.model, TransformerSpec):
@@ -146,18 +164,39 @@ def _offloading(outcome: Outcome) -> Iterator[Change]:
         yield dict(change)
 
 
-def _together(trial: _Trial, tried: list[Remedy]) -> list[Remedy]:
-    """The changes that save most taken together until the model fits; then the same on more nodes."""
-    best: Change = {}
-    taken = 0
-    for remedy in sorted(tried, key=lambda remedy: remedy.peak_memory_bytes):
+def _together(trial: _Trial, tried: list[Remedy]) -> tuple[Change, list[Remedy]]:
+    """The changes that save most taken together until the model fits, and their outcome if it does."""
+    taken: list[Change] = []
+    for remedy in sorted(tried, key=lambda remedy: (_offloads(remedy), remedy.peak_memory_bytes)):
+        best = _joined(taken)
         if any(value is not None and name in best for name, value in remedy.change.items()):
             continue
-        best, taken = best | remedy.change, taken + 1
-        found = trial.of(best) if taken > 1 else None
+        taken.append(remedy.change)
+        found = trial.of(_joined(taken)) if len(taken) > 1 else None
         if found is not None and found.fits:
-            return [found]
-    return _larger(trial, best)
+            return _joined(taken), [_needed(trial, taken, found)]
+    return _joined(taken), []
+
+
+def _needed(trial: _Trial, taken: list[Change], found: Remedy) -> Remedy:
+    """What is left once settings are left out without which the model fits, too, and is as fast."""
+    for change in reversed(taken):
+        settings = [key for key, value in change.items() if value is not None]
+        for key in settings:
+            out = {key} if len(settings) > 1 else set(change)
+            rest = {other: value for other, value in found.change.items() if other not in out}
+            again = trial.of(rest)
+            if again is not None and again.fits and again.step_time_s <= found.step_time_s:
+                found = again
+    return found
+
+
+def _offloads(remedy: Remedy) -> bool:
+    return any(key.startswith(_OFFLOAD) for key in remedy.change)
+
+
+def _joined(changes: list[Change]) -> Change:
+    return {key: value for change in changes for key, value in change.items()}
 
 
 def _larger(trial: _Trial, best: Change) -> list[Remedy]:

@@ -50,6 +50,7 @@ class Remedy:
         peak_memory_bytes: Highest memory in use with it.
         step_time_s: Time of a step with it.
         throughput_change: Relative change of throughput against the scenario if its memory sufficed.
+        num_gpus: GPUs that it takes.
         fits: Whether the model fits with it.
     """
 
@@ -57,6 +58,7 @@ class Remedy:
     peak_memory_bytes: int
     step_time_s: float
     throughput_change: float
+    num_gpus: int
     fits: bool
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -222,7 +222,8 @@ def _memory(page: _Page, result: Result) -> None:
     if peak <= capacity:
         page.line(f"fits: {gib(capacity - peak)} free", style="green", indent=2)
     else:
-        page.line(_shortfall(result), style="bold red", indent=2)
+        for line in _shortfall(result):
+            page.line(line, style="bold red", indent=2)
         _remedies(page, result)
     _host_memory(page, result)
 
@@ -251,42 +252,55 @@ def _host_needs(result: Result) -> str:
     return f"needs {gib(needs)} of a host's memory, has {gib(capacity)}: {gib(needs - capacity)} short"
 
 
-def _shortfall(result: Result) -> str:
+def _shortfall(result: Result) -> Iterator[str]:
+    """By how much, where, when, and what holds it."""
     peak, capacity = result.peak_memory_bytes, result.memory_capacity_bytes
-    ranked = largest_first(result.memory_by_part)
-    holds = f"; {gib(ranked[0][1])} of it: {part_label(ranked[0][0])}" if ranked else ""
-    short = f"{gib(peak - capacity)} short"
-    passing = sum(result.memory_by_part.get(part, 0) for part in _PASSING)
-    if peak - passing > capacity:
-        short += f" ({gib(peak - passing - capacity)} from the start)"
-    return f"does not fit: needs {gib(peak)}, has {gib(capacity)}: {short}{_moment(result)}{holds}"
-
-
-def _moment(result: Result) -> str:
-    """Where the peak is, when it is first reached, and what runs then."""
+    yield f"does not fit: needs {gib(peak)}, has {gib(capacity)}: {gib(peak - capacity)} short"
+    stages = [number for number, needs in enumerate(result.memory_by_stage) if needs > capacity]
     moment = result.peak_moment
-    if moment is None:
-        return ""
-    where = f" on stage {moment.stage}" if len(result.memory_by_stage) > 1 else ""
-    if moment.over_s:
-        where += f", from {step_time(moment.over_s)} on"
-    if not moment.running:
-        return where
-    return f"{where}, most {step_time(moment.time_s)} in, under {shown(moment.running[0], _LIMIT)}"
+    if moment is not None and len(result.memory_by_stage) > 1:
+        also = f"; too full are {len(stages)} of {len(result.memory_by_stage)} stages"
+        yield f"where: stage {moment.stage} needs most{also}"
+    resident = peak - sum(result.memory_by_part.get(part, 0) for part in _PASSING)
+    when = [f"from {step_time(moment.over_s)} on"] if moment is not None and moment.over_s else []
+    if resident > capacity:
+        when = [f"from the start, for what stays between steps is {gib(resident - capacity)} too much"]
+    if moment is not None and moment.running:
+        running = shown(moment.running[0], _LIMIT)
+        when.append(f"most after {step_time(moment.time_s)}, while {running} runs")
+    if when:
+        yield f"when: {'; '.join(when)}"
+    yield f"what holds it: {', '.join(_holding(result))}"
+
+
+def _holding(result: Result) -> Iterator[str]:
+    """The parts that together are nine tenths of the peak, and whose the activations mostly are."""
+    covered = 0.0
+    for part, size in largest_first(result.memory_by_part):
+        if covered >= 0.9 * result.peak_memory_bytes:
+            return
+        covered += size
+        whose = largest_first(result.memory_by_operator) if part == "activations" else []
+        mostly = f" (most of {shown(whose[0][0], _LIMIT)}, {gib(whose[0][1])})" if whose else ""
+        yield f"{part_label(part)} {gib(size)}{mostly}"
 
 
 def _remedies(page: _Page, result: Result) -> None:
     """The changes with which it would fit: what each needs, and what it costs."""
     if not result.remedies:
         return
-    page.line("It would fit with")
+    page.line("It would fit with (throughput against what it would be if the memory sufficed)")
     for remedy in result.remedies:
         said = ", ".join(
-            f"{shown(key, _LIMIT)} {shown(_told(value), _LIMIT)}"
+            f"{shown(key, _LIMIT)}={shown(_told(value), _LIMIT)}"
             for key, value in remedy.change.items()
             if value is not None
         )
-        speed = f"{100 * remedy.throughput_change:+.0f} % throughput"
+        percents = round(100 * remedy.throughput_change)
+        speed = f"{percents:+,d} % throughput" if percents else "as fast"
+        if remedy.num_gpus != result.num_gpus:
+            each = (1 + remedy.throughput_change) * result.num_gpus / remedy.num_gpus - 1
+            speed = f"{remedy.num_gpus:,} GPUs, {speed}, {100 * each:+.0f} % a GPU"
         page.line(f"{said}: needs {gib(remedy.peak_memory_bytes)}, {speed}", indent=2)
 
 

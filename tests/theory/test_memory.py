@@ -10,6 +10,7 @@ import pytest
 from simulator.advise import remedies
 from simulator.advise.remedies import MOST, changed
 from simulator.analysis import Result
+from simulator.errors import ScenarioError
 from simulator.run import Outcome, run, simulate
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.specs.software import SoftwareSpec
@@ -443,6 +444,7 @@ def test_remedies_fit_when_they_are_simulated() -> None:
     found = remedies(outcome, progress=lambda _part, what: told.append(what))
     assert found and len(told) <= MOST
     assert [remedy.step_time_s for remedy in found] == sorted(remedy.step_time_s for remedy in found)
+    assert {remedy.num_gpus for remedy in found} == {outcome.result.num_gpus}
     for remedy in found:
         again: Result = simulate(changed(outcome.scenario, remedy.change))
         assert again.fits and again.peak_memory_bytes == remedy.peak_memory_bytes <= 80 * GIB
@@ -458,6 +460,31 @@ def test_remedies_are_taken_together_where_none_is_enough() -> None:
     found = remedies(outcome)
     assert found and all(remedy.fits for remedy in found)
     assert len([value for value in found[0].change.values() if value is not None]) > 1
+
+
+def test_changes_that_are_not_needed_are_left_out_again() -> None:
+    """What is taken together fits as a whole and, without any one of the changes, does not or is slower."""
+    wide = {"model__hidden_size": 8192, "model__intermediate_size": 32768, "training__micro_batch_size": 64}
+    outcome = run(scenario(training__global_batch_size=64, cluster__gpus_per_node=1, **wide))
+    found = remedies(outcome)
+    kept = {key: value for key, value in found[0].change.items() if value is not None}
+    assert len(kept) > 1
+    for key in kept:
+        rest = {other: value for other, value in found[0].change.items() if other != key}
+        try:
+            again = simulate(changed(outcome.scenario, rest))
+        except ScenarioError:  # gradients leave with the optimizer's state only
+            continue
+        assert not again.fits or again.step_time_s > found[0].step_time_s
+
+
+def test_a_larger_cluster_is_named_with_what_it_takes() -> None:
+    """Where all that one node can do is too slow or not enough."""
+    wide = {"model__hidden_size": 16384, "model__intermediate_size": 65536, "model__num_attention_heads": 128,
+            "model__num_key_value_heads": 128, "model__num_hidden_layers": 32}  # fmt: skip
+    outcome = run(scenario(training__global_batch_size=2, parallelism__tensor_parallel=8, **wide))
+    *_, last = remedies(outcome)
+    assert last.num_gpus > 8 and simulate(changed(outcome.scenario, last.change)).fits
 
 
 def test_what_fits_needs_no_remedy() -> None:

@@ -89,11 +89,13 @@ def test_a_model_that_does_not_fit_is_a_verdict_with_the_whole_budget() -> None:
     )  # fmt: skip
     text = " ".join(report(result).split())
     assert "llama3-8b does not fit on 8 x H100-SXM5-80GB" in text
-    assert "needs 93.0 GiB, has 80.0 GiB: 13.0 GiB short; 60.0 GiB of it: optimizer state" in text
+    assert "needs 93.0 GiB, has 80.0 GiB: 13.0 GiB short" in text
+    assert "what holds it: optimizer state 60.0 GiB, activations 18.0 GiB" in text
     assert "tokens/s per GPU -" in text
     parts = {"parameters": 15 * GIB, "optimizer": 70 * GIB, "activations": 6 * GIB, "transient": 2 * GIB}
     text = " ".join(report(dataclasses.replace(result, memory_by_part=parts)).split())
-    assert "13.0 GiB short (5.0 GiB from the start); 70.0 GiB of it: optimizer state" in text
+    assert "when: from the start, for what stays between steps is 5.0 GiB too much" in text
+    assert "what holds it: optimizer state 70.0 GiB, parameters 15.0 GiB" in text
 
 
 def offloaded(capacity: int) -> Result:

@@ -20,6 +20,7 @@ from simulator.workload import operators
 from simulator.workload.blocks import Block, PassBuilder, Shard
 from simulator.workload.frozen import frozen
 from simulator.workload.kernels import Kernel, KernelKind, MatmulShape
+from simulator.workload.weights import add_weight, kept_weight
 
 
 def layer_list_blocks(
@@ -104,11 +105,15 @@ def _dense(
     trained = not shard.frozen
     forward, backward = PassBuilder(), PassBuilder()
     kept = input_elements * element * trained
-    forward.add(product("", shape, (input_elements + weights) * element, outputs * element), kept=kept)
+    made = add_weight(forward, name, weights, shard, matrix=False, keeps=propagate)
+    whole = product("", shape, (input_elements + weights) * element, outputs * element)
+    forward.add(whole, after=made or None, kept=kept)
     if propagate:
         transposed = MatmulShape(shape.m, shape.k, shape.n, shape.batch)
+        add_weight(backward, name, weights, shard, backward=True, matrix=False)
         backward.add(
-            product(".input_gradient", transposed, (outputs + weights) * element, input_elements * element)
+            product(".input_gradient", transposed, (outputs + weights) * element, input_elements * element),
+            freed=kept_weight(weights, shard, matrix=False),
         )
     if not trained:
         return Block(name, forward.done(), backward.done(), parameters, input_elements * element)

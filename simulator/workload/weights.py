@@ -23,6 +23,7 @@ def add_weight(
     after: tuple[int, ...] | None = None,
     backward: bool = False,
     matrix: bool = True,
+    keeps: bool = True,
 ) -> tuple[int, ...]:
     """What has to be made of a weight before its product.
 
@@ -34,6 +35,7 @@ def add_weight(
         after: What it waits for.
         backward: Whether the product is the gradient of the input, which reads the weight by columns.
         matrix: Whether it is one of the layers' products, which may have fewer bits than the passes.
+        keeps: Whether a backward pass will read what is cast.
 
     Returns:
         The node, for which the product waits; empty where the weight is as it is read.
@@ -41,7 +43,7 @@ def add_weight(
     made = _made(name, elements, shard, backward=backward, matrix=matrix)
     if made is None:
         return ()
-    kept = 0 if backward else kept_weight(elements, shard, matrix=matrix)
+    kept = 0 if backward or not keeps else kept_weight(elements, shard, matrix=matrix)
     return (into.add(made, after=after, kept=kept),)
 
 

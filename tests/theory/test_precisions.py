@@ -5,8 +5,10 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pytest
 
+from simulator.engine import play
 from simulator.errors import PlanError, ScenarioError
 from simulator.program import Lowered, lower
 from simulator.run import check, run
@@ -228,6 +230,23 @@ def test_autocast_casts_weights_in_every_forward_pass_and_keeps_them() -> None:
     grown = full.result.peak_memory_bytes - half.result.peak_memory_bytes
     # At the end of the forward pass all matrices and the head are there twice.
     assert grown == pytest.approx(2 * (MATRICES + ROWS * WIDTH) - 2 * total, rel=0.05)
+
+
+def test_autocast_casts_the_weights_of_a_perceptron() -> None:
+    """All of 1000-200-100-1; of the first, whose input has no gradient, nothing stays for a backward pass."""
+    scenarios = (
+        load_scenario(
+            "scenarios/mlp_adam.yaml", {"training.precision": "bf16", "training.parameter_precision": kept}
+        )
+        for kept in ("fp32", "bf16")
+    )
+    full, half = (lower(each) for each in scenarios)
+    micro_batches, steps = full.plan.num_micro_batches, len(full.step_ends)
+    for name, weight in (("0.linear", 1000 * 200), ("2.linear", 200 * 100), ("4.linear", 100)):
+        assert traffic(full, f"{name}.weight_cast") == steps * micro_batches * (4 + 2) * weight
+        assert traffic(half, f"{name}.weight_cast") == 0
+    program = full.program
+    assert np.array_equal(play(program, "compiled").pool_final, program.pools.initial)
 
 
 @pytest.mark.parametrize("precision", ["fp8", "fp8_block", "bf16", "fp16"])

@@ -49,6 +49,11 @@ class SoftwareSpec(Spec):
     """How norms are computed."""
     fused_softmax: bool = True
     """Scale, mask and softmax of unfused attention are one kernel."""
+    fused_softmax_multiple: Count = 1
+    """That kernel takes the scores of so many heads and sequences at a time, or multiples of it; others are
+    masked and normalised in fp32, between conversions."""
+    fused_softmax_keys: Count | None = None
+    """Most keys that it takes; any number if not given."""
     fused_rotary: bool = True
     """Rotary positions are one kernel."""
     fused_cross_entropy: bool = True

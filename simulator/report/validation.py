@@ -33,12 +33,15 @@ _PROTOCOL: Final = """\
 ## What was timed
 
 - **Matrix products, attention of inference engines**: repeated from a captured graph. The host's launch time
-  is left out; operands of up to 0.4 of the last-level cache are partly found there (the less, the larger). In
-  fp8 the library's cast of the 16-bit activations is within the time; attention includes the kernel that
-  writes keys and values to the paged cache (TensorRT-LLM: queries too).
+  is left out; operands of up to 0.6 of the last-level cache are found there, of larger ones what random
+  replacement leaves. Weights take turns (vLLM six, TensorRT-LLM up to five); vLLM's were never written, which
+  draws less power. In fp8 the library's cast of the 16-bit activations is within the time; attention includes
+  the kernel that writes keys and values to the paged cache (TensorRT-LLM: queries too), and is the kernel
+  that the engine chooses on the card.
 - **Attention in TFLOP/s**: forward and backward alone or together, operands from device memory;
   FlashAttention-2 in the instructions of 2020, on newer cards, too.
-- **Rates of kernels**: products and copies alone, operands from device memory; in no fit.
+- **Rates of kernels**: products alone, operands from device memory; copies between the same buffers again and
+  again; in no fit.
 - **Collectives**: nccl-tests, out of place; sizes are the full buffer. Tables of V100 and A100 were
   taken with the libraries of their day (2020 to 2022), which took longer to start. Of a network's description
   its technology is read; over Omni-Path a processor core moves the data.

@@ -23,12 +23,13 @@ def part_of(steps: list[Step], part: str) -> list[Step]:
     weights = [step.node.role == "weight_gradient" for step in steps]
     if part == "weight_gradient":
         chosen = [step for step, is_weight in zip(steps, weights, strict=True) if is_weight]
+        alone = all(weights)  # no other half has taken over what they keep
         return [
             step._replace(
                 node=replace(
                     step.node,
                     after=() if number == 0 else (number - 1,),
-                    freed_bytes=step.node.held_bytes,
+                    freed_bytes=step.node.freed_bytes if alone else step.node.held_bytes,
                 )
             )
             for number, step in enumerate(chosen)
@@ -39,16 +40,22 @@ def part_of(steps: list[Step], part: str) -> list[Step]:
 def _without_weights(steps: list[Step], weights: list[bool]) -> list[Step]:
     """What the weight gradients need stays; what they would have freed beyond that goes all the same."""
     kept: list[Step] = []
+    # What stands before all else is taken over by the first that is left.
+    first_held = first_freed = 0
     place: dict[int, tuple[int, ...]] = {}
     for number, step in enumerate(steps):
         node = step.node
         after = tuple(sorted({p for a in node.after for p in place[a]}))
         if not weights[number]:
             place[number] = (len(kept),)
-            kept.append(step._replace(node=replace(node, after=after)))
+            held, freed = node.kept_bytes + first_held, node.freed_bytes + first_freed
+            first_held = first_freed = 0
+            kept.append(step._replace(node=replace(node, after=after, kept_bytes=held, freed_bytes=freed)))
             continue
         place[number] = after
-        if kept:
+        if not kept:
+            first_held, first_freed = first_held + node.held_bytes, first_freed + node.freed_bytes
+        else:
             before = kept[-1].node
             held = before.kept_bytes + node.held_bytes
             freed = before.freed_bytes + node.freed_bytes

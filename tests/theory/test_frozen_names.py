@@ -180,6 +180,7 @@ def test_whatever_is_frozen_all_that_is_kept_is_freed(name: str, place: int) -> 
         found = outcome(model, frozen, plan, training)
         record = play(found.lowered.program, "compiled")
         check_conservation(found.lowered.program, record)
+        assert np.array_equal(record.pool_final, found.lowered.program.pools.initial)
         for block in (b for chunks in blocks_of(found) for chunk in chunks for b in chunk):
             again = sum(node.kept_bytes for node in block.backward)
             assert block.kept_bytes + again == sum(node.freed_bytes for node in block.backward), block.name

@@ -2,6 +2,7 @@
 
 The hues are those of Okabe and Ito (2008, "Color Universal Design"), which people with any common colour
 blindness tell apart; within a family only the lightness changes, so that the charts also read in grey print.
+Parts of the memory have one each, and those beyond the eight hues are as far from all others as can be.
 """
 
 from __future__ import annotations
@@ -40,7 +41,17 @@ _FIXED: Final = {
     "gradients": "#56B4E9",
     "optimizer": "#009E73",
     "activations": "#E69F00",
-    "workspace": "#CC79A7",
+    "transient": "#D55E00",
+    "fragmentation": "#CC79A7",
+    "gradient_buckets": "#F0E442",
+    "gradient_copies": "#B2F29D",
+    "gradient_placeholders": "#164C31",
+    "parameter_buffers": "#3535B2",
+    "teacher": "#00004C",
+    "pipeline_slots": "#7F5226",
+    "forward_workspace": "#4C1300",
+    "framework": "#45314C",
+    "communication_buffers": "#7900F2",
     "tensor": "#0072B2",
     "vector": "#7FA8C9",
     "memory_bandwidth": "#56B4E9",

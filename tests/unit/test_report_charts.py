@@ -17,7 +17,10 @@ from matplotlib.text import Text
 from PIL import Image
 from test_report_sample import GIB, make_result, memory, utilization
 
+from simulator.analysis.memory import ACTIVATIONS, BUFFERS, TRANSIENT
 from simulator.analysis.result import Result
+from simulator.program.memory import BUCKETS, COMMUNICATION, FRAGMENTATION, FRAMEWORK, WORKSPACE
+from simulator.program.slots import SLOTS
 from simulator.report import draw_charts
 from simulator.report.charts import CHARTS, rendered
 from simulator.report.charts.pipeline import pipeline_bars, step_end
@@ -255,6 +258,38 @@ def test_colours_of_the_main_causes_differ_and_never_change_with_the_others() ->
     main += ["checkpoint", "compute.attention", "compute.optimizer"]
     assert len({colour(cause) for cause in main}) == len(main)
     assert colour("compute.unheard_of") == colour("compute.unheard_of")
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+        ((0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)),
+        ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
+        ((1.256, -0.077, -0.179), (-0.078, 0.931, 0.148), (0.005, 0.691, 0.304)),
+    ],
+    ids=["all colours", "without red", "without green", "without blue"],
+)
+def test_parts_of_the_memory_are_told_apart_by_everyone(seen: tuple[tuple[float, ...], ...]) -> None:
+    """No two parts are closer than 15 in L*a*b*, whatever colours one sees.
+
+    Source: Machado, Oliveira & Fernandes, IEEE TVCG 15(6), 2009: matrices of full severity on linear RGB.
+    """
+    hues = np.array([[int(colour(part)[i : i + 2], 16) / 255 for i in (1, 3, 5)] for part in PARTS])
+    linear = np.where(hues <= 0.04045, hues / 12.92, ((hues + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([(0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)])
+    xyz = np.clip(linear @ np.array(seen).T, 0, 1) @ to_xyz.T / to_xyz.sum(axis=1)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116).T
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + np.diag([np.inf] * len(PARTS))
+    assert apart.min() > 15
+
+
+PARTS = (
+    "parameters", "teacher", BUFFERS, "gradients", "gradient_copies", "gradient_placeholders",
+    BUCKETS, "optimizer", ACTIVATIONS, TRANSIENT, SLOTS, WORKSPACE, FRAGMENTATION, FRAMEWORK, COMMUNICATION,
+)  # fmt: skip
+"""All that a device's memory can hold."""
 
 
 def test_charts_drawn_again_replace_the_old_ones(

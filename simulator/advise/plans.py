@@ -202,7 +202,7 @@ def search_plans(
 
 
 _Simulated = tuple[float, int, int, Mapping[str, Any], Played]
-"""Minus what it reaches but for rounding, its GPUs, its number in the space, its overrides, what was played."""
+"""Minus what it reaches but for rounding, its GPUs, its number in the space, its overrides, and its play."""
 
 
 def _ranked(kept: list[_Simulated], objective: Objective) -> tuple[FoundPlan, ...]:

@@ -282,59 +282,79 @@ class Assembly:
             self._edges.append(np.array(self._edge, np.int64).T)
         self._single, self._edge = [], []
 
-    def _sizes(self, of: str) -> I64:
+    def _lengths(self, of: str) -> I64:
         return np.array([len(getattr(each, of)) for each in self.templates], np.int64)
 
     def arrays(self) -> AssembledArrays:
-        """All instances as the flat arrays of a Program."""
+        """All instances as the flat arrays of a Program; what several have in common is made once."""
         self._flush()
         columns = np.concatenate(self._instances, axis=1)
-        used = columns[0]
-        lane_base, class_base, layer_base, stage, step, micro_batch = columns[1:].astype(np.int32)
-        sizes = self._sizes("lane")
-        count = sizes[used]
+        step, micro_batch = columns[5:].astype(np.int32)
+        different, kind = _different(columns[:5])
+        lengths = self._lengths("lane")[different[0]]
+        count = lengths[kind]
         base = _starts(count)
-        owner = np.repeat(np.arange(len(used)), count)
-        source = np.arange(self.size) + (_starts(sizes)[used] - base)[owner]
-        layer = _flat(self.templates, "layer")[source]
-        micro_batches, bases = micro_batch[owner], layer_base[owner]
-        instance, *theirs = np.concatenate(self._seconds, axis=1)
-        if len(instance):
-            none = np.zeros(int(sizes.max()), np.bool_)
-            parts = [none[: t.size] if t.second_part is None else t.second_part for t in self.templates]
-            second = np.flatnonzero(np.concatenate(parts)[source])
-            micro_batch[instance], layer_base[instance] = theirs
-            micro_batches[second], bases[second] = micro_batch[owner[second]], layer_base[owner[second]]
-        dep_ptr, dep = self._dependencies(used, base, source)
-        return AssembledArrays(
-            lane=_flat(self.templates, "lane")[source] + lane_base[owner],
-            cls=_flat(self.templates, "cls")[source] + class_base[owner],
-            dep_ptr=dep_ptr,
-            dep=dep,
-            tags={
-                "stage": stage[owner],
-                "step": step[owner],
-                "micro_batch": micro_batches,
-                "layer": np.where(layer >= 0, layer + bases, np.int32(-1)),
-            },
-        )
+        source = np.arange(self.size) + np.repeat(_starts(lengths)[kind] - base, count)
+        lane, cls, layer, stage, dep_count = (column[source] for column in self._table(different, lengths))
+        micro_batches = np.repeat(micro_batch, count)
+        self._mark_seconds(columns, base, micro_batches, layer)
+        dep_ptr, dep = self._dependencies(columns[0], base, dep_count)
+        tags = {"stage": stage, "step": np.repeat(step, count), "micro_batch": micro_batches, "layer": layer}
+        return AssembledArrays(lane=lane, cls=cls, dep_ptr=dep_ptr, dep=dep, tags=tags)
 
-    def _dependencies(self, used: I64, base: I64, source: I64) -> tuple[I64, NDArray[np.int32]]:
+    def _table(self, different: I64, lengths: I64) -> NDArray[np.int32]:
+        """Lane, class, layer, stage and number of dependencies of the activities of different instances."""
+        used, *bases = different
+        of = np.repeat(np.arange(len(used)), lengths)
+        own = np.arange(len(of)) + (_starts(self._lengths("lane"))[used] - _starts(lengths))[of]
+        lane, cls, layer, stage = (each[of] for each in bases)
+        within = _flat(self.templates, "layer")[own]
+        return np.stack(
+            (
+                _flat(self.templates, "lane")[own] + lane,
+                _flat(self.templates, "cls")[own] + cls,
+                np.where(within >= 0, within + layer, -1),
+                stage,
+                _flat(self.templates, "dep_count")[own],
+            )
+        ).astype(np.int32)
+
+    def _mark_seconds(
+        self, columns: I64, base: I64, micro_batches: NDArray[np.int32], layers: NDArray[np.int32]
+    ) -> None:
+        """Gives second passes their own micro-batches and layers."""
+        for instance, micro_batch, layer in zip(*np.concatenate(self._seconds, axis=1).tolist(), strict=True):
+            template = self.templates[columns[0, instance]]
+            assert template.second_part is not None
+            second = np.flatnonzero(template.second_part)
+            within = template.layer[second]
+            micro_batches[base[instance] + second] = micro_batch
+            layers[base[instance] + second] = np.where(within >= 0, within + layer, -1)
+
+    def _dependencies(
+        self, used: I64, base: I64, dep_count: NDArray[np.int32]
+    ) -> tuple[I64, NDArray[np.int32]]:
         """Those inside of templates, then the edges, in the order in which they came."""
-        sizes, counts = self._sizes("dep"), _flat(self.templates, "dep_count")
-        owner = np.repeat(np.arange(len(used)), sizes[used])
-        inside = np.arange(len(owner)) + (_starts(sizes)[used] - _starts(sizes[used]))[owner]
-        row = np.repeat(np.arange(len(counts)), counts) - np.repeat(_starts(self._sizes("lane")), sizes)
-        rows = row[inside] + base[owner]
+        lengths = self._lengths("dep")
+        count = lengths[used]
+        own = np.repeat(_starts(lengths)[used] - _starts(count), count)
+        within = _flat(self.templates, "dep")[np.arange(len(own)) + own]
+        within += np.repeat(base.astype(np.int32), count)
         edges = np.concatenate([np.zeros((2, 0), np.int64), *self._edges], axis=1)
-        source_of, target = edges[:, np.argsort(edges[1], kind="stable")]
-        before, beside = np.zeros(self.size + 1, np.int64), np.zeros(self.size + 1, np.int64)
-        np.cumsum(counts[source], out=before[1:])
-        np.cumsum(np.bincount(target, minlength=self.size), out=beside[1:])
-        dep = np.empty(len(rows) + len(target), np.int32)
-        dep[np.arange(len(rows)) + beside[rows]] = _flat(self.templates, "dep")[inside] + base[owner]
-        dep[np.arange(len(target)) + before[target + 1]] = source_of
-        return before + beside, dep
+        source, target = edges[:, np.argsort(edges[1], kind="stable")]
+        number = np.arange(len(target))
+        first = np.ones(len(target), np.bool_)
+        first[1:] = target[1:] != target[:-1]
+        behind = number - np.maximum.accumulate(np.where(first, number, 0)) + dep_count[target]
+        ptr = np.zeros(self.size + 1, np.int64)
+        ptr[1:] = dep_count
+        np.add.at(ptr, target + 1, 1)
+        np.cumsum(ptr, out=ptr)
+        dep, inside = np.empty(int(ptr[-1]), np.int32), np.ones(int(ptr[-1]), np.bool_)
+        at = ptr[target] + behind
+        inside[at] = False
+        dep[inside], dep[at] = within, source
+        return ptr, dep
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +383,16 @@ class AssembledArrays:
             tags=self.tags,
             job=job,
         )
+
+
+def _different(columns: I64) -> tuple[I64, I64]:
+    """Different columns, and which of them each is."""
+    lowest = columns.min(axis=1)
+    code = np.zeros(columns.shape[1], np.int64)
+    for row, low in zip(columns, lowest.tolist(), strict=True):
+        code = code * (int(row.max()) - low + 1) + (row - low)
+    _, first, which = np.unique(code, return_index=True, return_inverse=True)
+    return columns[:, first], which
 
 
 def _starts(counts: I64) -> I64:

@@ -149,9 +149,11 @@ def _figures(scenario: Scenario) -> Iterator[_Figure]:
             if name.startswith("peak_flops.") and name != f"peak_flops.{scenario.training.precision}":
                 continue
             yield _Figure(f"cluster.{part}.{name}", value, dimension)
-    if scenario.cluster.storage is not None:
-        for name, value, dimension in _numbers(scenario.cluster.storage):
-            yield _Figure(f"cluster.storage.{name}", value, dimension)
+    for key in ("storage", "drives"):
+        stored = getattr(scenario.cluster, key)
+        if stored is not None:
+            for name, value, dimension in _numbers(stored):
+                yield _Figure(f"cluster.{key}.{name}", value, dimension)
     if scenario.cluster.fabric.oversubscription > 1:
         over = scenario.cluster.fabric.oversubscription
         yield _Figure(_OVERSUBSCRIPTION, over, None)

@@ -23,10 +23,15 @@ def basis_notes(scenario: Scenario, calibration: Calibration) -> list[BasisNote]
         notes.append(_note(f"scale-up {group.scale_up.name}", group.scale_up.figures))
     if scenario.cluster.num_gpus > group.domain:
         notes.append(_note(f"scale-out {group.scale_out.name}", group.scale_out.figures))
-    if scenario.data is not None or scenario.checkpoint is not None:
+    offload, stored = scenario.training.offload, scenario.data is not None or scenario.checkpoint is not None
+    places = {offload.activations, offload.parameters, offload.gradients, offload.optimizer}
+    if stored or places != {None}:
         notes.append(_note(f"host {group.host.name}", group.host.figures))
-        if storage is not None:
-            notes.append(_note(f"storage {storage.name}", storage.figures))
+    if stored and storage is not None:
+        notes.append(_note(f"storage {storage.name}", storage.figures))
+    drives = scenario.cluster.node_drives
+    if "nvme" in places and drives is not None and not (stored and drives is storage):
+        notes.append(_note(f"drives {drives.name}", drives.figures))
     fitted = sum(constant.basis == "fitted" for constant in calibration.constants.values())
     notes.append(
         BasisNote(

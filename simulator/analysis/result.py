@@ -170,7 +170,8 @@ class Result:
         host_memory_bytes: Highest use of any host's memory by what is offloaded.
         host_memory_capacity_bytes: Memory of that host; 0 where nothing is offloaded.
         host_memory_by_part: Part -> bytes of it at the peak.
-        drives_by_part: Part -> bytes on its drives.
+        drives_by_part: Part -> bytes on the drives of the node that puts most there.
+        drives_capacity_bytes: What those hold; None where that is not known.
         peak_moment: When, where and under which operators the peak is reached.
         remedies: Changes with which a model that does not fit would fit, the fastest first.
         breakdown: Cause -> seconds of the step; adds up to `step_time_s`.
@@ -218,6 +219,7 @@ class Result:
     host_memory_capacity_bytes: int = 0
     host_memory_by_part: dict[str, int] = field(default_factory=dict)
     drives_by_part: dict[str, int] = field(default_factory=dict)
+    drives_capacity_bytes: int | None = None
     peak_moment: PeakMoment | None = None
     remedies: list[Remedy] = field(default_factory=list)
     breakdown: dict[str, float]

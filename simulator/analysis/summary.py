@@ -51,7 +51,7 @@ def essentials(scenario: Scenario, lowered: Lowered, record: Record) -> Essentia
     """Step time and memory, at a fraction of the price of everything."""
     stage = int(np.argmax(record.pool_peak))
     peak = int(record.pool_peak[stage])
-    host = host_memory(lowered, record)
+    host = host_memory(scenario, lowered, record)
     fits = peak <= int(lowered.program.pools.limits[stage]) and (host is None or host.fits)
     return Essentials(step_seconds(lowered, record, scenario), peak, fits)
 
@@ -70,7 +70,7 @@ def summarise(
     breakdown = _breakdown(scenario, lowered, record, window)
     step = math.fsum(breakdown.values())
     memory = memory_peak(lowered, record)
-    host = host_memory(lowered, record) or HostMemory(0, 0, {}, {})
+    host = host_memory(scenario, lowered, record) or HostMemory(0, 0, {}, {})
     fits = memory.peak <= memory.capacity and host.fits
     plan, training = lowered.plan, scenario.training
     accelerator = lowered.group.accelerator
@@ -113,6 +113,7 @@ def summarise(
         host_memory_capacity_bytes=host.capacity,
         host_memory_by_part=host.parts,
         drives_by_part=host.drives,
+        drives_capacity_bytes=host.drives_capacity,
         peak_moment=PeakMoment(
             memory.stage // lowered.copies,
             memory.time / PICOSECONDS,

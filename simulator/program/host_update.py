@@ -9,8 +9,8 @@ arXiv:2104.07857, section 5.2.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from simulator.engine import Label
 from simulator.program.describe import Describer
@@ -19,6 +19,7 @@ from simulator.program.rows import Row, RowTable
 from simulator.program.templates import LANE, TemplateBuilder
 from simulator.program.transfers import add_legs
 from simulator.workload import Kernel, Parameters, StateBytes, update_kernels
+from simulator.workload.kernels import MatmulShape
 from simulator.workload.optimizers import norm_kernel
 from simulator.workload.precision import sized
 from simulator.workload.state import NO_PARAMETERS
@@ -38,6 +39,21 @@ def tiles(count: int) -> list[int]:
     """So many parameters in as few equal tiles as there are."""
     number = -(-count // TILE_PARAMETERS)
     return [count // number + (place < count % number) for place in range(number)]
+
+
+def _part(kernel: Kernel, place: int, parts: int) -> Iterator[Kernel]:
+    """A tile's share of independent products, which stay whole."""
+    assert isinstance(kernel.shape, MatmulShape)
+    batch = kernel.shape.batch
+    share = batch * (place + 1) // parts - batch * place // parts
+    if share:
+        yield replace(
+            kernel,
+            flops=kernel.flops // batch * share,
+            read_bytes=kernel.read_bytes // batch * share,
+            write_bytes=kernel.write_bytes // batch * share,
+            shape=replace(kernel.shape, batch=share),
+        )
 
 
 @dataclass(slots=True)
@@ -66,13 +82,22 @@ class HostUpdate:
     ends: list[int] = field(default_factory=list)
     drained: list[int] = field(default_factory=list)
 
-    def run(self, kernels: Iterable[Kernel], here: int, there: int) -> TemplateBuilder:
+    def run(
+        self,
+        kernels: Iterable[Kernel],
+        here: int,
+        there: int,
+        orthogonal: Sequence[Kernel] = (),
+        more: int = 0,
+    ) -> TemplateBuilder:
         """The whole update; its last activity waits for everything.
 
         Args:
             kernels: What the GPU does all the same.
             here: Parameters that those update.
             there: Parameters whose state lies outside.
+            orthogonal: What makes updates of whole matrices orthogonal, tile by tile on the GPU.
+            more: Bytes of state that there are besides those of each parameter.
         """
         begin = self._mark("update.begin", ())
         last = begin
@@ -90,7 +115,9 @@ class HostUpdate:
             if settings.optimizer_step == "host":
                 returned.append(self._on_host(count, begin))
             else:
-                returned.append(self._on_gpu(count, before, begin))
+                extra = more * (place + 1) // len(sizes) - more * place // len(sizes)
+                whole = [part for each in orthogonal for part in _part(each, place, len(sizes))]
+                returned.append(self._on_gpu(count, before, begin, whole, extra))
         self._mark("update.end", (*self.ends, len(self.into.lanes) - 1))
         return self.into
 
@@ -130,10 +157,10 @@ class HostUpdate:
         self.ends.append(last)
         return last
 
-    def _on_gpu(self, count: int, before: int, begin: int) -> int:
+    def _on_gpu(self, count: int, before: int, begin: int, whole: Sequence[Kernel], more: int) -> int:
         """State in, with the gradients where they are on the host; the GPU; state out again."""
         settings, per = self.offload.settings, self.per
-        state, each = sized(count, per.optimizer), self.updated.part(count)
+        state, each = sized(count, per.optimizer) + more, self.updated.part(count)
         held = state + (each.size(per.gradients) if settings.gradients else 0)
         gone = state + (each.size(per.parameters) if settings.parameters else 0)
         ready = begin
@@ -142,7 +169,7 @@ class HostUpdate:
         lane, row = self.offload.back("optimizer.state", "optimizer", held, "host", take=held)[0]
         copied = self.into.add(lane, self.table.add(row), (ready, before))
         last = copied
-        for kernel in self._kernels(count):
+        for kernel in (*whole, *self._kernels(count)):
             row = self.describe.kernel(kernel, "optimizer")
             last = self.into.add(LANE["compute"], self.table.add(row), (last,))
         lane, row = self.offload.out("optimizer.state", "optimizer", gone, "host", give=held)[0]

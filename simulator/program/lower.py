@@ -62,7 +62,7 @@ def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered
     group = cluster.node_groups[0]
     cores = loader_cores(scenario.data, plan, group.host)
     program = drafted.priced(
-        Figures(group, cluster.storage, calibration, scenario.software),
+        Figures(group, cluster.storage, calibration, scenario.software, cluster.node_drives),
         drafted.topology.capacities(cluster, loader_cores=cores),
         scenario.name,
     )

@@ -198,8 +198,11 @@ def check_offload(scenario: Outline, plan: Plan, per: StateBytes) -> None:
     _check_optimizer(scenario, plan, per)
     _check_parameters(scenario, plan)
     for name in ("activations", "parameters", "optimizer"):
-        if getattr(settings, name) == "nvme" and scenario.cluster.storage != "local":
-            raise PlanError((*_KEY, name), "nvme needs drives in every node: cluster.storage of kind local")
+        if getattr(settings, name) == "nvme" and not scenario.cluster.drives:
+            raise PlanError(
+                (*_KEY, name),
+                "nvme needs drives in every node: cluster.drives, or cluster.storage of kind local",
+            )
 
 
 def _check_activations(scenario: Outline, plan: Plan) -> None:
@@ -230,9 +233,7 @@ def _check_optimizer(scenario: Outline, plan: Plan, per: StateBytes) -> None:
                 raise PlanError((*_KEY, name), "needs offload.optimizer: host or nvme")
         return
     if OPTIMIZERS[training.optimizer].orthogonal:
-        raise UnsupportedError(
-            (*_KEY, "optimizer"), f"{training.optimizer} makes matrices orthogonal on the GPU"
-        )
+        _check_orthogonal(scenario, plan)
     if not per.optimizer:
         raise PlanError((*_KEY, "optimizer"), f"{training.optimizer} keeps no state of these parameters")
     if settings.gradients is None:
@@ -253,6 +254,27 @@ def _check_optimizer(scenario: Outline, plan: Plan, per: StateBytes) -> None:
             (*_KEY, "gradients"),
             f"each of {plan.degree('data')} replicas would send all of them; they need "
             "data_parallel_sharding: gradients or parameters",
+        )
+
+
+def _check_orthogonal(scenario: Outline, plan: Plan) -> None:
+    """An update of whole matrices is made where the GPU has them, tile by tile."""
+    training, settings = scenario.training, scenario.training.offload
+    if settings.optimizer_step == "host":
+        raise UnsupportedError(
+            (*_KEY, "optimizer_step"), f"{training.optimizer} makes matrices orthogonal on the gpu"
+        )
+    if settings.optimizer_fraction < 1:
+        raise UnsupportedError(
+            (*_KEY, "optimizer_fraction"),
+            f"which matrices would stay on the GPU is not modelled for {training.optimizer}: 1",
+        )
+    split = [axis for axis in ("tensor", "expert_tensor") if plan.degree(axis) > 1]
+    if split or plan.sharding.parameters:
+        raise UnsupportedError(
+            (*_KEY, "optimizer"),
+            f"{training.optimizer} would have to put matrices together tile by tile that are "
+            + ("split over GPUs" if split else "shared out (data_parallel_sharding: parameters)"),
         )
 
 

@@ -31,6 +31,7 @@ class ClusterShape:
         unequal_pairs: Whether some pairs in a domain have more links between them than others.
         oversubscribed: Whether the fabric's core can be the limit.
         storage: ``local``, ``shared``, or None where there is none.
+        drives: Whether every node has drives.
         any_fp8_layout: Whether operands in fp8 are read in any layout.
     """
 
@@ -42,6 +43,7 @@ class ClusterShape:
     unequal_pairs: bool
     oversubscribed: bool
     storage: Literal["local", "shared"] | None
+    drives: bool = False
     any_fp8_layout: bool = False
 
     @staticmethod
@@ -57,6 +59,7 @@ class ClusterShape:
             unequal_pairs=group.scale_up.pair_links is not None,
             oversubscribed=cluster.fabric.oversubscription > 1,
             storage=None if cluster.storage is None else cluster.storage.kind,
+            drives=cluster.node_drives is not None,
             any_fp8_layout=group.accelerator.any_fp8_layout,
         )
 

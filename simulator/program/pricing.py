@@ -41,12 +41,14 @@ class Figures:
         storage: The storage, if any.
         calibration: Constants of the cost models.
         software: How kernels are launched.
+        drives: Drives in every node, if there are any.
     """
 
     group: NodeGroupSpec
     storage: StorageSpec | None
     calibration: Calibration
     software: SoftwareSpec
+    drives: StorageSpec | None = None
 
 
 class Work(Protocol):

@@ -35,7 +35,7 @@ from simulator.workload import (
 )
 from simulator.workload.kernels import Axis
 from simulator.workload.optimizers import OPTIMIZERS, norm_kernel, orthogonal_kernels
-from simulator.workload.precision import base_precision
+from simulator.workload.precision import base_precision, sized
 from simulator.workload.state import NO_PARAMETERS
 
 
@@ -289,9 +289,12 @@ class _StageMaker:
             )
         updates = (*self._beside_update(here), *kernels[-2:], *quantized_weights(here, per))
         if outside:
-            last = outside.run(updates, state.updated - away, away)
+            stored = sum(found.get("optimizer", 0) for found in state.away.values())
+            # What a rule keeps more of some parameters goes with all others.
+            more = stored - sized(away, per.optimizer) if per.elsewhere else 0
+            last = outside.run(updates, state.updated - away, away, self._orthogonal(), more)
         else:
-            last = compiler.update(self._whole_matrices(state), updates)
+            last = compiler.update(self._whole_matrices(state), (*self._orthogonal(), *updates))
         for way in parameter_collectives(plan, per, *state.trained):
             compiler.reduce(last, way)
         if self.parts.shard.weights_stay and self.parts.shard.software.weight_copies:
@@ -329,16 +332,19 @@ class _StageMaker:
         """What the optimizer does beyond one parameter at a time."""
         training, per = self.scenario.training, self.parts.state_bytes
         norms = norm_kernel(training.optimizer, updated.total, per.optimizer) if updated.total else None
-        found: tuple[Kernel, ...] = () if norms is None else (norms,)
-        if OPTIMIZERS[training.optimizer].orthogonal:
-            blocks = [block for chunk in self.parts.blocks[self.stage] for block in chunk]
-            shared = self.plan.sharding.optimizer
-            dense, expert = (
-                (self.plan.degree(split), self.plan.degree(share) if shared else 1)
-                for split, share in (("tensor", "shard"), ("expert_tensor", "expert_shard"))
-            )
-            found += orthogonal_kernels(blocks, dense, expert)
-        return found
+        return () if norms is None else (norms,)
+
+    def _orthogonal(self) -> tuple[Kernel, ...]:
+        """What makes updates of whole matrices orthogonal."""
+        if not OPTIMIZERS[self.scenario.training.optimizer].orthogonal:
+            return ()
+        blocks = [block for chunk in self.parts.blocks[self.stage] for block in chunk]
+        shared = self.plan.sharding.optimizer
+        dense, expert = (
+            (self.plan.degree(split), self.plan.degree(share) if shared else 1)
+            for split, share in (("tensor", "shard"), ("expert_tensor", "expert_shard"))
+        )
+        return orthogonal_kernels(blocks, dense, expert)
 
     def _whole_matrices(self, state: StageState) -> list[tuple[Item, Ranks | None]]:
         """Matrices that are split over GPUs are put together by turns, in bf16, and given out again.

@@ -113,8 +113,8 @@ def slot_rates(cluster: ClusterSpec, *, loader_cores: int, drives: bool) -> list
     group = cluster.node_groups[0]
     compute = capacity_rates(group.accelerator)
     read = write = 1.0
-    if drives and cluster.storage is not None:
-        stored = storage_rates(cluster.storage)
+    if drives and cluster.node_drives is not None:
+        stored = storage_rates(cluster.node_drives)
         read, write = stored["storage_read"], stored["storage_write"]
     return [
         compute["tensor"],

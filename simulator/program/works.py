@@ -279,12 +279,12 @@ class Driving:
     @staticmethod
     def depends_on(figures: Figures) -> tuple[object, ...]:
         """See `Work`."""
-        return (figures.storage,)
+        return (figures.drives,)
 
     def price(self, figures: Figures) -> Price:
         """Bandwidth alone: drives take requests of a megabyte and more at their full bandwidth."""
         access = read_demand if self.way == "read" else write_demand
-        demand = access(self.num_bytes, 0.0, _given(figures.storage))
+        demand = access(self.num_bytes, 0.0, _given(figures.drives))
         drive = (SLOT[f"nvme.{self.way}"], whole(demand.amounts[f"storage_{self.way}"]))
         return Price(picoseconds(demand.delay), (drive, (SLOT["host_memory"], whole(self.num_bytes))))
 

@@ -112,9 +112,8 @@ def _headline(page: _Page, result: Result) -> None:
     model = shown(result.model, _LIMIT)
     if not result.fits:
         needs = f"needs {gib(result.peak_memory_bytes)} a GPU, has {gib(result.memory_capacity_bytes)}"
-        short_of_host = result.host_memory_bytes > result.host_memory_capacity_bytes
-        if short_of_host and result.peak_memory_bytes <= result.memory_capacity_bytes:
-            needs = _host_needs(result)
+        if result.peak_memory_bytes <= result.memory_capacity_bytes:
+            needs = "; ".join(_host_needs(result)) or needs
         page.line(f"{model} does not fit on {machine}: {needs}.", style="bold red")
         return
     verb = "trains" if result.num_gpus == 1 else "train"
@@ -241,15 +240,34 @@ def _host_memory(page: _Page, result: Result) -> None:
         for part, size in largest_first(parts)
     ]
     page.rows([*rows, ("host memory", gib(capacity), "", capacity / whole, "#B8B8B8")])
-    if needs <= capacity:
+    short = _host_needs(result)
+    if not short:
         page.line(f"fits: {gib(capacity - needs)} free", style="green", indent=2)
-    else:
-        page.line(f"does not fit: {_host_needs(result)}", style="bold red", indent=2)
+    for line in short:
+        page.line(f"does not fit: {line}", style="bold red", indent=2)
+    drives = sum(result.drives_by_part.values())
+    if drives and result.drives_capacity_bytes is None:
+        page.line(f"drives: {gib(drives)}; how much they hold is not given (capacity)", indent=2)
+    elif drives and result.drives_capacity_bytes is not None:
+        page.line(f"drives: {gib(drives)} of {gib(result.drives_capacity_bytes)}", indent=2)
 
 
-def _host_needs(result: Result) -> str:
-    needs, capacity = result.host_memory_bytes, result.host_memory_capacity_bytes
-    return f"needs {gib(needs)} of a host's memory, has {gib(capacity)}: {gib(needs - capacity)} short"
+def _host_needs(result: Result) -> list[str]:
+    """What a node lacks, of memory and of drives."""
+    drives = sum(result.drives_by_part.values())
+    pairs = (
+        ("a host's memory", result.host_memory_bytes, result.host_memory_capacity_bytes),
+        (
+            "a node's drives",
+            drives,
+            drives if result.drives_capacity_bytes is None else result.drives_capacity_bytes,
+        ),
+    )
+    return [
+        f"needs {gib(needs)} of {what}, has {gib(capacity)}: {gib(needs - capacity)} short"
+        for what, needs, capacity in pairs
+        if needs > capacity
+    ]
 
 
 def _shortfall(result: Result) -> Iterator[str]:

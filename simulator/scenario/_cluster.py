@@ -29,9 +29,9 @@ GROUP_PARTS: Final[Mapping[str, type[Spec]]] = {
     "scale_out": LinkSpec,
     "host": HostSpec,
 }
-_PARTS: Final[Mapping[str, type[Spec]]] = {**GROUP_PARTS, "storage": StorageSpec}
+_PARTS: Final[Mapping[str, type[Spec]]] = {**GROUP_PARTS, "storage": StorageSpec, "drives": StorageSpec}
 GROUP_KEYS: Final = tuple(key for key in NodeGroupSpec.model_fields if key != "name")
-CLUSTER_KEYS: Final = ("name", "system", "node_groups", "fabric", "storage", "slow_gpus")
+CLUSTER_KEYS: Final = ("name", "system", "node_groups", "fabric", "storage", "drives", "slow_gpus")
 """Keys of the cluster that belong to no node group."""
 
 _UNKNOWN: Final[Mapping[str, Any]] = {}
@@ -61,10 +61,9 @@ def cluster_block(data: object, findings: Findings) -> ClusterSpec | None:
         built["fabric"] = block(FabricSpec, fabric, (*path, "fabric"), findings)
     if data.get("slow_gpus") is not None:
         built["slow_gpus"] = block(SlowGpusSpec, data["slow_gpus"], (*path, "slow_gpus"), findings)
-    storage = _storage(data, system, path, findings)
-    if storage is not None:
-        built["storage"] = storage
-    wrong = None in groups or unknown or storage is False
+    stored = {key: _storage(key, data, system, path, findings) for key in ("storage", "drives")}
+    built |= {key: made for key, made in stored.items() if made is not None}
+    wrong = None in groups or unknown or False in stored.values()
     wrong = wrong or any(key in built and built[key] is None for key in ("fabric", "slow_gpus"))
     return None if wrong else block(ClusterSpec, built, path, findings)
 
@@ -120,12 +119,12 @@ def _part(key: str, data: object, default: object, path: Path, findings: Finding
 
 
 def _storage(
-    data: Mapping[str, Any], system: Mapping[str, Any], path: KeyPath, findings: Findings
+    key: str, data: Mapping[str, Any], system: Mapping[str, Any], path: KeyPath, findings: Findings
 ) -> StorageSpec | bool | None:
-    """The storage's spec, None where there is none, False where it is wrong."""
-    here = (*path, "storage")
+    """The spec of storage or drives, None where there are none, False where it is wrong."""
+    here = (*path, key)
     known = len(findings.problems)
-    made = _part("storage", data.get("storage"), system.get("storage"), here, findings)
+    made = _part(key, data.get(key), system.get(key), here, findings)
     assert made is None or isinstance(made, StorageSpec)
     return made if made is not None or len(findings.problems) == known else False
 

@@ -184,6 +184,7 @@ _BLOCKS: Final[Mapping[str, type[Spec]]] = {
     "cluster.scale_up": LinkSpec,
     "cluster.host": HostSpec,
     "cluster.storage": StorageSpec,
+    "cluster.drives": StorageSpec,
     "cluster.fabric": FabricSpec,
     "model": TransformerSpec,
     "distillation": DistillationSpec,

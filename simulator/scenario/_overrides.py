@@ -9,7 +9,7 @@ from simulator.documents import parse_value
 from simulator.errors import Problem, ScenarioError
 from simulator.scenario._findings import Path
 
-PARTS: Final = ("accelerator", "scale_up", "scale_out", "host", "storage")
+PARTS: Final = ("accelerator", "scale_up", "scale_out", "host", "storage", "drives")
 """Keys of the cluster that name an entry of the catalogue or describe one."""
 
 MAX_STEPS: Final = 12
@@ -51,7 +51,7 @@ def _path(dotted: str, data: Mapping[str, Any]) -> Path:
         raise _AstrayError("expected a dotted key, such as cluster.nodes")
     cluster = data.get("cluster")
     groups = cluster.get("node_groups") if isinstance(cluster, Mapping) else None
-    own = ("name", "system", "fabric", "storage", "node_groups", "slow_gpus")
+    own = ("name", "system", "fabric", "storage", "drives", "node_groups", "slow_gpus")
     if steps[0] == "cluster" and len(steps) > 1:
         if isinstance(groups, list) and steps[1] not in own:
             if len(groups) != 1:

@@ -20,6 +20,7 @@ _KINDS: Final = {
     "scale_out": "interconnects",
     "host": "hosts",
     "storage": "storage",
+    "drives": "storage",
     "model": "models",
     "system": "systems",
     "software": "software",
@@ -48,7 +49,7 @@ def part(key: str, data: object, path: KeyPath, findings: Findings, default: obj
     """One part of the cluster, or the software, in full; None if it is not given or cannot be made out.
 
     Args:
-        key: `accelerator`, `scale_up`, `scale_out`, `host`, `storage` or `software`.
+        key: `accelerator`, `scale_up`, `scale_out`, `host`, `storage`, `drives` or `software`.
         data: What the scenario says: nothing, a name, or a mapping.
         path: Where it stands.
         findings: Takes mistakes and warnings.

@@ -55,7 +55,7 @@ _OPENING: Final = """# Keys of a scenario
 A scenario is a YAML 1.2 (or JSON) file of these blocks. `cluster`, `model` and `training` must be there.
 Quantities are text with a unit. GB is not GiB, Gb is not GB; bandwidths are per direction.
 
-Of `accelerator`, `scale_up`, `scale_out`, `host`, `storage` each is one of
+Of `accelerator`, `scale_up`, `scale_out`, `host`, `storage`, `drives` each is one of
 - a name of the catalogue: `accelerator: H100-SXM5-80GB`;
 - a name with changed figures: `accelerator: {base: H100-SXM5-80GB, memory_bandwidth: 6 TB/s}`;
 - a mapping with `name:` and all figures, for hardware that the catalogue does not have.
@@ -74,7 +74,7 @@ _SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("cluster (and each of cluster.node_groups)", NodeGroupSpec),
     *((f"cluster.{key}", spec) for key, spec in GROUP_PARTS.items() if key != "scale_out"),
     ("cluster.fabric", FabricSpec),
-    ("cluster.storage", StorageSpec),
+    ("cluster.storage, cluster.drives", StorageSpec),
     ("figures.NAME (in any part of the cluster; NAME is a key, or default)", Figure),
     ("model (transformer)", TransformerSpec),
     ("model.mixture", MixtureSpec),

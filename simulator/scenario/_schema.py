@@ -18,6 +18,7 @@ _PARTS: Final = {
     "scale_out": ("LinkSpec", "interconnects"),
     "host": ("HostSpec", "hosts"),
     "storage": ("StorageSpec", "storage"),
+    "drives": ("StorageSpec", "storage"),
 }
 
 

@@ -163,6 +163,8 @@ class StorageSpec(Spec):
     """Write requests per second, one server."""
     latency: Latency
     """Time to the first byte of one request on an idle server [s]."""
+    capacity: Bytes | None = None
+    """Bytes that one server holds [B]; offloading is not held to any if not given."""
     figures: dict[str, Figure] = Field(default_factory=dict)
     """Source and basis by figure."""
 
@@ -226,8 +228,27 @@ class ClusterSpec(Spec):
     """The network above the NICs."""
     storage: StorageSpec | None = None
     """Where data and checkpoints live."""
+    drives: StorageSpec | None = None
+    """Drives in every node that offloading to `nvme` uses, where `storage` is shared; of `kind: local`."""
     slow_gpus: SlowGpusSpec | None = None
     """GPUs that are slower than the others."""
+
+    @field_validator("drives")
+    @classmethod
+    def _in_every_node(cls, drives: StorageSpec | None, info: ValidationInfo) -> StorageSpec | None:
+        storage = info.data.get("storage")
+        if drives is not None and drives.kind != "local":
+            raise ValueError(f"{drives.name} is shared by all nodes; drives are of kind: local")
+        if drives is not None and storage is not None and storage.kind == "local":
+            raise ValueError(f"cluster.storage is drives in every node already: {storage.name}")
+        return drives
+
+    @property
+    def node_drives(self) -> StorageSpec | None:
+        """Drives in every node, if there are any."""
+        if self.drives is None and self.storage is not None and self.storage.kind == "local":
+            return self.storage
+        return self.drives
 
     @property
     def num_gpus(self) -> int:

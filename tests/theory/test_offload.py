@@ -471,6 +471,25 @@ def test_every_schedule_goes_with_all_savers_folded_and_not(
         ),
         ({"optimizer": "host"}, {"training": {"optimizer": "muon"}}, "muon makes matrices orthogonal"),
         (
+            {"optimizer": "host", "optimizer_step": "gpu", "optimizer_fraction": 0.5},
+            {"training": {"optimizer": "muon"}},
+            "which matrices would stay on the GPU is not modelled for muon",
+        ),
+        (
+            {"optimizer": "host", "optimizer_step": "gpu"},
+            {"training": {"optimizer": "muon"}, "gpus": 2, "parallelism": {"tensor_parallel": 2}},
+            "tile by tile that are split over GPUs",
+        ),
+        (
+            {"optimizer": "host", "optimizer_step": "gpu"},
+            {
+                "training": {"optimizer": "muon"},
+                "gpus": 2,
+                "parallelism": {"data_parallel_sharding": "parameters"},
+            },
+            "shared out (data_parallel_sharding: parameters)",
+        ),
+        (
             {"optimizer": "host"},
             {"training": {"optimizer": "sgd", "precision": "fp32"}},
             "sgd keeps no state of these parameters",
@@ -497,3 +516,68 @@ def test_drives_must_be_in_the_node() -> None:
     cluster["storage"]["kind"] = "shared"
     with pytest.raises(ScenarioError, match="nvme needs drives in every node"):
         outcome({"optimizer": "nvme"}, cluster=cluster)
+
+
+def with_drives(shared: str = "10 TB/s", drives: str = "1 GB/s", **figures: Any) -> dict[str, Any]:
+    """The cluster with shared storage, and drives in its node besides."""
+    cluster = scenario().cluster.model_dump(mode="json", exclude_none=True)
+    rates = {"read_bandwidth": drives, "write_bandwidth": drives, "latency": "0 s"}
+    cluster["storage"] |= {"kind": "shared", "read_bandwidth": shared, "write_bandwidth": shared}
+    return {**cluster, "drives": {"base": "nvme-gen4", **rates, **figures}}
+
+
+def test_drives_and_shared_storage_do_not_wait_for_one_another() -> None:
+    """State at the drives' rate, samples at the storage's; neither takes from the other."""
+    offload, data = {"optimizer": "nvme"}, {"sample_size": "1 GB", "prefetch": 0}
+    state = step(offload, cluster=with_drives())
+    assert state == step(offload, drives=("1 GB/s", "1 GB/s"))
+    samples = step(cluster=with_drives("1 GB/s"), data=data, simulation={"warmup_steps": 0}) - step()
+    assert samples == pytest.approx(1.0, rel=0.01)
+    both = step(offload, cluster=with_drives("1 GB/s"), data=data)
+    assert both == pytest.approx(state + samples, rel=0.01)
+
+
+@pytest.mark.parametrize("place", ["optimizer", "activations"])
+def test_what_drives_cannot_hold_does_not_fit(place: str) -> None:
+    """12 bytes a parameter; what layers keep between their passes, each stage's as long as it waits."""
+    held = sum(outcome({place: "nvme"}, cluster=with_drives()).result.drives_by_part.values())
+    if place == "optimizer":
+        assert held == 12 * PARAMETERS
+    else:
+        assert 0.5 * kept(outcome().result) < held <= kept(outcome().result)
+    for room, fits in ((held // 2 + 1, True), (held // 2 - 1, False)):
+        drives = with_drives(servers=2, capacity=f"{room} B")
+        result = outcome({place: "nvme"}, cluster=drives).result
+        assert (result.fits, result.drives_capacity_bytes) == (fits, 2 * room)
+
+
+def test_drives_are_those_of_nodes_and_not_there_twice() -> None:
+    with pytest.raises(ScenarioError, match="is shared by all nodes; drives are of kind: local"):
+        scenario(cluster=with_drives(kind="shared"))
+    cluster = with_drives()
+    cluster["storage"]["kind"] = "local"
+    with pytest.raises(ScenarioError, match=r"cluster\.storage is drives in every node already"):
+        scenario(cluster=cluster)
+
+
+@pytest.mark.parametrize("place", ["host", "nvme"])
+def test_whole_matrices_are_made_orthogonal_between_the_ways_of_their_state(place: str) -> None:
+    """8 bytes of state a parameter, 12 of what is no matrix of a layer; the same products as on the GPU."""
+    muon = {"training": {"optimizer": "muon"}}
+    offload = {"optimizer": place, "optimizer_step": "gpu"}
+    away, here = outcome(offload, pcie="1 GB/s", **muon), outcome(**muon)
+    parts = away.result.host_memory_by_part if place == "host" else away.result.drives_by_part
+    outside = ENDS
+    assert parts["optimizer"] == 8 * PARAMETERS + 4 * outside
+
+    def products(found: Outcome) -> int:
+        program, facts = found.lowered.program, found.lowered.facts
+        chosen = [label.name.startswith("optimizer.muon") for label in program.classes.labels]
+        return sum(int(facts.flops[cls]) for cls in program.cls if chosen[cls])
+
+    assert products(away) == products(here) > 0
+    taken = away.result.step_time_s - here.result.step_time_s
+    assert parts["optimizer"] / GB < taken < 1.4 * parts["optimizer"] / GB
+    record = play(away.lowered.program, "compiled")
+    check_conservation(away.lowered.program, record)
+    assert np.array_equal(record.end, play(away.lowered.program, "reference").end)

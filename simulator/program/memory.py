@@ -57,14 +57,15 @@ _GROUPS: tuple[Group, ...] = ("tensor", "data", "pipeline", "context", "expert")
 def outside_bytes(plan: Plan, software: SoftwareSpec, overheads: Overheads) -> dict[str, int]:
     """Memory that the framework's allocator does not know of, by part [B].
 
-    An interpreter's framework loads the code of all its kernels besides the driver's context. Each axis along
-    which the plan communicates has a communicator, and all ranks together have one, for what the whole job
-    agrees on; PyTorch makes one for every process group, whoever else has the same members. A communicator
-    keeps buffers of all protocols for every channel and every neighbour on its ring and its tree. A framework
-    that brings its own transport for stages has none along the pipeline.
+    A framework that loads the code of all its kernels holds it besides the driver's context; since CUDA 11.7
+    code is loaded when it is first used, for which the context has room. Each axis along which the plan
+    communicates has a communicator, and all ranks together have one, for what the whole job agrees on;
+    PyTorch makes one for every process group, whoever else has the same members. A communicator keeps buffers
+    of all protocols for every channel and every neighbour on its ring and its tree. A framework that brings its
+    own transport for stages has none along the pipeline.
 
     Source: NCCL, ``NCCL_BUFFSIZE``, ``NCCL_LL_BUFF_SIZE``, ``NCCL_LL128_BUFF_SIZE`` (src/include/device.h);
-        PyTorch, ``ProcessGroupNCCL``.
+        PyTorch, ``ProcessGroupNCCL``; CUDA Programming Guide, Lazy Loading; PyTorch pull request 86509.
     Valid: communicators that have been used; links between nodes as those inside.
     """
     groups = [group for group in _GROUPS if group != "pipeline" or not software.own_transfers]
@@ -72,7 +73,7 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, overheads: Overheads) -> d
     own_group = software.launcher == "python"
     communicators = used + (used > 1 or (own_group and plan.num_gpus > 1))
     channels = overheads.channel_buffer * overheads.channel_neighbours * overheads.channels
-    code = overheads.kernel_code if software.launcher == "python" else 0.0
+    code = overheads.kernel_code if software.loads_all_kernels else 0.0
     return {
         FRAMEWORK: ceil(overheads.driver_context + code),
         COMMUNICATION: ceil(communicators * channels),

@@ -99,6 +99,8 @@ class SoftwareSpec(Spec):
     """The launching thread waits for the numbers of tokens of each expert, unless a capacity fixes them."""
     launcher: Launcher = "python"
     """Who launches kernels."""
+    loads_all_kernels: bool = False
+    """The code of all kernels lies in device memory from the start, not only of those that are used."""
     allocator: Allocator = "caching"
     """Who places tensors in device memory."""
     pipeline_slots: Count | None = None

@@ -281,6 +281,17 @@ def test_a_transport_of_its_own_needs_no_communicator_along_the_pipeline() -> No
     assert sizes[0] == pytest.approx(3 * sizes[1], rel=1e-6)
 
 
+def test_old_libraries_load_the_code_of_all_kernels() -> None:
+    """900 MB of it beside a context of 450 MB, as the calibration has them; today's load what they use."""
+    sizes = [
+        run(scenario(software={"base": "megatron-core", "loads_all_kernels": everything}))
+        .lowered.states[0]
+        .parts["framework"]
+        for everything in (False, True)
+    ]
+    assert sizes == [450_000_000, 1_350_000_000]
+
+
 def test_passes_wait_for_what_is_being_reduced() -> None:
     """Over slow links: at most n buckets of gradients are unreduced; fewer cost time, more cost memory.
 

@@ -61,8 +61,8 @@ def outside_bytes(plan: Plan, software: SoftwareSpec, overheads: Overheads) -> d
     code is loaded when it is first used, for which the context has room. Each axis along which the plan
     communicates has a communicator, and all ranks together have one, for what the whole job agrees on;
     PyTorch makes one for every process group, whoever else has the same members. A communicator keeps buffers
-    of all protocols for every channel and every neighbour on its ring and its tree. A framework that brings its
-    own transport for stages has none along the pipeline.
+    of all protocols for every channel and every neighbour on its ring and its tree. A framework that brings
+    its own transport for stages has none along the pipeline.
 
     Source: NCCL, ``NCCL_BUFFSIZE``, ``NCCL_LL_BUFF_SIZE``, ``NCCL_LL128_BUFF_SIZE`` (src/include/device.h);
         PyTorch, ``ProcessGroupNCCL``; CUDA Programming Guide, Lazy Loading; PyTorch pull request 86509.

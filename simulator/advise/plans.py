@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -45,11 +46,14 @@ class FoundPlan:
     """A plan that fits.
 
     Attributes:
-        overrides: Key of the scenario -> value: what makes the scenario this plan.
+        overrides: Key of the space -> value.
+        settings: All that makes the scenario this plan: these, and None for what the scenario says and a plan
+            decides.
         result: What it does.
     """
 
     overrides: Mapping[str, Any]
+    settings: Mapping[str, Any]
     result: Result
 
 
@@ -66,6 +70,9 @@ class PlanSearch:
             they would be legal and fit.
         simulated: Simulated.
         too_large: Of these, plans that do not fit.
+        least_bytes: Of plans without room or too large, what a GPU needs at least in the smallest [B]; None if
+            there is none.
+        simulating_s: Time that the simulated plans took [s].
         wall_s: Time that all this took [s].
     """
 
@@ -76,6 +83,8 @@ class PlanSearch:
     bounded: int
     simulated: int
     too_large: int
+    least_bytes: int | None
+    simulating_s: float
     wall_s: float
 
 
@@ -127,14 +136,30 @@ def plan_space(scenario: Scenario, max_gpus: int) -> Iterator[dict[str, Any]]:
 
 def planned_scenario(scenario: Scenario, overrides: Mapping[str, Any]) -> Scenario:
     """The scenario with a plan of `plan_space` in place."""
+    changes = _changes(overrides)
+    if scenario.simulation.player == "auto":
+        changes["simulation.player"] = "compiled"
+    return scenario.changed(changes)
+
+
+def _changes(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan's overrides, and None for what follows from it."""
     changes: dict[str, Any] = dict.fromkeys(_FREE) | dict(overrides)
     if "training.recompute" in changes:  # a recomputation of the space is for all layers
         changes |= {"training.recompute_num_layers": None, "training.recompute_method": None}
         if changes["training.recompute"] != "selective":
             changes["training.recompute_modules"] = None
-    if scenario.simulation.player == "auto":
-        changes["simulation.player"] = "compiled"
-    return scenario.changed(changes)
+    return changes
+
+
+def _settings(scenario: Scenario, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a user sets to have the plan: nothing that the scenario leaves open, too."""
+    said = operator.attrgetter
+    return {
+        key: value
+        for key, value in _changes(overrides).items()
+        if value is not None or said(key)(scenario) is not None
+    }
 
 
 def search_plans(
@@ -165,20 +190,23 @@ def search_plans(
     waiting = _Waiting(scenario, max_gpus, objective)
     kept: list[_Simulated] = []
     simulated = too_large = 0
-    worst = math.inf
+    worst, simulating_s = math.inf, 0.0
     while (plan := waiting.next(worst)) is not None:
         _, gpus, number, overrides = plan
         left = len(waiting.plans)
         tell(simulated / (simulated + left + 1), f"{simulated:,} plans simulated, {left:,} left")
+        start = perf_counter()
         try:
             found = played(planned_scenario(scenario, overrides), calibration=waiting.calibration)
         except ClustersimError:
             waiting.illegal += 1
             continue
+        step_s, peak, fits = found.essentials()
         simulated += 1
-        step_s, _, fits = found.essentials()
+        simulating_s += perf_counter() - start
         if not fits:
             too_large += 1
+            waiting.needs.append(peak)
             continue
         score = _score(scenario.training.global_batch_size / step_s, gpus, objective)
         kept.append((-score, gpus, number, overrides, found))
@@ -190,13 +218,15 @@ def search_plans(
     if enumerated == illegal:
         raise ClustersimError("plan: no plan is legal; does the global batch divide over the replicas?")
     return PlanSearch(
-        best=_ranked(kept, objective)[:best],
+        best=_ranked(scenario, kept, objective)[:best],
         enumerated=enumerated,
         illegal=illegal,
         without_memory=without_memory,
         bounded=enumerated - illegal - without_memory - simulated,
         simulated=simulated,
         too_large=too_large,
+        least_bytes=min(waiting.needs, default=None),
+        simulating_s=simulating_s,
         wall_s=perf_counter() - begun,
     )
 
@@ -205,7 +235,7 @@ _Simulated = tuple[float, int, int, Mapping[str, Any], Played]
 """Minus what it reaches but for rounding, its GPUs, its number in the space, its overrides, and its play."""
 
 
-def _ranked(kept: list[_Simulated], objective: Objective) -> tuple[FoundPlan, ...]:
+def _ranked(scenario: Scenario, kept: list[_Simulated], objective: Objective) -> tuple[FoundPlan, ...]:
     """Plans with their results, the best first."""
     found = []
     for _, gpus, number, overrides, plan in kept:
@@ -213,7 +243,9 @@ def _ranked(kept: list[_Simulated], objective: Objective) -> tuple[FoundPlan, ..
         assert result.samples_per_s is not None
         found.append((-_score(result.samples_per_s, gpus, objective), gpus, number, overrides, result))
     found.sort(key=lambda plan: plan[:3])
-    return tuple(FoundPlan(overrides, result) for *_, overrides, result in found)
+    return tuple(
+        FoundPlan(overrides, _settings(scenario, overrides), result) for *_, overrides, result in found
+    )
 
 
 _Candidate = tuple[float, int, int, Mapping[str, Any]]
@@ -235,6 +267,7 @@ class _Waiting:
         self.tied = getattr(scenario.model, "tie_word_embeddings", False)
         self.layers = getattr(scenario.model, "num_hidden_layers", 0)
         self.illegal = self.without_memory = 0
+        self.needs: list[int] = []
         self.exact: set[int] = set()
         self.plans: list[_Candidate] = []
         for number, overrides in enumerate(plan_space(scenario, max_gpus)):
@@ -262,6 +295,7 @@ class _Waiting:
             return
         if not found.can_fit:
             self.without_memory += 1
+            self.needs.append(found.memory_bytes)
             return
         closely = -_score(self.scenario.training.global_batch_size / found.step_s, gpus, self.objective)
         heapq.heappush(self.plans, (max(roughly, closely), gpus, number, overrides))

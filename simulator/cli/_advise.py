@@ -78,21 +78,26 @@ def run_plan(
 
 
 def _print_plans(found: PlanSearch, path: Path) -> None:
-    rate = found.simulated / found.wall_s
+    from simulator.units import human
+
+    rate = f" ({found.simulated / found.simulating_s:,.0f} a second)" if found.simulated else ""
     say(
         f"{found.enumerated:,} plans: {found.illegal:,} illegal, {found.without_memory:,} without room "
-        f"in memory, {found.bounded:,} that cannot be among the best, {found.simulated:,} simulated "
-        f"({rate:,.0f} a second), {found.too_large:,} of them too large"
+        f"in memory, {found.bounded:,} that cannot be among the best, {found.simulated:,} simulated{rate}, "
+        f"{found.too_large:,} of them too large; all in {human(found.wall_s, 'time')}"
     )
     if not found.best:
-        say("no plan fits")
+        least = (
+            "" if found.least_bytes is None else f": a GPU needs {human(found.least_bytes, 'bytes')} or more"
+        )
+        say(f"no plan fits{least}")
         return
     keys = list(found.best[0].overrides)
     heads = tuple(_SHORT.get(key, key) for key in keys)
     rows = [
         (
             *(str(plan.overrides[key]) for key in keys),
-            f"{plan.result.samples_per_s:,.4g}",
+            _figure(plan.result.samples_per_s, None, 0),
             f"{plan.result.mfu:.1%}" if plan.result.mfu is not None else "-",
             f"{plan.result.peak_memory_bytes / 2**30:.1f}",
             plan.result.bottlenecks[0].resource if plan.result.bottlenecks else "-",
@@ -100,17 +105,20 @@ def _print_plans(found: PlanSearch, path: Path) -> None:
         for plan in found.best
     ]
     print_table((*heads, "samples/s", "MFU", "GiB", "limited by"), rows)
-    settings = " ".join(f"--set {key}={value}" for key, value in found.best[0].overrides.items())
+    settings = " ".join(
+        f"--set {key}={'null' if value is None else value}" for key, value in found.best[0].settings.items()
+    )
     say(f"the best: clustersim run {path} {settings}")
 
 
 def _plans_as_json(found: PlanSearch) -> dict[str, object]:
-    counts = ("enumerated", "illegal", "without_memory", "bounded", "simulated", "too_large", "wall_s")
+    counts = ("enumerated", "illegal", "without_memory", "bounded", "simulated", "too_large")
+    figures = ("least_bytes", "simulating_s", "wall_s")
     return {
-        **{name: getattr(found, name) for name in counts},
+        **{name: getattr(found, name) for name in (*counts, *figures)},
         "best": [
             {
-                "overrides": dict(plan.overrides),
+                "overrides": dict(plan.settings),
                 "num_gpus": plan.result.num_gpus,
                 "step_time_s": plan.result.step_time_s,
                 "samples_per_s": plan.result.samples_per_s,

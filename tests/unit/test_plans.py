@@ -87,6 +87,29 @@ def test_plans_of_the_space_are_the_scenarios_that_their_overrides_make(brute):
     assert simulate(job(**overrides)).step_time_s == result.step_time_s
 
 
+def test_a_plan_says_what_undoes_the_scenarios_own():
+    """What the scenario says of its own plan, and another decides otherwise, is among the settings."""
+    own = {"parallelism.data_parallel": 2, "parallelism.pipeline_schedule": "gpipe"}
+    scenario = job(**{"parallelism.tensor_parallel": 2, "parallelism.pipeline_parallel": 2, **own})
+    best = search_plans(scenario, 8).best[0]
+    assert best.settings == {**best.overrides, **dict.fromkeys(own)}
+    assert simulate(scenario.changed(best.settings)).step_time_s == best.result.step_time_s
+    assert search_plans(job(), 8).best[0].settings == best.overrides
+
+
+def test_where_no_plan_fits_the_least_that_one_needs_is_told():
+    scenario = job(**{"cluster.accelerator.memory_capacity": "1 GB"})
+    found = search_plans(scenario, 8)
+    assert not found.best
+    needs = []
+    for overrides in plan_space(scenario, 8):
+        try:
+            needs.append(simulate(planned_scenario(scenario, overrides)).peak_memory_bytes)
+        except ClustersimError:
+            continue
+    assert 1e9 < found.least_bytes <= min(needs)
+
+
 def test_plans_that_overfill_a_nodes_memory_are_not_found():
     """Replicas that share nothing out each have their own optimizer's state in the node's memory."""
     away = {

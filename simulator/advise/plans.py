@@ -70,7 +70,7 @@ class PlanSearch:
             they would be legal and fit.
         simulated: Simulated.
         too_large: Of these, plans that do not fit.
-        least_bytes: Of plans without room or too large, what a GPU needs at least in the smallest [B]; None if
+        least_bytes: What a GPU needs at least in the smallest plan without room or too large [B]; None if
             there is none.
         simulating_s: Time that the simulated plans took [s].
         wall_s: Time that all this took [s].

@@ -17,7 +17,7 @@ from simulator.program import Lowered, Plan, check_memory, unfold
 from simulator.scenario import Scenario
 from simulator.units import PICOSECONDS
 from simulator.variation.disturbed import disturbed
-from simulator.variation.draws import Draws, Rows, assign_rows, is_random, varies
+from simulator.variation.draws import Draws, Rows, assign_rows, is_random
 
 F64 = NDArray[np.float64]
 
@@ -33,6 +33,10 @@ _OWN_PACE: Final = 64
 SWEPT: Final = "replicas swept as vectors, exact: nothing is contended"
 APPROXIMATED: Final = "replicas swept as vectors with the lengths that activities have without jitter"
 PLAYED: Final = "every replica played by events"
+_OR_SWEEP: Final = (
+    ', or let jitter.contention be "undisturbed" to sweep them with the lengths that they have without jitter'
+)
+TWO_WAYS: Final = "both ends of the pipeline hold the same and meet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,11 @@ def check_variation(scenario: Scenario, plan: Plan) -> None:
     Raises:
         PlanError: With the place in the scenario.
     """
-    if varies(scenario) and plan.axes.copies > 1:
+    jitter = scenario.simulation.jitter
+    if jitter is not None and jitter.contention == "undisturbed" and plan.axes.copies > 1:
         raise UnsupportedError(
-            ("simulation", "jitter"),
-            f"replicas that hold the model twice ({plan.schedule}) cannot differ yet",
+            ("simulation", "jitter", "contention"),
+            f"{plan.schedule} holds the model at both ends of the pipeline, which meet: exact",
         )
     if scenario.simulation.seeds > 1 and not is_random(scenario):
         raise PlanError(
@@ -108,10 +113,25 @@ def step_times(
         p50_s=p50,
         p95_s=p95,
         p99_s=p99,
-        undisturbed_s=step_seconds(lowered, record, scenario),
+        undisturbed_s=_undisturbed(scenario, lowered, record),
         slowest_replica_s=float(samples.waiting.mean() - samples.own_pace.mean()),
         method=samples.method,
     )
+
+
+def _undisturbed(scenario: Scenario, lowered: Lowered, record: Record) -> float:
+    """The step time without jitter [s]; where both ends of a pipeline meet, they do so here, too."""
+    if not _two_ways(lowered):
+        return step_seconds(lowered, record, scenario)
+    every = unfold(lowered, "replica", shared="whole").lowered
+    return float(
+        _play(scenario, every, np.ones(every.program.num_activities), scenario.simulation.player).mean()
+    )
+
+
+def _two_ways(lowered: Lowered) -> bool:
+    """Whether stages at both ends of the pipeline hold the same part of the model."""
+    return lowered.plan.axes.copies > 1
 
 
 def _sampled(
@@ -126,6 +146,9 @@ def _sampled(
     from simulator.engine.vectors import contention
 
     jitter = scenario.simulation.jitter
+    if _two_ways(lowered):
+        # Vectors have one stage beside its replicas, but not the stage at the other end that it meets.
+        return _played(scenario, lowered, rows, draws, many, TWO_WAYS, tell)
     why = contention(lowered.program, shared_capacities(lowered.program))
     if not why:
         return _swept(scenario, lowered, _alone(lowered.program), rows, draws, many, SWEPT, tell)
@@ -227,8 +250,8 @@ def _played(
         raise UnsupportedError(
             ("simulation",),
             f"{why}, so each of {replicas} replicas has to be played by events: {size:,} activities x "
-            f"{replicas} replicas x {many} draws are more than {MOST_PLAYED:,}; take fewer seeds, or let "
-            'jitter.contention be "undisturbed" to sweep them with the lengths that they have without jitter',
+            f"{replicas} replicas x {many} draws are more than {MOST_PLAYED:,}; take fewer seeds"
+            + ("" if _two_ways(lowered) else _OR_SWEEP),
         )
     check_memory(scenario, size * replicas, len(lowered.program.dep) * replicas, classes=size * replicas)
     every = unfold(lowered, "replica", shared="whole")
@@ -244,8 +267,12 @@ def _played(
         steps.append(_play(scenario, every.lowered, factor, player))
         if draw < max(1, _OWN_PACE // replicas):
             for replica in range(replicas):
-                factor = np.where(rows.row >= 0, table[own_row, replica], 1.0)
-                own.append(_play(scenario, lowered, factor, player))
+                if _two_ways(lowered):  # alone is what it is among its equals
+                    factor = np.where(row >= 0, table[own_row[every.origin], replica], 1.0)
+                    own.append(_play(scenario, every.lowered, factor, player))
+                else:
+                    factor = np.where(rows.row >= 0, table[own_row, replica], 1.0)
+                    own.append(_play(scenario, lowered, factor, player))
             waiting.append(steps[-1])
     return _Samples(np.concatenate(steps), np.concatenate(own), np.concatenate(waiting), f"{PLAYED} ({why})")
 

@@ -14,7 +14,7 @@ from simulator.engine.vectors import contention, plan_vectors, sweep_vectors
 from simulator.errors import ScenarioError
 from simulator.program import Lowered, lower, unfold
 from simulator.run import run, simulate
-from simulator.scenario import Scenario, load_scenario
+from simulator.scenario import Scenario, load_scenario, scenario_from_mapping
 from simulator.specs import DistributionSpec
 from simulator.variation import Draws, assign_rows, disturbed
 from simulator.variation.draws import _sample
@@ -257,3 +257,36 @@ def test_lengths_of_the_undisturbed_run_give_its_times_back(changes: dict[str, s
         ends=ends,
     )
     assert (ends == record.end[:, None]).all()
+
+
+def two_ways(**simulation: object) -> Scenario:
+    """Four stages at both ends of which the model lies, two replicas."""
+    return scenario_from_mapping(
+        {
+            "name": "two ways",
+            "cluster": {"system": "dgx-h100", "nodes": 1, "slow_gpus": simulation.pop("slow_gpus", None)},
+            "model": {"base": "gpt2-124m", "num_hidden_layers": 4},
+            "training": {"sequence_length": 512, "micro_batch_size": 1, "global_batch_size": 16},
+            "parallelism": {"pipeline_parallel": 4, "pipeline_schedule": "dualpipe"},
+            "simulation": simulation,
+        }
+    )
+
+
+def test_replicas_that_hold_the_model_twice_differ_and_meet() -> None:
+    """Without jitter as when every rank stands for itself; a slow GPU holds up both replicas."""
+    alone = run(two_ways(fold="off")).result.step_time_s
+    slow = run(two_ways(slow_gpus={"ranks": [0], "slowdown": "100 %"})).result.step_times
+    assert slow is not None and slow.undisturbed_s == pytest.approx(alone, rel=1e-9)
+    assert slow.undisturbed_s < slow.mean_s < 2.2 * slow.undisturbed_s
+    everyone = run(two_ways(slow_gpus={"ranks": list(range(8)), "slowdown": "100 %"})).result.step_times
+    assert everyone is not None and slow.mean_s <= everyone.mean_s
+    spread = run(two_ways(jitter={"kernels": {"sigma": "10 %"}}, seeds=20)).result.step_times
+    assert spread is not None and spread.p50_s > spread.undisturbed_s
+    assert spread.slowest_replica_s > 0
+
+
+def test_both_ends_that_meet_are_not_swept() -> None:
+    jitter = {"kernels": {"sigma": "10 %"}, "contention": "undisturbed"}
+    with pytest.raises(ScenarioError, match="dualpipe holds the model at both ends of the pipeline"):
+        run(two_ways(jitter=jitter))

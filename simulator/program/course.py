@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator.engine.program import I64
+from simulator.program.assembly import Assembly
 from simulator.program.order import FORWARD, Flags, Visits
 from simulator.program.progress import StageSoFar
-from simulator.program.templates import LANES, NO_TRANSFERS, Assembly
+from simulator.program.templates import LANES, NO_TRANSFERS
 
 
 class PassKind(NamedTuple):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.engine import Capacities, Label, Lanes, Pools, Program
+from simulator.program.assembly import Assembly
 from simulator.program.course import Course, Load, PassKind, Rules, course_of
 from simulator.program.describe import Describer
 from simulator.program.draft import Draft
@@ -19,8 +20,9 @@ from simulator.program.outline import Outline
 from simulator.program.plan import Plan
 from simulator.program.pricing import PricedColumns, PriceList
 from simulator.program.rows import Row, UnpricedClasses, freeze, stamp
-from simulator.program.stages import blocking_sends, compile_stages, message_bytes, send_row, two_stacks
-from simulator.program.templates import LANE, LANES, Assembly, Template, TemplateBuilder
+from simulator.program.sends import blocking_sends, message_bytes, send_row, two_stacks
+from simulator.program.stages import compile_stages
+from simulator.program.templates import LANE, LANES, Template, TemplateBuilder
 from simulator.program.topology import SLOTS, make_topology
 
 

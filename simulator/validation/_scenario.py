@@ -11,7 +11,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | gated_mlp | no gate |
 | tie_word_embeddings | not tied |
 | global_batch_size | one micro-batch a replica |
-| gpus_per_node | 8, or all GPUs where there are fewer |
+| gpus_per_node | 8, or all GPUs where there are fewer; those of one node leave the rest of the 8 idle |
 | scale_up | that of the maker's reference system; refused without one, unless there is one GPU |
 | scale_out_gbps_per_gpu | as for scale_up; refused without a system, unless there is one node |
 | precision | bf16, or fp16 on a card without it |
@@ -26,6 +26,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | optimizer | adam |
 | rank of adapters (no column) | 8, on queries, keys and values |
 | latent attention (no columns) | that of the catalogue's model of the same name |
+| predicted positions (no column) | all; of an encoder in frameworks that gather them, 20 of 128 |
 | flash_attention | as the framework's profile has it; Megatron-LM: unfused |
 
 The framework is a profile of the catalogue's software (`_software.py`): what it fuses, overlaps and defaults

@@ -76,9 +76,24 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numeric:
         # What is compared or copied stays whole: names in a table of words, figures in a table of figures.
         whole = numeric == bool(number)
         table.add_column(Text(head), justify=justify, overflow="fold", no_wrap=whole)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    listed, screen = list(rows), console()
+    room = screen.width
+    if numeric:
+        columns = list(zip(heads, *listed, strict=True))[1:]
+        room -= sum(max(map(len, column)) + 3 for column in columns)
+    for row in listed:
+        table.add_row(Text(_at_dots(row[0], room)), *(Text(cell) for cell in row[1:]))
+    screen.print(table)
+
+
+def _at_dots(key: str, width: int) -> str:
+    """A dotted key on lines of this width: it breaks behind dots, if anywhere."""
+    lines = [""]
+    for step in re.findall(r"[^.]*\.?", key):
+        if lines[-1] and len(lines[-1]) + len(step) > width:
+            lines.append("")
+        lines[-1] += step
+    return "\n".join(lines)
 
 
 def _draws_lines() -> bool:

@@ -69,15 +69,21 @@ class _Reader:
         fixed = self._mapping(("set",))
         grids = self._grids()
         where, derive = self._where(), self._derive()
-        plot = self._plot()
-        self._stop()
-        data, folder, scenario = self._base(fixed)
+        plot, whole = self._plot(), not self.problems
+        try:
+            data, folder, scenario = self._base(fixed)
+        except ScenarioError as error:
+            self.problems += error.problems
+            self._stop()
+            raise
         place = str(Problem(*self.document.position((self._grown(),), "key"), "")).removesuffix(": ")
         label = self.document.label
         sweep = Sweep(
             name, label, place, data, folder, scenario, fixed, self.above, grids, where, derive, plot
         )
         self._probe(sweep)
+        if not whole:
+            self._stop()  # what is said of an axis that could not be read would be wrong
         self._check_names(sweep)
         for key in ("x", "y", "by"):
             complaint = column_complaint(plot[key], sweep.keys) if key in plot else None
@@ -326,15 +332,20 @@ class _Reader:
 
     def _axis_places(self) -> list[tuple[KeyPath, str, list[tuple[int | None, Any]]]]:
         tops: list[tuple[str | int, ...]] = [()]
-        tops += [("grids", index) for index in range(len(self.data.get("grids") or []))]
+        grids = self.data.get("grids")
+        tops += [("grids", index) for index in range(len(grids) if isinstance(grids, list) else 0)]
         found: list[tuple[KeyPath, str, list[tuple[int | None, Any]]]] = []
         for top in tops:
-            zips = self._at((*top, "zip")) or []
+            zips = self._at((*top, "zip"))
+            zips = zips if isinstance(zips, (Mapping, list)) else []
             blocks = [(*top, "axes"), *([(*top, "zip")] if isinstance(zips, Mapping) else [])]
             blocks += [] if isinstance(zips, Mapping) else [(*top, "zip", i) for i in range(len(zips))]
             for block in blocks:
                 for key, written in self._mapping(block).items():
-                    read = read_axis(key, written, sampled=True)
+                    try:
+                        read = read_axis(key, written, sampled=True)
+                    except AxisError:
+                        continue  # told already
                     values = list(read.values) if isinstance(read, Axis) else [read.at(0.0), read.at(1.0)]
                     listed = isinstance(written, list)
                     chosen = (

@@ -47,7 +47,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, *, write: bool) -> None:
-        self.path = path
+        self.path, self.writes = path, write
         with self._told():
             new = write and (not path.exists() or path.stat().st_size == 0)
             if not new:
@@ -74,7 +74,11 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Close it; the write-ahead log is merged where the disk allows it."""
+        """Close it; the write-ahead log is merged and gone where the disk and other readers allow it."""
+        with contextlib.suppress(sqlite3.Error):
+            if self.writes:
+                # Who only reads cannot take a log away again, so it must not begin one.
+                self.database.execute("PRAGMA journal_mode = DELETE")
         with contextlib.suppress(sqlite3.Error):
             self.database.close()
 

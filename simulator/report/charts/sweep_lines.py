@@ -41,7 +41,7 @@ def draw_lines(
     measure = sweep.measure(y)
     scale = Scale(sweep, x, even=bars)
     title = f"{measure.words[:1].upper()}{measure.words[1:]} over {scale.measure.words}"
-    series, left_out = _series(sweep, by)
+    series, left_out = _series(sweep, by, best)
     note += f"; {len(series)} of {len(series) + left_out} lines" if left_out else ""
     figure = new_figure(_HEIGHT, title, sweep.subject + note)
     legend = [fitted(figure, label, 1.9) for label, _ in series] if by else []
@@ -94,12 +94,15 @@ def _heading(figure: Figure, measure: Measure) -> str:
     return "\n".join(fitted(figure, line, _HEADING) for line in lines)
 
 
-def _series(sweep: SavedSweep, by: str | None) -> tuple[list[tuple[str, Any]], int]:
-    """Label and value of each line, and how many there would be besides."""
+def _series(sweep: SavedSweep, by: str | None, best: pd.DataFrame) -> tuple[list[tuple[str, Any]], int]:
+    """Label and value of each line, and how many there would be besides; one without a point says so."""
     if by is None:
         return [("", None)], 0
     scale = Scale(sweep, by, even=True)
-    every = list(zip(scale.labels, scale.values, strict=True))
+    every = [
+        (label if _is(best[by], value).any() else f"{label} (no point)", value)
+        for label, value in zip(scale.labels, scale.values, strict=True)
+    ]
     kept = thin(every, _MOST if len(every) <= _MOST else _FEWER)
     return kept, len(every) - len(kept)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from simulator.program.admissible import check_precision
@@ -128,7 +129,8 @@ def _memory_bytes(outline: Outline, plan: Plan, parts: ModelParts) -> int:
     """State, and what the forward passes that run ahead keep for their backward passes [B]."""
     saving = recomputation(outline)
 
-    def kept(chunk: Sequence[Block], offload: StageOffload | None) -> int:
+    @cache
+    def kept(chunk: tuple[Block, ...], offload: StageOffload | None) -> int:
         sizes = list(map(kept_bytes, chunk, saving.modes(chunk)))
         return sum(sizes) - sum(leaving(offload, [block.name for block in chunk], sizes.__getitem__))
 
@@ -151,7 +153,8 @@ def _in_flight(plan: Plan, stage: int) -> int:
 
 
 def _step_seconds(plan: Plan, parts: ModelParts, alone: _Alone) -> float:
-    known = {chunk: alone.both_passes(chunk) for chunks in parts.blocks for chunk in chunks}
+    different = dict.fromkeys(chunk for chunks in parts.blocks for chunk in chunks)
+    known = {chunk: alone.both_passes(chunk) for chunk in different}
     passes = [[known[chunk] for chunk in chunks] for chunks in parts.blocks]
     busy = [sum(chunks) for chunks in passes]
     waits = [0] * len(busy)

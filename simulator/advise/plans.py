@@ -8,7 +8,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Final, Literal
 
 from simulator.advise.bounds import Prices, Share, bounds, shared
@@ -72,7 +72,7 @@ class PlanSearch:
         too_large: Of these, plans that do not fit.
         least_bytes: What a GPU needs at least in the smallest plan without room or too large [B]; None if
             there is none.
-        simulating_s: Time that the simulated plans took [s].
+        simulating_s: Processor time that the simulated plans took [s].
         wall_s: Time that all this took [s].
     """
 
@@ -195,7 +195,7 @@ def search_plans(
         _, gpus, number, overrides = plan
         left = len(waiting.plans)
         tell(simulated / (simulated + left + 1), f"{simulated:,} plans simulated, {left:,} left")
-        start = perf_counter()
+        start = process_time()
         try:
             found = played(planned_scenario(scenario, overrides), calibration=waiting.calibration)
         except ClustersimError:
@@ -203,7 +203,7 @@ def search_plans(
             continue
         step_s, peak, fits = found.essentials()
         simulated += 1
-        simulating_s += perf_counter() - start
+        simulating_s += process_time() - start
         if not fits:
             too_large += 1
             waiting.needs.append(peak)

@@ -227,6 +227,13 @@ def cross_entropy_gradient(logits: int, shard: Shard) -> Kernel:
     return pointwise(name, "loss", logits, reads=8, writes=4 + element, flops=2, launches=5)
 
 
+def kept_logits(shard: Shard) -> int:
+    """Bytes of a logit itself that stay: none where memory is planned and the loss reads an fp32 copy."""
+    software = shard.software
+    over = software.allocator == "planned" and not software.fused_cross_entropy
+    return 0 if over else shard.element_bytes
+
+
 def kept_per_logit(shard: Shard) -> int:
     """Bytes that the loss keeps of each logit: the gradient in place of the logits, or fp32 probabilities."""
     return 0 if shard.software.fused_cross_entropy else 4

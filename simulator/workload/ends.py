@@ -112,7 +112,7 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         norm = chains.norm("head.norm", normed, model, shard)
         forward.add(norm, kept=own + reads * normed * element, kept_input=own)
     forward.add(gather(shard, "head", tokens * width * element))
-    kept = logits * element + (0 if model.final_norm else reads * normed * element)
+    kept = chains.kept_logits(shard) * logits + (0 if model.final_norm else reads * normed * element)
     table = rows * width
     made = add_weight(forward, "head", table, shard, matrix=False)
     forward.add(operators.matmul("head", tokens, rows, width, shard.precision), after=made or None, kept=kept)

@@ -75,17 +75,30 @@ def test_the_most_valuable_figure_stands_first(found):
     assert elasticities == sorted(elasticities, reverse=True)
 
 
-def test_where_something_else_begins_to_limit_is_where_it_does(found):
+def test_where_something_else_begins_to_limit_is_where_it_does():
+    slow = {"cluster__accelerator__memory_bandwidth": "800 GB/s"}
+    found = sensitivity(job(**slow))
     turning = found.turning
     assert turning is not None and turning.next is not None
     key = turning.key.replace(".", "__")
     assert found.result.bottlenecks[0].resource == turning.limits
-    there = simulate(job(**{key: turning.value}))
+    there = simulate(job(**{**slow, key: turning.value}))
     assert there.bottlenecks[0].resource == turning.next
     assert found.result.step_time_s / there.step_time_s == pytest.approx(turning.speedup, rel=1e-3)
     facts = key_facts(turning.key)
-    before = simulate(job(**{key: facts.written(facts.number(turning.value) / 1.03)}))
+    before = simulate(job(**{**slow, key: facts.written(facts.number(turning.value) / 1.03)}))
     assert before.bottlenecks[0].resource == turning.limits
+
+
+def test_a_figure_that_never_hands_over_what_limits_has_no_turning(found):
+    """Power holds the matrix units' rate: the network gains most, and the matrix units limit all the same."""
+    turning = found.turning
+    assert turning is not None and turning.next is None
+    assert found.result.bottlenecks[0].resource == turning.limits == "tensor"
+    key = turning.key.replace(".", "__")
+    furthest = simulate(job(**{key: turning.value}))
+    assert furthest.bottlenecks[0].resource == turning.limits
+    assert found.result.step_time_s / furthest.step_time_s == pytest.approx(turning.speedup, rel=1e-3)
 
 
 def written(folder, scenario):

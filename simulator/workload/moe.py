@@ -18,6 +18,7 @@ from simulator.workload.kernels import Collective, Communication, Kernel
 from simulator.workload.matrices import add_input_gradient, add_product, count_part
 from simulator.workload.precision import FORMATS
 from simulator.workload.routing import Routing
+from simulator.workload.weights import add_weight, kept_weight
 
 _READERS = ("router", "shared.up")
 """Matrices that read the normed residual stream itself; the experts have copies of it in their order."""
@@ -46,8 +47,10 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
     """All between norm and residual. Returns what ends routed and shared experts."""
     shard, mixture, width = r.shard, r.mixture, r.width
     residual = shard.residual_tokens
+    made = add_weight(into, "router", mixture.num_experts * width, shard, matrix=False)
     into.add(
         operators.matmul("router", residual, mixture.num_experts, width, shard.precision),
+        after=made or None,
         kept=4 * residual * mixture.num_experts,
     )
     lora.add_forward(into, "router", residual, mixture.num_experts, width, shard)
@@ -197,7 +200,11 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
     into.add(_weighted("experts.permute.gradient", r), after=(back,))
     router.add_choice_gradient(into, mixture.num_experts, shard)
     experts = mixture.num_experts
-    into.add(operators.matmul("router.input_gradient", residual, width, experts, shard.precision))
+    add_weight(into, "router", experts * width, shard, backward=True, matrix=False)
+    into.add(
+        operators.matmul("router.input_gradient", residual, width, experts, shard.precision),
+        freed=kept_weight(experts * width, shard, matrix=False),
+    )
     chains.add_weight_gradient(
         into,
         "router.weight_gradient",

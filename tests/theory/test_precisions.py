@@ -547,3 +547,26 @@ def test_copies_of_weights_stay_or_are_made_by_each_pass() -> None:
     assert made.states[0].parts["parameter_copies"] == 0
     assert traffic(made, "optimizer.weights.transpose") == traffic(kept, "mlp.down.weight_transpose") == 0
     assert traffic(made, "mlp.down.weight_transpose") == 2 * (1 + 1) * one
+
+
+@pytest.mark.parametrize("stay", [True, False])
+@pytest.mark.parametrize(
+    "settings", [{"weights": "fp32"}, {"weights": "fp8"}, {"weights": "bf16", "recipe": "fp8"}]
+)
+@pytest.mark.parametrize("name", ["llama2_7b_fsdp", "mixtral_8x7b", "deepseek_v3_2k", "t5_11b"])
+def test_what_is_cast_of_weights_and_kept_is_freed(name: str, settings: dict[str, str], stay: bool) -> None:
+    model = load_scenario(f"scenarios/{name}.yaml").model
+    assert isinstance(model, TransformerSpec)
+    source = TOKENS if model.num_encoder_layers else 0
+    whole = {
+        "expert_parallel": 8 if model.mixture else 1,
+        "dispatch": "fp8",
+        "combine": "fp8",
+        "source_length": source,
+    }
+    shard = Shard(1, TOKENS, 2, True, "bf16", "fused", 4, weights_stay=stay, **whole, **settings)
+    for dense in (True, False):
+        made = layer_block(model, shard, dense=dense)
+        assert made.kept_bytes == sum(node.freed_bytes for node in made.backward)
+        casts = [node for node in made.forward if node.op.name.endswith("weight_cast")]
+        assert bool(casts) == (settings["weights"] != "bf16" or not stay)

@@ -100,6 +100,13 @@ def warnings_of(scenario: Outline, data: int) -> tuple[str, ...]:
             f"tensor_parallel {tensor} is wider than the scale-up domain of {group.domain}: "
             "its collectives cross the network between nodes"
         )
+    elif group.num_gpus > group.domain and group.domain % tensor:
+        said.append(
+            f"tensor_parallel {tensor} does not divide the scale-up domain of {group.domain}: "
+            "some of its groups cross the network between nodes, but all are taken to be like the first"
+        )
+    if parallelism.sharding_group_size == 1 and data * parallelism.context_parallel > 1:
+        said.append("sharding_group_size 1 shares nothing out: every replica keeps all of it")
     # Legal, for sweeps go down to degrees of 1, but worth a word.
     of_reductions = ("reduce_each_micro_batch", "overlap_gradient_reduction", "gradient_bucket")
     idle = [(key, "there is one replica: no gradients are reduced") for key in of_reductions]

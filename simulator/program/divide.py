@@ -34,6 +34,12 @@ def layers_per_part(
             raise PlanError(_LAYERS, f"{len(given)} numbers for {parts} parts of the model")
         if sum(given) != layers:
             raise PlanError(_LAYERS, f"{sum(given)} layers are given, num_hidden_layers is {layers}")
+        if 0 in given[1:-1]:
+            empty = given.index(0, 1)
+            raise PlanError(
+                (*_LAYERS, empty),
+                f"part {empty} of {parts} has no layer; only the first and the last can do so",
+            )
         return given
     most = -(-layers // parts)
     short = most * parts - layers

@@ -206,6 +206,16 @@ class NodeGroupSpec(Spec):
             )
         return self
 
+    @field_validator("scale_up_domain")
+    @classmethod
+    def _whole_nodes(cls, domain: int | None, info: ValidationInfo) -> int | None:
+        held = info.data.get("gpus_per_node")
+        if domain is not None and held is not None and domain % held and held % domain:
+            raise ValueError(
+                f"{domain} is neither a part nor a multiple of the {held} accelerators of a node"
+            )
+        return domain
+
     @property
     def num_gpus(self) -> int:
         """Accelerators in the group."""

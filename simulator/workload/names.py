@@ -10,10 +10,14 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import Final
 
 from simulator.specs.model import LayerListSpec, ModelSpec, TransformerSpec
 from simulator.specs.training import TrainingSpec
 from simulator.workload.parameters import count_parameters
+
+_MOST_LAYERS: Final = 100_000
+"""Numbers that a range may have."""
 
 
 def parameter_names(model: ModelSpec) -> tuple[str, ...]:
@@ -130,11 +134,15 @@ def _starred(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = []
+    segments = []
     for segment in pattern.split("."):
-        ends = re.fullmatch(r"(\d+)-(\d+)", segment)
-        if ends and int(ends[2]) - int(ends[1]) < 100_000:
-            parts.append(f"(?:{'|'.join(str(n) for n in range(int(ends[1]), int(ends[2]) + 1)) or '(?!)'})")
+        ends = re.fullmatch(r"(\d{1,9})-(\d{1,9})", segment)
+        if ends and int(ends[2]) - int(ends[1]) < _MOST_LAYERS:
+            numbers = "|".join(str(number) for number in range(int(ends[1]), int(ends[2]) + 1))
+            segments.append(f"(?:{numbers or '(?!)'})")
         else:
-            parts.append(".*".join(re.escape(piece) for piece in segment.split("*")))
-    return re.compile(r"\.".join(parts) + r"(?:\..*)?")
+            segments.append("*".join(re.escape(piece) for piece in segment.split("*")))
+    first, *others = r"\.".join(segments).split("*")
+    # What stands between two stars is looked for once, from the left: no pattern takes long.
+    between = "".join(f"(?>.*?{piece})" for piece in others[:-1])
+    return re.compile(first + between + "".join(f".*{piece}" for piece in others[-1:]) + r"(?:\..*)?")

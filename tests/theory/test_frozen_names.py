@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -277,3 +278,13 @@ def test_a_list_of_layers_freezes_by_number_and_kind() -> None:
     trained = 64 * 128 + 128 + 2 * 128 + 128 * 10 + 10
     assert found.lowered.states[0].parts["gradients"] == 4 * trained
     assert chosen(("*.linear",), found.scenario.model) == {f"layers.{n}.linear" for n in (0, 2, 3)}
+
+
+def test_patterns_of_many_stars_take_no_longer() -> None:
+    model = scenario(DENSE, []).model
+    begin = time.process_time()
+    for pattern in ("*a" * 30 + "*b", "*" * 3000 + "x", "*.".join("abcdefgh") * 200, "0-99999999.*"):
+        with pytest.raises(LookupError, match="names no parameters"):
+            chosen((pattern,), model)
+    assert time.process_time() - begin < 1.0
+    assert chosen(("l*s.*.m*p*",), model) == chosen(("*.mlp.up", "layers.0-3.mlp"), model)

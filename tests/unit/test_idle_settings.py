@@ -69,3 +69,24 @@ def test_degrees_of_one_leave_a_word_of_warning() -> None:
     assert "overlap_point_to_point changes nothing" in said(overlap_point_to_point=False)
     assert "gradient_bucket changes nothing" in said(tensor_parallel=8, gradient_bucket="1 MB")
     assert said(gradient_bucket="1 MB") == ""
+
+
+def test_parts_in_the_middle_need_a_layer() -> None:
+    layers = {"parallelism__pipeline_parallel": 4, "parallelism__pipeline_layers": [16, 0, 8, 8]}
+    said = refusal("quickstart", **layers)
+    assert "pipeline_layers.1: part 1 of 4 has no layer; only the first and the last can do so" in said
+
+
+def test_scale_up_domains_are_parts_or_multiples_of_nodes() -> None:
+    said = refusal("quickstart", cluster__scale_up_domain=3)
+    assert "3 is neither a part nor a multiple of the 8 accelerators of a node" in said
+
+
+def test_groups_that_cross_nodes_and_state_that_stays_whole_are_told() -> None:
+    nodes = {"cluster.nodes": 4, "cluster.gpus_per_node": 6, "training.global_batch_size": 12}
+    plan = {"parallelism.tensor_parallel": 4}
+    told = check(load_scenario("scenarios/quickstart.yaml", nodes | plan)).warnings
+    assert any("4 does not divide the scale-up domain of 6" in line for line in told)
+    alone = {"parallelism.data_parallel_sharding": "parameters", "parallelism.sharding_group_size": 1}
+    told = check(load_scenario("scenarios/quickstart.yaml", alone)).warnings
+    assert "sharding_group_size 1 shares nothing out: every replica keeps all of it" in told

@@ -32,12 +32,11 @@ def basis_notes(scenario: Scenario, calibration: Calibration) -> list[BasisNote]
     drives = scenario.cluster.node_drives
     if "nvme" in places and drives is not None and not (stored and drives is storage):
         notes.append(_note(f"drives {drives.name}", drives.figures))
-    fitted = sum(constant.basis == "fitted" for constant in calibration.constants.values())
     notes.append(
         BasisNote(
             f"calibration {calibration.name}",
             "measured",
-            f"{fitted} of {len(calibration.constants)} constants fitted to public measurements, "
+            f"{calibration.fitted} of {len(calibration.constants)} constants fitted to public measurements, "
             "shared by all hardware; none belongs to one accelerator or model",
         )
     )

@@ -82,7 +82,7 @@ def time_by_cause(lowered: Lowered, record: Record, window: Window) -> dict[str,
     gaps = np.flatnonzero(begin > before)
     waits = (before[gaps], begin[gaps], record.awaited[busy.ids[gaps]], busy.place[gaps])
     last = np.full(busy.lanes, window.begin, np.int64)
-    ends = np.flatnonzero(np.append(busy.first[1:], [True])[: len(end)])
+    ends = np.append(np.flatnonzero(busy.first[1:]), len(end) - 1) if len(end) else np.zeros(0, np.int64)
     last[busy.place[ends]] = end[ends]
     tails = _tails(lowered, record, codes, total, window, last)
     for gap in (waits, tails):
@@ -165,7 +165,7 @@ def _explain(
         total[codes.bubble] += int((end - begin)[foreign].sum())
         keep = ~foreign
         begin, end, awaited, stage, cls = begin[keep], end[keep], awaited[keep], stage[keep], cls[keep]
-        start = np.clip(record.start[awaited], begin, end)
+        start = np.minimum(np.maximum(record.start[awaited], begin), end)
         np.add.at(total, codes.by_class[cls], end - start)
         left = start > begin
         begin, end, awaited, stage = (

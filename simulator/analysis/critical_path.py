@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.analysis.window import Window
 from simulator.engine import Record
-from simulator.engine.program import I64
+from simulator.engine.program import I32, I64
 from simulator.program import Lowered
 
 _LATENCY = {"compute": "kernel_latency", "communication": "network_latency"}
@@ -38,8 +38,8 @@ def critical_path(lowered: Lowered, record: Record, window: Window) -> I64:
     ends = np.array(lowered.step_ends[-1])
     current = int(ends[np.argmax(record.end[ends])])
     # Most activities awaited the one before them: such runs are passed at once.
-    numbers = np.arange(lowered.program.num_activities, dtype=np.int32)
-    begins = np.maximum.accumulate(np.where(record.awaited == numbers - 1, 0, numbers))
+    before, numbers = lowered.program.structure.once(_numbers, lambda: _numbers(lowered))
+    begins = np.maximum.accumulate(np.where(record.awaited == before, 0, numbers))
     # Views of the memory are walked as quickly as lists, and need not be made into them.
     awaited, end, begin = (np.ascontiguousarray(a).data for a in (record.awaited, record.end, begins))
     runs: list[int] = []
@@ -49,9 +49,15 @@ def critical_path(lowered: Lowered, record: Record, window: Window) -> I64:
     first_last = np.array(runs, np.int64)[::-1].reshape(-1, 2)
     last, first = first_last[:, 0], first_last[:, 1]
     lengths = last - first + 1
-    before = np.cumsum(lengths) - lengths
-    path: I64 = np.arange(lengths.sum()) + np.repeat(first - before, lengths)
+    begun = np.cumsum(lengths) - lengths
+    path: I64 = np.arange(lengths.sum()) + np.repeat(first - begun, lengths)
     return path[record.end[path] > window.begin]
+
+
+def _numbers(lowered: Lowered) -> tuple[I32, I32]:
+    """Ids of all activities, less one and as they are."""
+    numbers = np.arange(lowered.program.num_activities, dtype=np.int32)
+    return numbers - 1, numbers
 
 
 def share_by_resource(lowered: Lowered, record: Record, window: Window) -> dict[str, float]:

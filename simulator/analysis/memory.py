@@ -153,8 +153,9 @@ def _holders(
     size = int(moves.place.max(initial=-1)) + 1
     net = np.zeros(size, np.int64)
     np.add.at(net, moves.place, taken - given)
-    some = np.flatnonzero((net > 0)[moves.place])
-    places = (np.cumsum(net > 0) - 1)[moves.place[some]]
+    kept_by = net > 0
+    some = np.flatnonzero(kept_by[moves.place])
+    places = (np.cumsum(kept_by) - 1)[moves.place[some]]
     left = _left(taken[some], given[some], places, start[some])
     keeper = keepers.by_class[moves.cls[some]]
     kept = np.zeros(len(keepers.names), np.int64)
@@ -223,7 +224,7 @@ def _left(taken: I64, given: I64, place: I64, start: I64) -> I64:
     before = np.concatenate(([0], total))[first]
     later = total - before[where] - ordered
     left = np.empty_like(taken)
-    left[order] = np.clip(later + ordered - gone[where], 0, ordered)
+    left[order] = np.minimum(np.maximum(later + ordered - gone[where], 0), ordered)
     return left
 
 

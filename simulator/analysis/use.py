@@ -41,7 +41,7 @@ def utilization(lowered: Lowered, record: Record, window: Window) -> dict[str, f
     drawn = np.bincount(of, weights=classes.demand_amount * np.repeat(times, lengths), minlength=number)
     rate = np.bincount(kinds.of_capacity, weights=program.capacities.rates, minlength=number)
     touched = np.bincount(of[np.repeat(count > 0, lengths)], minlength=number) > 0
-    share = np.clip(drawn / (rate * window.length / PICOSECONDS), 0.0, 1.0).tolist()
+    share = np.minimum(drawn / (rate * window.length / PICOSECONDS), 1.0).tolist()
     return {name: share[place] for place, name in enumerate(kinds.names) if touched[place]}
 
 

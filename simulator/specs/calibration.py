@@ -162,6 +162,11 @@ class Calibration(Spec):
         return self
 
     @cached_property
+    def fitted(self) -> int:
+        """How many constants were fitted."""
+        return sum(constant.basis == "fitted" for constant in self.constants.values())
+
+    @cached_property
     def kernels(self) -> KernelConstants:
         """The constants of the kernel model."""
         return KernelConstants(**{f.name: self.constants[f.name].value for f in fields(KernelConstants)})

@@ -65,6 +65,9 @@ def _distillation(scenario: Scenario, findings: Findings) -> None:
 
 
 def _storage(scenario: Scenario, findings: Findings) -> None:
+    offload = scenario.training.offload
+    if scenario.cluster.drives and "nvme" not in (offload.activations, offload.parameters, offload.optimizer):
+        findings.warn(("cluster", "drives"), "changes nothing: training.offload puts nothing on nvme")
     if scenario.cluster.storage is not None:
         return
     for key, block in (("data", scenario.data), ("checkpoint", scenario.checkpoint)):

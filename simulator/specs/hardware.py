@@ -164,9 +164,16 @@ class StorageSpec(Spec):
     latency: Latency
     """Time to the first byte of one request on an idle server [s]."""
     capacity: Bytes | None = None
-    """Bytes that one server holds [B]; offloading is not held to any if not given."""
+    """Bytes that one server holds, of drives in a node [B]; offloading is not held to any if not given."""
     figures: dict[str, Figure] = Field(default_factory=dict)
     """Source and basis by figure."""
+
+    @field_validator("capacity")
+    @classmethod
+    def _of_drives(cls, capacity: float | None, info: ValidationInfo) -> float | None:
+        if capacity is not None and info.data.get("kind") == "shared":
+            raise ValueError("how much storage of kind: shared holds is not looked at, only drives in nodes")
+        return capacity
 
 
 class FabricSpec(Spec):

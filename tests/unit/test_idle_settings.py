@@ -77,6 +77,14 @@ def test_parts_in_the_middle_need_a_layer() -> None:
     assert "pipeline_layers.1: part 1 of 4 has no layer; only the first and the last can do so" in said
 
 
+def test_drives_that_nothing_lies_on_are_told_and_shared_storage_has_no_capacity() -> None:
+    drives = {"cluster.drives": "nvme-gen4"}
+    told = load_scenario("scenarios/quickstart.yaml", drives).warnings
+    assert any("drives: changes nothing: training.offload puts nothing on nvme" in line for line in told)
+    said = refusal("quickstart", cluster__storage={"base": "lustre-server", "capacity": "1 PB"})
+    assert "how much storage of kind: shared holds is not looked at" in said
+
+
 def test_scale_up_domains_are_parts_or_multiples_of_nodes() -> None:
     said = refusal("quickstart", cluster__scale_up_domain=3)
     assert "3 is neither a part nor a multiple of the 8 accelerators of a node" in said

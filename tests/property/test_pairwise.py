@@ -223,6 +223,7 @@ KEYS = (
     "training.recompute",
     "training.recompute_num_layers",
     "training.offload.optimizer",
+    "training.offload.optimizer_step",
     "training.parameter_precision",
     "training.gradient_precision",
     "training.optimizer_precision",

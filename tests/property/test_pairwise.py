@@ -224,6 +224,7 @@ KEYS = (
     "training.recompute_num_layers",
     "training.offload.optimizer",
     "training.offload.optimizer_step",
+    "training.offload.optimizer_step",
     "training.parameter_precision",
     "training.gradient_precision",
     "training.optimizer_precision",

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from simulator.program.admissible import check_precision
-from simulator.program.axes import DEFAULT_ORDER
-from simulator.program.describe import Describer
-from simulator.program.memory import Overheads
-from simulator.program.model import ModelParts, build_parts, lay_out_model
-from simulator.program.offload import StageOffload
-from simulator.program.outline import Outline
-from simulator.program.plan import Plan, plan_of
-from simulator.program.pricing import Figures
-from simulator.program.recomputation import Mode, Recomputation, recomputation
-from simulator.program.schedules import check_groups
-from simulator.program.slots import kept_bytes
-from simulator.program.topology import SLOTS, core_rate, slot_rates, whole_rates
-from simulator.program.transfers import leaving
-from simulator.program.works import Running
+from simulator.program.drafting.memory import Overheads
+from simulator.program.drafting.model import ModelParts, build_parts, lay_out_model
+from simulator.program.passes.offload import StageOffload
+from simulator.program.passes.transfers import leaving
+from simulator.program.planning.admissible import check_precision
+from simulator.program.planning.axes import DEFAULT_ORDER
+from simulator.program.planning.outline import Outline
+from simulator.program.planning.plan import Plan, plan_of
+from simulator.program.planning.recomputation import Mode, Recomputation, recomputation
+from simulator.program.pricing.describe import Describer
+from simulator.program.pricing.prices import Figures
+from simulator.program.pricing.slots import kept_bytes
+from simulator.program.pricing.topology import SLOTS, core_rate, slot_rates, whole_rates
+from simulator.program.pricing.works import Running
+from simulator.program.schedules.schedule import check_groups
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.units import PICOSECONDS

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from simulator.engine import Record
 from simulator.engine.program import I32, I64
 from simulator.program import Lowered
-from simulator.program.memory import FRAGMENTATION, OUTSIDE
+from simulator.program.drafting.memory import FRAGMENTATION, OUTSIDE
 
 ACTIVATIONS = "activations"
 """Part of the memory: what forward passes keep for backward passes."""

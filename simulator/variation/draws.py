@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.program import Lowered, Plan
-from simulator.program.unfold import replica_groups, replica_of_rank
+from simulator.program.unfolding.unfold import replica_groups, replica_of_rank
 from simulator.scenario import Scenario
 from simulator.specs.hardware import ClusterSpec
 from simulator.specs.uncertainty import DistributionSpec, SlowGpusSpec

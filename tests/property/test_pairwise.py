@@ -15,7 +15,7 @@ from simulator.engine import Program, Record, play
 from simulator.engine.checks import check_conservation
 from simulator.errors import PlanError, ScenarioError
 from simulator.program import lower
-from simulator.program.schedules import SCHEDULES
+from simulator.program.schedules.schedule import SCHEDULES
 from simulator.scenario import scenario_from_mapping
 from simulator.specs.training import Optimizer, TrainingPrecision
 

@@ -13,7 +13,7 @@ import pytest
 from simulator.engine import Program
 from simulator.errors import PlanError
 from simulator.program import Lowered, lower
-from simulator.program.drafts import DRAFTS
+from simulator.program.drafting.drafts import DRAFTS
 from simulator.run import run
 from simulator.scenario import Scenario, load_scenario
 from simulator.specs.calibration import Calibration

@@ -12,7 +12,7 @@ from simulator import catalog
 from simulator.engine import play
 from simulator.engine.checks import check_conservation
 from simulator.program import unfold
-from simulator.program.layout import tokens_between
+from simulator.program.planning.layout import tokens_between
 from simulator.run import Outcome, run
 from simulator.scenario import scenario_from_mapping
 from simulator.specs import TrainingSpec, TransformerSpec

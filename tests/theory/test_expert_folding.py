@@ -11,10 +11,10 @@ from simulator import load_scenario, simulate
 from simulator.engine import play
 from simulator.errors import PlanError
 from simulator.program import lower, unfold
-from simulator.program.axes import DEFAULT_ORDER, Axes
-from simulator.program.drafts import DRAFTS
-from simulator.program.outline import Outline
-from simulator.program.works import Meeting
+from simulator.program.drafting.drafts import DRAFTS
+from simulator.program.planning.axes import DEFAULT_ORDER, Axes
+from simulator.program.planning.outline import Outline
+from simulator.program.pricing.works import Meeting
 from simulator.run import run
 from simulator.scenario import Scenario
 from simulator.specs import Calibration

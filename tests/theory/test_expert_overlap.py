@@ -1,6 +1,6 @@
 """One stage: passes of two micro-batches meet if one more is in flight."""
 
-from simulator.program.order import visits
+from simulator.program.schedules.order import visits
 
 
 def test_one_stage_with_pairs_keeps_one_micro_batch_ahead():

@@ -8,7 +8,7 @@ import pytest
 from simulator import load_scenario, simulate
 from simulator.cost import RankGroup, collective_demand
 from simulator.cost.routing import parts_visited
-from simulator.program.axes import Axes
+from simulator.program.planning.axes import Axes
 from simulator.specs import AcceleratorSpec, Calibration, LinkSpec
 from simulator.workload.kernels import Routed
 

@@ -195,8 +195,8 @@ def test_whatever_is_frozen_all_that_is_kept_is_freed(name: str, place: int) -> 
 
 
 def blocks_of(found: Outcome) -> Any:
-    from simulator.program.model import lay_out_model
-    from simulator.program.outline import Outline
+    from simulator.program.drafting.model import lay_out_model
+    from simulator.program.planning.outline import Outline
 
     return lay_out_model(Outline.of(found.scenario), found.lowered.plan)[1].blocks
 

@@ -9,7 +9,7 @@ import pytest
 
 from simulator.advise.bounds import bounds
 from simulator.errors import PlanError, ScenarioError
-from simulator.program.recomputation import Recomputation, computed_again
+from simulator.program.planning.recomputation import Recomputation, computed_again
 from simulator.run import Outcome, run
 from simulator.scenario import scenario_from_mapping
 from simulator.specs.calibration import Calibration

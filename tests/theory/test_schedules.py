@@ -10,8 +10,8 @@ import pytest
 from simulator.engine import ProgramBuilder, Record, play
 from simulator.errors import PlanError
 from simulator.program import SCHEDULES
-from simulator.program.order import check_complete, merged, own_order
-from simulator.program.schedules import Held, Order, Pass, Placement
+from simulator.program.schedules.order import check_complete, merged, own_order
+from simulator.program.schedules.schedule import Held, Order, Pass, Placement
 
 UNIT = 1_000_000
 """One unit of time [ps]."""

@@ -6,8 +6,8 @@ import pytest
 
 from simulator import load_scenario, simulate
 from simulator.cost import Demand, tensor_rate
-from simulator.program.topology import SLOT
-from simulator.program.works import _holds
+from simulator.program.pricing.topology import SLOT
+from simulator.program.pricing.works import _holds
 from simulator.specs import AcceleratorSpec
 
 

@@ -19,8 +19,8 @@ from test_report_sample import GIB, make_result, memory, utilization
 
 from simulator.analysis.memory import ACTIVATIONS, BUFFERS, TRANSIENT
 from simulator.analysis.result import Result
-from simulator.program.memory import BUCKETS, COMMUNICATION, FRAGMENTATION, FRAMEWORK, WORKSPACE
-from simulator.program.slots import SLOTS
+from simulator.program.drafting.memory import BUCKETS, COMMUNICATION, FRAGMENTATION, FRAMEWORK, WORKSPACE
+from simulator.program.pricing.slots import SLOTS
 from simulator.report import draw_charts
 from simulator.report.charts import CHARTS, rendered
 from simulator.report.charts.pipeline import pipeline_bars, step_end

@@ -9,7 +9,7 @@ import pytest
 
 from simulator.engine import Program, play, validate
 from simulator.program import Lowered, lower, unfold
-from simulator.program.unfold import replica_groups
+from simulator.program.unfolding.unfold import replica_groups
 from simulator.run import run
 from simulator.scenario import Scenario, load_scenario
 

@@ -10,8 +10,8 @@ import pytest
 from simulator.engine import play, validate
 from simulator.engine.checks import check_conservation
 from simulator.program import Lowered, Unfolded, lower, unfold
-from simulator.program.schedules import SCHEDULES
-from simulator.program.templates import LANES
+from simulator.program.pricing.templates import LANES
+from simulator.program.schedules.schedule import SCHEDULES
 from simulator.scenario import scenario_from_mapping
 
 STAGES, LAYERS = 4, 8

@@ -1,0 +1,178 @@
+"""What a block does in a pass, worked out once for all stages and plans on which it does the same."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+from simulator.program.passes.exchanges import Beside
+from simulator.program.planning.recomputation import Mode
+from simulator.program.pricing.describe import Describer
+from simulator.program.pricing.rows import Row, RowTable
+from simulator.program.pricing.steps import Step, part_of
+from simulator.program.pricing.templates import LANE, Stretch, TemplateBuilder
+from simulator.workload import RECOMPUTED, Block, Communication, Kernel, Node, Shard, transients
+from simulator.workload.blocks import BLOCKS_KNOWN
+
+AXIS_LANE = {
+    "tensor": LANE["tensor_parallel"],
+    "expert_tensor": LANE["tensor_parallel"],
+    "context": LANE["context_parallel"],
+    "expert": LANE["expert_parallel"],
+}
+"""Lane of the collectives along an axis; all others go on that of the gradients."""
+
+LAYER_INPUT = "layer.input"
+"""Keeper of what full recomputation starts from."""
+
+
+KEPT_STRETCHES: Final = 4096
+"""Stretches that are kept at most; some ten kilobytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStretch:
+    """What a block does in a pass.
+
+    Attributes:
+        rows: Its rows, in the order in which they are first needed.
+        stretch: Its activities; classes are places among the rows.
+    """
+
+    rows: tuple[Row, ...]
+    stretch: Stretch
+
+
+_KNOWN: OrderedDict[tuple[object, ...], BlockStretch | None] = OrderedDict()
+"""What was worked out last, by all that it depends on."""
+
+
+def block_stretch(
+    describe: Describer, shard: Shard, block: Block, what: str, mode: Mode, beside: Beside
+) -> BlockStretch | None:
+    """A block's nodes in one pass; None if there are none.
+
+    Args:
+        describe: Who meets, and how kernels are launched.
+        shard: One GPU's part of a micro-batch.
+        block: The block.
+        what: ``forward``, ``recompute``, ``backward`` or one half of it.
+        mode: What its forward pass keeps.
+        beside: Memory that comes and goes with it.
+    """
+    key = (block, what, mode, beside, shard, describe.software.cuda_graphs, describe.meets(block))
+    try:
+        found = _KNOWN[key]
+    except KeyError:
+        steps = _steps_of(block, what, mode, shard)
+        found = _KNOWN[key] = _stretch(describe, steps, phase_of(what), beside) if steps else None
+    _KNOWN.move_to_end(key)
+    if len(_KNOWN) > KEPT_STRETCHES:
+        _KNOWN.popitem(last=False)
+    return found
+
+
+def forget_stretches() -> None:
+    """Forgets all; nothing but time depends on it."""
+    _KNOWN.clear()
+
+
+def phase_of(what: str) -> str:
+    """The phase that a pass belongs to."""
+    return "backward" if what.endswith("gradient") else what
+
+
+@lru_cache(maxsize=4 * BLOCKS_KNOWN)
+def bytes_kept(block: Block, mode: Mode, shard: Shard) -> int:
+    """Activations that a block's forward pass keeps, by its steps [B]."""
+    return sum(step.node.kept_bytes for step in _steps_of(block, "forward", mode, shard))
+
+
+def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Beside) -> BlockStretch:
+    """A block's nodes on their own: the launching thread's, then the device's.
+
+    The thread runs ahead of the device; a block cannot end before all of it is launched. Where the thread
+    reads a result, it goes on only when that is there, and the device waits for the first launch behind it.
+    """
+    into, table, places = TemplateBuilder(), RowTable(), list[int]()
+    graph, read = describe.software.cuda_graphs, -1
+
+    def launch(operators: int) -> int:
+        row = table.add(describe.launching(operators, phase))
+        return -1 if graph else into.add(LANE["launch"], row, (read,))
+
+    launched = -1
+    for number, step in enumerate(steps):
+        node, first, last = step.node, number == 0, number == len(steps) - 1
+        waits = () if first else tuple(places[a] for a in node.after)
+        if first:
+            launched = launch(_operators(steps))
+        elif read >= 0:
+            launched, left = launch(1), _operators(steps[number:]) - 1
+            waits, read = (*waits, launched), -1
+            launched = launch(left) if left else launched
+        if last or node.read_by_host:
+            waits = (*waits, launched)
+        row = beside.on(_row(describe, step, phase), first=first, last=last)
+        places.append(into.add(_lane(node.op), table.add(row), waits))
+        read = places[-1] if node.read_by_host and not (graph or last) else -1
+    shape = Stretch(into.lanes, into.classes, tuple(sorted(into.waits.items())), places[0])
+    return BlockStretch(tuple(table.rows), shape)
+
+
+def _operators(steps: Sequence[Step]) -> int:
+    """Launches up to the first result that the launching thread reads."""
+    launches = 0
+    for step in steps:
+        op = step.node.op
+        launches += op.launches if isinstance(op, Kernel) else 1
+        if step.node.read_by_host:
+            break
+    return launches
+
+
+def _lane(op: Kernel | Communication) -> int:
+    """The lane that an operator runs on."""
+    return LANE["compute"] if isinstance(op, Kernel) else AXIS_LANE.get(op.axis, LANE["data_parallel"])
+
+
+def _row(describe: Describer, step: Step, phase: str) -> Row:
+    node, need, keeper = step
+    phase = RECOMPUTED if node.role == RECOMPUTED else phase
+    if isinstance(node.op, Kernel):
+        row = describe.kernel(node.op, phase, counted=phase != RECOMPUTED)
+    else:
+        row = describe.communication(node.op, phase)
+    take, give = node.kept_bytes, node.freed_bytes
+    if take or give or need:
+        row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
+    return row
+
+
+def _steps_of(block: Block, what: str, mode: Mode, shard: Shard) -> list[Step]:
+    """What a block does in a pass."""
+    if what == "forward":
+        return _kept(block, mode, shard)
+    if what == RECOMPUTED:
+        return _steps(block.forward, transients(block, shard).forward)
+    return part_of(_steps(block.backward, transients(block, shard).backward), what)
+
+
+def _steps(nodes: tuple[Node, ...], needs: tuple[int, ...]) -> list[Step]:
+    return [Step(node, need) for node, need in zip(nodes, needs, strict=True)]
+
+
+def _kept(block: Block, mode: Mode, shard: Shard) -> list[Step]:
+    """The forward pass with what is kept of it."""
+    needs = transients(block, shard)
+    if mode == "all":
+        return _steps(block.forward, needs.forward)
+    steps = _steps(block.forward, needs.dropping)
+    dropped = [step._replace(node=replace(step.node, kept_bytes=0)) for step in steps]
+    if mode == "input":
+        first = dropped[0]
+        dropped[0] = Step(replace(first.node, kept_bytes=block.input_bytes), first.need, LAYER_INPUT)
+    return dropped

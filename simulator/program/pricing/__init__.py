@@ -1,0 +1,1 @@
+"""Classes of activities, described without figures, and what they cost with them."""

@@ -1,0 +1,1 @@
+"""More representatives of a stage where ranks differ."""

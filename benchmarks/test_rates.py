@@ -3,9 +3,11 @@
 Run with ``pytest -n 0 -s benchmarks/test_rates.py`` where nothing else runs: two workers need two cores.
 """
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from conftest import Report
@@ -20,6 +22,7 @@ QUICKSTART = Path(__file__).parents[1] / "scenarios" / "quickstart.yaml"
 KEY = "cluster.accelerator.memory_bandwidth"
 SECTION = "Rates"
 POINTS = 1000
+TURNS = 5
 
 
 def cpu_ms(action: Callable[[int], object], runs: int = 50) -> float:
@@ -40,30 +43,45 @@ def test_loading(report: Report) -> None:
 
 
 def test_sweep(tmp_path: Path, report: Report) -> None:
-    """Points a second with two workers, against simulations in one process that does nothing else."""
+    """Points a second with two workers, against two processes that simulate and do nothing else.
+
+    Two, since cores that share caches and memory are slower together than one alone; in turns, since the
+    speed of a machine that is shared changes within seconds. Medians.
+    """
     file = tmp_path / "sweep.yaml"
     file.write_text(
         f"scenario: {QUICKSTART}\naxes: {{{KEY}: {{from: 1 TB/s, to: 16 TB/s, points: {POINTS}}}}}\n",
         encoding="utf-8",
     )
-    sweep = load_sweep_file(file)
+    sweep, bare, done = load_sweep_file(file), [], []
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(simulations_per_s, (8, 8)))  # both have started and loaded what they need
+        for turn in range(TURNS):
+            bare.append(sum(pool.map(simulations_per_s, (300, 300))))
+            done.append(run_sweep(sweep, tmp_path / f"out{turn}", workers=2))
+    rate = statistics.median(each.rate for each in done)
+    start = statistics.median(each.start_s for each in done)
+    over = statistics.median(alone / each.rate - 1 for alone, each in zip(bare, done, strict=True))
+    what = f"{POINTS:,} quickstart points, 2 workers"
+    spread = f"{min(each.rate for each in done):.0f} to {max(each.rate for each in done):.0f}"
+    report.row(SECTION, what, f"{rate:.0f} points/s ({spread})", "320 points/s", met=rate >= 320)
+    report.row(SECTION, f"{what}: start-up", f"{start:.1f} s", "3 s", met=start < 3)
+    report.row(SECTION, f"{what}: over bare simulations", f"{over:.0%}", "15 %", met=over <= 0.15)
+    assert all(each.counts == {"ok": POINTS} for each in done)
+
+
+def simulations_per_s(count: int) -> float:
+    """Changed quickstarts that one process simulates a second, its scenarios being loaded already."""
     warm_up()
     changed = [
         load_scenario(QUICKSTART, {KEY: f"{1 + number / 100} TB/s", "simulation.player": "compiled"})
-        for number in range(101)
+        for number in range(count + 1)
     ]
     run(changed.pop())
     begun = time.perf_counter()
     for scenario in changed:
         run(scenario)
-    bare = len(changed) / (time.perf_counter() - begun)
-    done = run_sweep(sweep, tmp_path / "out", workers=2)
-    over = 2 * bare / done.rate - 1
-    what = f"{POINTS:,} quickstart points, 2 workers"
-    report.row(SECTION, what, f"{done.rate:.0f} points/s", "320 points/s", met=done.rate >= 320)
-    report.row(SECTION, f"{what}: start-up", f"{done.start_s:.1f} s", "3 s", met=done.start_s < 3)
-    report.row(SECTION, f"{what}: over bare simulations", f"{over:.0%}", "15 %", met=over <= 0.15)
-    assert done.counts == {"ok": POINTS}
+    return count / (time.perf_counter() - begun)
 
 
 def test_plan_search(report: Report) -> None:

@@ -12,21 +12,11 @@ from simulator.measurements._cells import Fault, fault_of_count
 from simulator.measurements._hardware import device
 from simulator.measurements._work import KernelWork
 from simulator.workload.kernels import Kernel, MatmulShape
-from simulator.workload.precision import RECIPES, matrix_precision
+from simulator.workload.precision import FORMATS, RECIPES, matrix_precision
 
-_OPERAND_BYTES: Final = {
-    "fp8": 1.0,
-    "fp8_block": 1.0 + 4 / 128,
-    "mxfp8": 1.0 + 1 / 32,
-    "nvfp4": 0.5 + 1 / 16,
-    "bf16": 2.0,
-    "fp16": 2.0,
-    "tf32": 4.0,
-    "fp32": 4.0,
-}
-"""An element of an operand, with its part of the scale of its block (`workload.precision`) [B]."""
+_PRECISIONS: Final = ("fp8", "fp8_block", "mxfp8", "nvfp4", "bf16", "fp16", "tf32", "fp32")
+"""Of the operands, those in which libraries multiply matrices of a model."""
 
-_WIDE: Final = ("tf32", "fp32")
 _CAST_LAUNCHES: Final = {"trtllm": 3, "vllm": 1}
 """Launches that turn 16-bit activations into fp8: TensorRT-LLM's find the largest element of the whole, then
 the scale, then cast; vLLM's is one, with a scale for each row."""
@@ -125,11 +115,11 @@ def _copies(library: str, weights: int, cache: float | None) -> int:
 
 def _traffic(m: int, n: int, k: int, precision: str) -> tuple[int, int, int]:
     """Bytes of activations, weights and result, which has 16 bits where the operands have no more."""
-    if precision not in _OPERAND_BYTES:
-        known = ", ".join(_OPERAND_BYTES)
-        raise UnsupportedError(("precision",), f'"{precision}" is not one of {known}')
-    width = _OPERAND_BYTES[precision]
-    return int(width * m * k), int(width * n * k), (4 if precision in _WIDE else 2) * m * n
+    if precision not in _PRECISIONS:
+        raise UnsupportedError(("precision",), f'"{precision}" is not one of {", ".join(_PRECISIONS)}')
+    operand = FORMATS[precision]
+    width = operand.number_bytes
+    return int(width * m * k), int(width * n * k), (4 if operand.bits > 16 else 2) * m * n
 
 
 def _sizes(cells: Cells) -> tuple[int, int, int]:

@@ -29,8 +29,11 @@ from simulator.workload.precision import matrix_precision
 def step_seconds(lowered: Lowered, record: Record, scenario: Scenario) -> float:
     """Time of a step [s]: mean of the measured ones, and the checkpoint's share of each step."""
     window = measured_window(lowered, record)
-    interval = scenario.checkpoint.interval if scenario.checkpoint is not None else 1
-    return window.length / window.steps / PICOSECONDS + window.checkpoint / interval / PICOSECONDS
+    step = window.length / window.steps / PICOSECONDS
+    if scenario.checkpoint is None:
+        return step
+    interval = scenario.checkpoint.interval
+    return step + window.stall(interval) / interval / PICOSECONDS
 
 
 class Essentials(NamedTuple):
@@ -146,8 +149,8 @@ def _breakdown(scenario: Scenario, lowered: Lowered, record: Record, window: Win
     """Seconds of a step by cause, the mean over stages; the largest first."""
     share = len(lowered.states) * window.steps * PICOSECONDS
     seconds = {cause: time / share for cause, time in time_by_cause(lowered, record, window).items()}
-    if window.checkpoint and scenario.checkpoint is not None:
-        stall = window.checkpoint / scenario.checkpoint.interval / PICOSECONDS
+    if scenario.checkpoint is not None and (stalled := window.stall(scenario.checkpoint.interval)):
+        stall = stalled / scenario.checkpoint.interval / PICOSECONDS
         seconds[CHECKPOINT] = seconds.get(CHECKPOINT, 0.0) + stall
     return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
 

@@ -243,10 +243,13 @@ class DataSpec(Spec):
 
 
 class CheckpointSpec(Spec):
-    """A synchronous checkpoint."""
+    """A checkpoint of parameters and optimizer state, each written once."""
 
     interval: Count
     """Steps between checkpoints."""
+    asynchronous: bool = False
+    """Whether training goes on once the state is in the host's memory, while it is written; if not given, it
+    waits until all is written."""
 
 
 class SimulationSpec(Spec):

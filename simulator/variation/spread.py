@@ -17,7 +17,7 @@ from simulator.program import Lowered, Plan, check_memory, unfold
 from simulator.scenario import Scenario
 from simulator.units import PICOSECONDS
 from simulator.variation.disturbed import disturbed
-from simulator.variation.draws import Draws, Rows, assign_rows, is_random
+from simulator.variation.draws import Draws, Rows, assign_rows, is_random, varies
 
 F64 = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class _Samples:
 
 
 def check_variation(scenario: Scenario, plan: Plan) -> None:
-    """Refuses slow GPUs that the plan does not have, and draws where nothing is random.
+    """Refuses slow GPUs that the plan does not have, draws where nothing is random, and what is not modelled.
 
     Raises:
         PlanError: With the place in the scenario.
@@ -61,6 +61,8 @@ def check_variation(scenario: Scenario, plan: Plan) -> None:
             ("simulation", "jitter", "contention"),
             f"{plan.schedule} holds the model at both ends of the pipeline, which meet: exact",
         )
+    if varies(scenario) and scenario.checkpoint is not None and scenario.checkpoint.asynchronous:
+        raise UnsupportedError(("checkpoint", "asynchronous"), "not modelled with jitter or slow GPUs")
     if scenario.simulation.seeds > 1 and not is_random(scenario):
         raise PlanError(
             ("simulation", "seeds"),

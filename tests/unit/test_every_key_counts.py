@@ -139,6 +139,7 @@ CASES: dict[str, tuple[Changes, Any]] = {
     "data.loader_workers": ({"data": {"sample_size": "1 MB", "decode_time": "1 s"}}, 8),
     "data.prefetch": (SAMPLES, 0),
     "checkpoint.interval": (STORED, 100),
+    "checkpoint.asynchronous": (STORED, True),
     "model.mixture.num_experts": (EXPERTS, 8),
     "model.mixture.num_experts_per_tok": (EXPERTS, 4),
     "model.mixture.moe_intermediate_size": (EXPERTS, 512),

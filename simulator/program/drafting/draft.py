@@ -26,7 +26,8 @@ class Draft:
         classes: Its classes, without prices.
         prices: Prices them.
         step_ends: Activities that end each step.
-        checkpoint: Activities of the checkpoint after the last step; empty without one.
+        checkpoint: Activities of the checkpoint after the last step that training waits for, if there is one.
+        saved: Activities after which the checkpoint is written.
     """
 
     plan: Plan
@@ -37,6 +38,7 @@ class Draft:
     prices: PriceList
     step_ends: tuple[tuple[int, ...], ...]
     checkpoint: tuple[int, ...]
+    saved: tuple[int, ...]
 
     def priced(self, figures: Figures, capacities: Capacities, job: str) -> Program:
         """The Program with the figures of a cluster."""

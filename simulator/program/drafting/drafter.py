@@ -111,7 +111,9 @@ class _Drafter:
         for step in range(self.scenario.steps):
             self._step(step, course)
         self._load_ahead(self.scenario.steps - 1)
-        checkpoint = self._checkpoint(self.scenario.steps - 1) if self.scenario.checkpoint else ()
+        checkpoint, saved = (
+            self._checkpoint(self.scenario.steps - 1) if self.scenario.checkpoint else ((), ())
+        )
         classes = stamp(self.tables.tables)
         return Draft(
             plan=self.plan,
@@ -122,6 +124,7 @@ class _Drafter:
             prices=PriceList(classes.works, classes.facts.stage, len(SLOTS), self.topology.same),
             step_ends=tuple(self.step_ends),
             checkpoint=checkpoint,
+            saved=saved,
         )
 
     def _blank(self, classes: UnpricedClasses) -> Program:
@@ -260,8 +263,10 @@ class _Drafter:
             after=after,
         )
 
-    def _checkpoint(self, step: int) -> tuple[int, ...]:
-        written = []
+    def _checkpoint(self, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Activities that training waits for, and those after which all is written."""
+        copies, written = [], []
+        lane = LANE["copy" if self.scenario.asynchronous else "compute"]
         for stage, state in enumerate(self.parts.states):
             rows = checkpoint_row(
                 self.topology,
@@ -273,7 +278,7 @@ class _Drafter:
             class_base = self.tables.add(stage, list(rows))
             into = TemplateBuilder()
             copied = into.add(LANE["copy"], 0)
-            into.add(LANE["compute"], 1, after=(copied,))
+            into.add(lane, 1, after=(copied,))
             base = self.assembly.add(
                 self.assembly.register(into.build()),
                 lane_base=stage * len(LANES),
@@ -282,8 +287,9 @@ class _Drafter:
                 step=step,
                 after=self.step_ends[-1],
             )
+            copies.append(base)
             written.append(base + 1)
-        return tuple(written)
+        return tuple(copies if self.scenario.asynchronous else written), tuple(written)
 
     def _lanes(self) -> Lanes:
         names = [f"stage{stage}.{name}" for stage in range(self.stages) for name, _ in LANES]

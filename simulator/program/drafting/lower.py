@@ -28,7 +28,8 @@ class Lowered:
         facts: Arithmetic and traffic of each class.
         states: Resident memory of each stage.
         step_ends: Activities that end each step, shape [steps][...].
-        checkpoint: Activities of the checkpoint after the last step; empty without one.
+        checkpoint: Activities of the checkpoint after the last step that training waits for, if there is one.
+        saved: Activities after which the checkpoint is written.
         warmup_steps: Steps before the measured ones.
         measured_steps: Steps that are measured.
         warnings: What the user should know about the plan.
@@ -42,6 +43,7 @@ class Lowered:
     states: tuple[StageState, ...]
     step_ends: tuple[tuple[int, ...], ...]
     checkpoint: tuple[int, ...]
+    saved: tuple[int, ...]
     warmup_steps: int
     measured_steps: int
     warnings: tuple[str, ...]
@@ -74,6 +76,7 @@ def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered
         states=drafted.states,
         step_ends=drafted.step_ends,
         checkpoint=drafted.checkpoint,
+        saved=drafted.saved,
         warmup_steps=outline.warmup_steps,
         measured_steps=scenario.training.steps,
         warnings=plan.warnings,

@@ -89,7 +89,7 @@ def make_loader(
 def checkpoint_row(
     topology: Topology, state: int, largest: int, writers: int, copied: int
 ) -> tuple[Row, Row]:
-    """A stage's part of a synchronous checkpoint: off the device, then onto storage.
+    """A stage's part of a checkpoint: off the device, then onto storage.
 
     Args:
         topology: Capacities.

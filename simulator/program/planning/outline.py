@@ -72,6 +72,7 @@ class Outline:
         cluster: Shape of the cluster.
         warmup_steps: Steps before the measured ones.
         checkpoint: Whether a checkpoint is written behind the last step.
+        asynchronous: Whether training goes on while it is written.
         parallelism: Block of the scenario.
         training: Block of the scenario.
         model: Block of the scenario.
@@ -83,6 +84,7 @@ class Outline:
     cluster: ClusterShape
     warmup_steps: int
     checkpoint: bool
+    asynchronous: bool
     parallelism: ParallelismSpec
     training: TrainingSpec
     model: ModelSpec
@@ -97,6 +99,7 @@ class Outline:
             cluster=ClusterShape.of(scenario.cluster),
             warmup_steps=_warmup_steps(scenario),
             checkpoint=scenario.checkpoint is not None,
+            asynchronous=scenario.checkpoint is not None and scenario.checkpoint.asynchronous,
             parallelism=scenario.parallelism,
             training=scenario.training,
             model=scenario.model,

@@ -85,6 +85,7 @@ def in_order_of_meeting(lowered: Lowered, partner: I64) -> tuple[Lowered, I64]:
             program=renumbered,
             step_ends=tuple(tuple(int(number[a]) for a in ends) for ends in lowered.step_ends),
             checkpoint=tuple(int(number[a]) for a in lowered.checkpoint),
+            saved=tuple(int(number[a]) for a in lowered.saved),
         ),
         order,
     )

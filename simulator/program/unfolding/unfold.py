@@ -186,6 +186,7 @@ class _Unfolding:
             states=tuple(state for state in self.lowered.states for _ in range(copies)),
             step_ends=tuple(self._all(ends) for ends in self.lowered.step_ends),
             checkpoint=self._all(self.lowered.checkpoint),
+            saved=self._all(self.lowered.saved),
             copies=copies,
         )
         return Unfolded(lowered, copies, np.where(is_join, -1, self.numbers[origin]).astype(np.int32), copy)

@@ -56,7 +56,8 @@ class Quantity:
         return render(value, self.dimension)
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
+    """An integer where a float or a number of an array is one; everything else as it is."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     # Integers of an array or a table are integers all the same; true and false are not.
@@ -68,10 +69,12 @@ Bandwidth = Annotated[float, Quantity("bandwidth")]
 Compute = Annotated[float, Quantity("compute")]
 Seconds = Annotated[float, Quantity("time")]
 Latency = Annotated[float, Quantity("time", allow_zero=True)]
+Duration = Annotated[float, Quantity("duration")]
+DurationOrZero = Annotated[float, Quantity("duration", allow_zero=True)]
 Rate = Annotated[float, Quantity("rate")]
 Frequency = Annotated[float, Quantity("frequency")]
 Watts = Annotated[float, Quantity("power")]
 MoneyRate = Annotated[float, Quantity("money_rate", allow_zero=True)]
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**9)]
-CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=10**9)]
+Count = Annotated[int, BeforeValidator(whole), Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, BeforeValidator(whole), Field(ge=0, le=10**9)]
 PositiveFraction = Annotated[float, Field(gt=0.0, le=1000.0)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import log, sqrt
 from typing import Final, cast
 
 from simulator.cost.demand import ELEMENT_BYTES, tensor_rate
 from simulator.cost.remembered import by_identity
 from simulator.errors import UnsupportedError
 from simulator.specs import AcceleratorSpec, Precision
+from simulator.specs.hardware import Process
 
 REFERENCE_CLOCK: Final = 1.83e9
 """Clock that the calibration's times and energies hold at, H100's, and what stands in for one that the data
@@ -32,6 +33,38 @@ much for bytes as for 16-bit floats; what remains comes on top of both.
 Source: Horowitz, Computing's energy problem, ISSCC 2014, figure 1.1.9.
 """
 
+_N4P_EFFICIENCY: Final = 1.22
+_N4_SHARE: Final = 1.0 - log(1.06) / log(1.11)
+_N5: Final = _N4P_EFFICIENCY**_N4_SHARE
+_N7: Final = _N5 / 0.70
+_16FF: Final = _N7 / 0.40
+_N3E: Final = _N5 * 0.66
+
+PROCESS_ENERGY: Final[dict[Process, float]] = {
+    "16FF": _16FF,
+    "12FFN": _16FF,
+    "8N": _16FF * 0.60 * 0.85 * 0.90,
+    "N7": _N7,
+    "N6": _N7,
+    "N5": _N5,
+    "4N": 1.0,
+    "4NP": _N5 / _N4P_EFFICIENCY,
+    "N3P": _N3E * 0.925,
+    "N2": _N3E * 0.725,
+}
+"""Energy of an operation at one clock by the process of the die, relative to that of the fits' energies.
+
+As the foundries say of one process against the one before, at the same speed: N7 takes 60 % less power than
+16FF+, N5 30 % less than N7; N4P gives 22 % more for a watt than N5 (and 11 % more speed, of which 6 % are
+since N4); N3E takes 34 % less than N5, N3P 5 to 10 % less than that, N2 25 to 30 %. Samsung's 10 nm take 40 %
+less than its 14 nm (here: 16FF), the second version 15 % less than the first, 8 nm 10 % less. 4N is taken for
+N4 and 4NP for N4P, of which NVIDIA tells no more; 12FFN is a smaller 16FF.
+
+Source: TSMC on N7 (techgage.com, 2018), on N5 (tsmc.com, 5nm Technology), on N4P (press release of 26 October
+    2021), on N3E, N3P and N2 (table compiled by AnandTech, May 2024); Samsung's press releases of 17 October
+    2016 (10LPE), April 2017 (10LPP) and 18 October 2017 (8LPP).
+"""
+
 FALLBACK_UNITS: Final = 128
 """Compute units where the data sheet does not say, or names a few large cores that each work on many tiles at
 once: as many as GPUs have."""
@@ -49,8 +82,9 @@ class MatrixUnit:
         units: Compute units.
         clock: Highest clock [Hz].
         width: Work of one compute unit in 16 bit [FLOP/cycle].
-        tdp: Thermal design power [W]; unlimited if not known.
-        energy: Energy of an operation, relative to one on 16-bit operands.
+        tdp: Thermal design power [W]; unlimited if not known, and of a few large cores, whose systolic arrays
+            pass operands on between neighbours: the energies are those of units that read registers.
+        energy: Energy of an operation, relative to one on 16-bit operands in Hopper's process.
     """
 
     peak: float
@@ -108,6 +142,7 @@ def matrix_unit(accelerator: AcceleratorSpec, precision: str) -> MatrixUnit:
         units=units if units >= FEW_UNITS else FALLBACK_UNITS,
         clock=highest,
         width=tensor_rate(accelerator) / units / boost,
-        tdp=accelerator.tdp,
-        energy=sqrt(ELEMENT_BYTES[precision] / _REFERENCE_BYTES),
+        tdp=accelerator.tdp if units >= FEW_UNITS else None,
+        energy=sqrt(ELEMENT_BYTES[precision] / _REFERENCE_BYTES)
+        * PROCESS_ENERGY[accelerator.process or "4N"],
     )

@@ -142,8 +142,9 @@ def sustained_seconds(seconds: float, flops: float, device: MatrixUnit, constant
 
     Work draws ``flops / seconds * energy``, with an energy that grows with the square of the clock (voltage
     follows the clock), falls with the width of the matrix units, which read operands once for more
-    arithmetic, and with narrower operands:
-    ``energy = (matrix energy + operand energy * 1024 / width) * sqrt(bits / 16) * (clock / reference)^2``.
+    arithmetic, and with narrower operands, and is that of the die's process (`PROCESS_ENERGY`):
+    ``energy = (matrix energy + operand energy * 1024 / width) * sqrt(bits / 16) * process
+    * (clock / reference)^2``.
     Above the design power the clock is lowered; power falls with the cube of clock and voltage together,
     so time grows with the cube root of the excess. What remains does not depend on the highest clock.
 
@@ -156,7 +157,8 @@ def sustained_seconds(seconds: float, flops: float, device: MatrixUnit, constant
     Returns:
         Seconds.
 
-    Valid: kernels in steady state, milliseconds and more; GPUs of 4-7 nm, on which the energies rest.
+    Valid: kernels in steady state, milliseconds and more; energies rest on GPUs in TSMC's 4N, those in other
+        processes on what foundries say of them.
     """
     return max(seconds, power_limit(flops, device, constants) * cbrt(seconds) ** 2)
 

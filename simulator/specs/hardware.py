@@ -24,6 +24,9 @@ from simulator.specs.uncertainty import SlowGpusSpec
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4"]
 
+Process = Literal["16FF", "12FFN", "8N", "N7", "N6", "N5", "4N", "4NP", "N3P", "N2"]
+"""Processes that dies are made in: TSMC's, those that it calls ..N after NVIDIA, and Samsung's 8N."""
+
 
 class AcceleratorSpec(Spec):
     """One accelerator as its data sheet gives it: dense rates, bandwidths per direction."""
@@ -53,6 +56,9 @@ class AcceleratorSpec(Spec):
     """Highest clock of the compute units where power allows, if above `boost_clock` [Hz]."""
     tdp: Watts | None = None
     """Thermal design power [W]."""
+    process: Process | None = None
+    """Process of the dies that compute, which sets the energy of an operation; taken for that of Hopper (4N)
+    if not given."""
     price_per_hour: MoneyRate | None = None
     """Rent of one accelerator."""
     figures: dict[str, Figure] = Field(default_factory=dict)

@@ -12,6 +12,7 @@ from simulator.cost import capacity_rates, kernel_demand
 from simulator.cost.demand import ELEMENT_BYTES
 from simulator.cost.step import attention_slowdown
 from simulator.specs import AcceleratorSpec, Calibration
+from simulator.specs.hardware import Process
 from simulator.workload.kernels import AttentionShape, Kernel, MatmulShape
 
 CALIBRATION = Calibration.load()
@@ -150,6 +151,31 @@ def test_power_throttles_to_a_rate_that_the_highest_clock_does_not_change() -> N
     assert matrix_time("highest_clock", 1.2) == pytest.approx(matrix_time(), rel=1e-3)
     # Power falls with the cube of the clock: with an eighth of it, half the rate.
     assert matrix_time("tdp", 1 / 8) == pytest.approx(2 * matrix_time(), rel=1e-3)
+
+
+def test_where_power_limits_time_goes_with_the_cube_root_of_what_a_process_takes() -> None:
+    """At the same speed N5 takes 30 % less than N7, which takes 60 % less than 16FF (TSMC)."""
+    kernel = Kernel(
+        "x", "matmul", 2 * 16384**3, 4 * 16384**2, 2 * 16384**2, "bf16", MatmulShape(16384, 16384, 16384)
+    )
+    sharp = CALIBRATION.with_values(roofline_softness=0.0)
+    hot = BASES["wide, hot"] | {"tdp": 100.0}
+
+    def matrix_time(process: Process) -> float:
+        gpu = AcceleratorSpec.model_construct(**hot, process=process)
+        return kernel_demand(kernel, gpu, sharp).amounts["tensor"]
+
+    assert matrix_time("N5") == pytest.approx(matrix_time("N7") * 0.7 ** (1 / 3), rel=1e-3)
+    assert matrix_time("N7") == pytest.approx(matrix_time("16FF") * 0.4 ** (1 / 3), rel=1e-3)
+
+
+def test_power_does_not_limit_systolic_arrays() -> None:
+    """Energies are those of units that read registers for every operation; a few large cores do not."""
+    kernel = Kernel(
+        "x", "matmul", 2 * 16384**3, 4 * 16384**2, 2 * 16384**2, "bf16", MatmulShape(16384, 16384, 16384)
+    )
+    few = BASES["wide, hot"] | {"num_compute_units": 2}
+    assert seconds(kernel, accelerator(few, "tdp", 0.1)) == seconds(kernel, accelerator(few))
 
 
 @given(ATTENTIONS)

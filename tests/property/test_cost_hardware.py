@@ -120,7 +120,7 @@ def seconds(kernel: Kernel, gpu: AcceleratorSpec) -> float:
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("raised", RAISED)
 @given(st.one_of(MATMULS, ATTENTIONS, OTHERS), st.floats(1.001, 4.0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_more_of_one_figure_is_never_slower(base: str, raised: str, kernel: Kernel, factor: float) -> None:
     before = seconds(kernel, accelerator(BASES[base]))
     after = seconds(kernel, accelerator(BASES[base], raised, factor))
@@ -179,7 +179,7 @@ def test_power_does_not_limit_systolic_arrays() -> None:
 
 
 @given(ATTENTIONS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_attention_for_older_instructions_is_never_faster(kernel: Kernel) -> None:
     for base in BASES.values():
         assert attention_slowdown(kernel, "second", accelerator(base), CALIBRATION) >= 1 - 1e-12

@@ -50,7 +50,7 @@ def attention_seconds(shape: AttentionShape, layout: AttentionKernel = FLASH) ->
 
 
 @given(st.tuples(SIZES, SIZES, SIZES, st.integers(1, 64)), st.integers(0, 3), st.integers(1, 3000))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_larger_matmul_is_never_faster(shape: tuple[int, int, int, int], which: int, more: int):
     larger = list(shape)
     larger[which] += more
@@ -81,7 +81,7 @@ def test_a_matmul_is_smooth_along_k():
     st.sampled_from(["batch", "heads", "length", "head_dim"]),
     st.integers(1, 1000),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_larger_attention_is_never_faster(
     batch: int, heads: int, length: int, head_dim: int, causal: bool, what: str, more: int
 ):
@@ -106,7 +106,7 @@ def test_larger_attention_is_never_faster(
     st.sampled_from([AttentionKernel(scheduled=True), AttentionKernel(64, interleaved=False)]),
     st.integers(1, 1000),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_larger_attention_is_never_faster_in_the_kernels_of_inference_engines(
     batch: int,
     kv_heads: int,
@@ -136,7 +136,7 @@ def test_larger_attention_is_never_faster_in_the_kernels_of_inference_engines(
     st.integers(1, 2**33),
     st.integers(1, 2**33),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_more_bytes_are_never_faster(
     collective: str, ranks: int, local: int, topology: str, size: int, more: int
 ):
@@ -152,7 +152,7 @@ def test_more_bytes_are_never_faster(
 
 
 @given(st.integers(2, 300), st.floats(1.1, 10.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_faster_links_are_never_slower(ranks: int, factor: float):
     times = []
     for bandwidth in (25.0, 25.0 * factor):
@@ -172,7 +172,7 @@ def test_faster_links_are_never_slower(ranks: int, factor: float):
     st.integers(1, 2**33),
     st.sampled_from(["direct", "staged", "software"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_more_nodes_are_never_faster_behind_a_switch(
     collective: str, nodes: int, more: int, local: int, size: int, transport: str
 ):

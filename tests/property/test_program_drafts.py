@@ -17,9 +17,9 @@ from simulator.program.drafting.drafts import DRAFTS
 from simulator.run import run
 from simulator.scenario import Scenario, load_scenario
 from simulator.specs.calibration import Calibration
+from support.inputs import SHIPPED, shipped
 
-SCENARIOS = sorted(Path("scenarios").glob("*.yaml"))
-SMALL = "scenarios/quickstart.yaml"
+SMALL = shipped("quickstart")
 
 FIGURES: dict[str, tuple[Any, ...]] = {
     "cluster.accelerator.memory_bandwidth": ("2 TB/s", "3.35 TB/s", "9 TB/s"),
@@ -88,7 +88,7 @@ def anew(scenario: Scenario) -> Lowered:
     return lower(scenario)
 
 
-@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_changed_figures_give_what_a_fresh_process_gives(path: Path) -> None:
     rng = random.Random(path.stem)
     # Without compute units, collectives hold none: prices have another form, too.
@@ -145,7 +145,7 @@ def test_whatever_was_laid_out_just_before_changes_nothing() -> None:
 
 
 def test_results_are_the_same_bytes_whatever_was_simulated_before() -> None:
-    paths = ("scenarios/quickstart.yaml", "scenarios/starved_vision.yaml", "scenarios/mlp_adam.yaml")
+    paths = (shipped("quickstart"), shipped("starved_vision"), shipped("mlp_adam"))
     scenarios = [load_scenario(path, {"simulation.player": "reference"}) for path in paths]
     scenarios.append(
         load_scenario(SMALL, {"simulation.player": "reference", "cluster.scale_up.bandwidth": "100 GB/s"})

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.engine.checks import check_conservation
 from simulator.errors import PlanError, ScenarioError
 from simulator.run import run
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.specs.model import LatentAttentionSpec, MixtureSpec, TransformerSpec
 from simulator.workload import Block, Shard, embedding_block, head_block, layer_block, recomputing
+from support.laws import assert_conserves
 
 DENSE: dict[str, Any] = {
     "name": "small",
@@ -199,9 +199,7 @@ def test_any_split_conserves(parallelism: dict[str, Any], training: dict[str, An
     experts = "expert_parallel" in parallelism
     model = MODELS["experts" if experts else "dense"]
     outcome = run(scenario(parallelism, training, model))
-    program, record = outcome.lowered.program, outcome.record
-    check_conservation(program, record)
-    assert np.array_equal(record.pool_final, program.pools.initial)
+    assert_conserves(outcome.lowered.program, outcome.record)
 
 
 MODULES = (
@@ -217,7 +215,7 @@ MODULES = (
 @pytest.mark.parametrize(("name", "modules"), MODULES, ids=str)
 def test_modules_that_are_computed_again_give_back_what_they_keep(name: str, modules: list[str]) -> None:
     """Whatever of a layer is chosen, of whatever shard: both passes together leave nothing behind."""
-    for shard in shards(name):
+    for shard in shards(name)[::5]:  # no number of ways is a multiple of 5: every pair of ways is among them
         for block in blocks_of(MODELS[name], shard):
             saved = recomputing(block, frozenset(modules))
             again = sum(node.kept_bytes for node in saved.backward)
@@ -235,9 +233,7 @@ def test_modules_go_with_split_passes(name: str, modules: list[str], schedule: s
     plan |= {} if name == "dense" else {"expert_parallel": 4}
     training = {"recompute": "selective", "recompute_modules": modules}
     outcome = run(scenario(plan, training, MODELS[name]))
-    program, record = outcome.lowered.program, outcome.record
-    check_conservation(program, record)
-    assert np.array_equal(record.pool_final, program.pools.initial)
+    assert_conserves(outcome.lowered.program, outcome.record)
 
 
 OFFLOADS: list[dict[str, Any]] = [
@@ -267,9 +263,8 @@ def test_any_split_goes_with_offload_or_says_why_not(
         assert any(reason in str(refused) for reason in REFUSED)
         assert "parameters" in offload, "activations and state go with every split"
         return
-    program, record = outcome.lowered.program, outcome.record
-    check_conservation(program, record)
-    assert np.array_equal(record.pool_final, program.pools.initial)
+    program = outcome.lowered.program
+    assert_conserves(program, outcome.record)
     taken, given = outcome.lowered.facts.host[program.cls].sum(axis=0)
     assert taken == given
 
@@ -278,7 +273,7 @@ def test_any_split_goes_with_offload_or_says_why_not(
 def test_adapters_are_trained_in_split_passes(schedule: str) -> None:
     plan = {"pipeline_parallel": 4, "pipeline_schedule": schedule}
     outcome = run(scenario(plan, {"lora_rank": 8, "lora_targets": ("mlp.up",)}, MODELS["dense"]))
-    check_conservation(outcome.lowered.program, outcome.record)
+    assert_conserves(outcome.lowered.program, outcome.record)
     names = {label.name for label in outcome.lowered.program.classes.labels}
     assert "mlp.up.lora_a.weight_gradient" in names
     assert "mlp.up.weight_gradient" not in names
@@ -302,8 +297,7 @@ def test_adapters_of_latent_attention_are_counted_matrix_by_matrix(tensor: int) 
     names = {label.name for label in outcome.lowered.program.classes.labels}
     assert {f"attention.{name}.lora_a" for name in ("down", "query_up", "key_value_up", "output")} <= names
     assert not any(name.startswith("experts") and "weight_gradient" in name for name in names)
-    check_conservation(outcome.lowered.program, outcome.record)
-    assert np.array_equal(outcome.record.pool_final, outcome.lowered.program.pools.initial)
+    assert_conserves(outcome.lowered.program, outcome.record)
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from simulator import catalog
-from simulator.engine import play
 from simulator.engine.checks import check_conservation
 from simulator.errors import ScenarioError
 from simulator.run import Outcome, check, run
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.specs import TransformerSpec
 from simulator.workload.parameters import count_parameters
+from support.inputs import catalogue_model
+from support.laws import assert_obeys_laws, model_flops
 
 LENGTH, MICRO, BATCH = 2048, 1, 32
 TEACHER = {"base": "llama3.1-8b", "num_hidden_layers": 6}
@@ -50,15 +49,7 @@ def taught(
 
 
 def teacher() -> TransformerSpec:
-    block = {**catalog.entry("models", "llama3.1-8b"), "num_hidden_layers": 6}
-    del block["figures"]
-    return TransformerSpec.model_validate(block)
-
-
-def model_flops(outcome: Outcome) -> float:
-    """Arithmetic of all GPUs of one stage in a step that counts towards the model."""
-    program, facts = outcome.lowered.program, outcome.lowered.facts
-    return float(facts.model_flops[program.cls].sum()) * outcome.lowered.plan.num_gpus_per_stage
+    return catalogue_model("llama3.1-8b", num_hidden_layers=6)
 
 
 @pytest.mark.parametrize("plan", [{}, {"tensor_parallel": 4}, {"pipeline_parallel": 2}], ids=str)
@@ -125,14 +116,7 @@ PLANS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("top_k", [None, 64])
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_any_split_conserves_and_both_players_agree(plan: dict[str, Any], top_k: int | None) -> None:
-    recompute = "full" if top_k else "none"
-    outcome = taught(plan, {"recompute": recompute}, top_k=top_k)
-    program, record = outcome.lowered.program, outcome.record
-    check_conservation(program, record)
-    assert np.array_equal(record.pool_final, program.pools.initial)
-    assert all(size >= 0 for size in outcome.result.memory_by_part.values())
-    other = play(program, "reference" if "compiled" in record.player else "compiled")
-    assert np.array_equal(record.end, other.end)
+    assert_obeys_laws(taught(plan, {"recompute": "full" if top_k else "none"}, top_k=top_k))
 
 
 @pytest.mark.parametrize("own", [None, "none", "parameters"])

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from simulator import catalog
-from simulator.engine import play
-from simulator.engine.checks import check_conservation
-from simulator.program import unfold
 from simulator.program.planning.layout import tokens_between
 from simulator.run import Outcome, run
 from simulator.scenario import scenario_from_mapping
@@ -20,15 +15,11 @@ from simulator.workload import Block, Shard, embedding_block, head_block, layer_
 from simulator.workload.kernels import Communication
 from simulator.workload.parameters import count_parameters
 from simulator.workload.stacks import encoder_norm_block, front_end_block, position_bias_block
+from support.inputs import catalogue_model
+from support.laws import assert_folds, assert_obeys_laws, model_flops, play_on_both
 
 SOURCE, TARGET, MICRO, BATCH = 512, 128, 2, 32
 LENGTHS = {"sequence_length": SOURCE, "decoder_sequence_length": TARGET}
-
-
-def model(name: str) -> TransformerSpec:
-    block = dict(catalog.entry("models", name))
-    del block["figures"]
-    return TransformerSpec.model_validate(block)
 
 
 def outcome(
@@ -54,12 +45,6 @@ def outcome(
     )
 
 
-def model_flops(each: Outcome) -> float:
-    """Arithmetic of all GPUs in a step that counts towards the model."""
-    program, facts = each.lowered.program, each.lowered.facts
-    return float(facts.model_flops[program.cls].sum()) * each.lowered.plan.num_gpus_per_stage
-
-
 def flops_by_hand(spec: TransformerSpec) -> int:
     """Forward and backward pass: each product thrice, keys and values of the source in every layer."""
     width, heads = spec.hidden_size, spec.num_attention_heads * spec.head_dim
@@ -81,7 +66,7 @@ def flops_by_hand(spec: TransformerSpec) -> int:
 @pytest.mark.parametrize("name", ["t5-base", "bart-large"])
 def test_arithmetic_is_that_of_the_matrices(name: str, attention: str) -> None:
     each = outcome(training={"attention": attention}, name=name)
-    assert model_flops(each) == pytest.approx(flops_by_hand(model(name)), rel=1e-9)
+    assert model_flops(each) == pytest.approx(flops_by_hand(catalogue_model(name)), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +81,7 @@ def test_arithmetic_is_that_of_the_matrices(name: str, attention: str) -> None:
     ids=str,
 )
 def test_no_split_loses_or_adds_arithmetic(plan: dict[str, Any]) -> None:
-    assert model_flops(outcome(plan)) == pytest.approx(flops_by_hand(model("t5-base")), rel=1e-9)
+    assert model_flops(outcome(plan)) == pytest.approx(flops_by_hand(catalogue_model("t5-base")), rel=1e-9)
 
 
 @pytest.mark.parametrize("method", ["ring", "all_to_all", "all_gather"])
@@ -104,13 +89,13 @@ def test_no_split_loses_or_adds_arithmetic(plan: dict[str, Any]) -> None:
 def test_split_sequences_lose_and_add_no_arithmetic(context: int, method: str) -> None:
     """Half of a causal block on the diagonal counts its diagonal, too."""
     plan = {"context_parallel": context, "context_parallel_method": method}
-    assert model_flops(outcome(plan)) == pytest.approx(flops_by_hand(model("t5-base")), rel=1e-3)
+    assert model_flops(outcome(plan)) == pytest.approx(flops_by_hand(catalogue_model("t5-base")), rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["ring", "all_to_all", "all_gather"])
 def test_split_sequences_exchange_the_keys_of_both(method: str) -> None:
     """A forward pass of a decoder's layer: its own keys and values, and those of the encoder's output."""
-    spec, parts = model("t5-base"), 4
+    spec, parts = catalogue_model("t5-base"), 4
     shard = replace(shards()[0], sequence_length=TARGET, source_length=SOURCE, context_parallel=parts)
     block = layer_block(spec, replace(shard, context_method=method, attention="fused"))
     heads = spec.num_attention_heads * spec.head_dim
@@ -132,13 +117,8 @@ def test_split_sequences_exchange_the_keys_of_both(method: str) -> None:
 def test_split_sequences_fold_and_come_back(method: str) -> None:
     plan = {"context_parallel": 2, "context_parallel_method": method, "pipeline_parallel": 2}
     found = outcome(plan).lowered
-    record = play(found.program, "compiled")
-    check_conservation(found.program, record)
-    every = unfold(found)
-    real = every.origin >= 0
-    unfolded = play(every.lowered.program, "compiled")
-    assert np.array_equal(record.end[every.origin[real]], unfolded.end[real])
-    assert np.array_equal(play(found.program, "reference").end, record.end)
+    play_on_both(found.program)
+    assert_folds(found)
 
 
 def shards() -> list[Shard]:
@@ -180,7 +160,7 @@ def blocks_of(spec: TransformerSpec, shard: Shard) -> list[Block]:
 
 @pytest.mark.parametrize("name", ["t5-base", "bart-large", "whisper-large-v3", "transformer-big"])
 def test_what_is_kept_is_freed(name: str) -> None:
-    spec = model(name)
+    spec = catalogue_model(name)
     for shard in shards():
         for block in blocks_of(spec, shard):
             freed = sum(node.freed_bytes for node in block.backward)
@@ -191,7 +171,7 @@ def test_what_is_kept_is_freed(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["t5-base", "bart-large", "whisper-large-v3", "transformer-big"])
 def test_the_blocks_hold_the_parameters_that_are_counted(name: str) -> None:
-    spec = model(name)
+    spec = catalogue_model(name)
     blocks = blocks_of(spec, shards()[0])
     layers = [block for block in blocks if block.name == "layer"]
     encoder, first, other = layers
@@ -203,7 +183,7 @@ def test_the_blocks_hold_the_parameters_that_are_counted(name: str) -> None:
 
 
 def test_the_encoder_s_output_is_kept_once_however_many_layers_read_it() -> None:
-    spec = model("t5-base")
+    spec = catalogue_model("t5-base")
     *_, first, other, _ = blocks_of(spec, shards()[0])
     assert first.kept_bytes - other.kept_bytes == MICRO * SOURCE * spec.hidden_size * 2
 
@@ -227,17 +207,11 @@ PLANS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_any_split_conserves_and_both_players_agree(plan: dict[str, Any], recompute: str) -> None:
-    each = outcome(plan, {"recompute": recompute})
-    program, record = each.lowered.program, each.record
-    check_conservation(program, record)
-    assert np.array_equal(record.pool_final, program.pools.initial)
-    assert all(size >= 0 for size in each.result.memory_by_part.values())
-    other = play(program, "reference" if "compiled" in record.player else "compiled")
-    assert np.array_equal(record.end, other.end)
+    assert_obeys_laws(outcome(plan, {"recompute": recompute}))
 
 
 def test_what_crosses_between_stages_is_the_stream_and_what_the_decoder_reads() -> None:
-    spec = model("t5-base")
+    spec = catalogue_model("t5-base")
     training = TrainingSpec(micro_batch_size=MICRO, global_batch_size=BATCH, **LENGTHS)
     crossing = [tokens_between(spec, training, layers) for layers in (1, 11, 12, 13, 23, 24)]
     assert crossing == [SOURCE, SOURCE, SOURCE, SOURCE + TARGET, SOURCE + TARGET, TARGET]
@@ -268,7 +242,7 @@ def test_adapters_of_both_kinds_of_attention_are_trained_and_nothing_else() -> N
 
 def test_a_longer_source_costs_the_decoder_only_its_cross_attention() -> None:
     """Four times the source: a decoder's layer has as much more to do as keys, values and scores."""
-    spec = model("t5-base")
+    spec = catalogue_model("t5-base")
     short = replace(shards()[0], sequence_length=TARGET, source_length=SOURCE)
     long = replace(short, source_length=4 * SOURCE)
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from simulator import load_scenario, simulate
-from simulator.engine import play
 from simulator.errors import PlanError
-from simulator.program import lower, unfold
+from simulator.program import lower
 from simulator.program.drafting.drafts import DRAFTS
 from simulator.program.planning.axes import DEFAULT_ORDER, Axes
 from simulator.program.planning.outline import Outline
 from simulator.program.pricing.works import Meeting
-from simulator.run import run
 from simulator.scenario import Scenario
 from simulator.specs import Calibration
+from support.inputs import shipped
+from support.laws import assert_folds, play_on_both
 
-MIXTRAL = "scenarios/mixtral_8x7b.yaml"
+MIXTRAL = shipped("mixtral_8x7b")
 EXPERTS = ("expert_tensor", "expert", "expert_data")
 PARTS = ("shard", "replica")
 
@@ -93,11 +93,7 @@ def test_gpus_hold_and_exchange_what_the_mapping_says(tensor: int, split: int, e
     assert lowered.plan.degree("expert_data") * split * expert == 16
     layers = sum(lowered.plan.layers_per_part)
     assert sum(s.expert for s in lowered.states) == layers * matrices // (split * expert)
-    folded = play(lowered.program, "compiled")
-    every = unfold(lowered)
-    unfolded = play(every.lowered.program, "compiled")
-    real = every.origin >= 0
-    assert np.array_equal(folded.end[every.origin[real]], unfolded.end[real])
+    assert_folds(lowered)
     if split > 1:
         tokens = scenario.training.sequence_length * scenario.training.micro_batch_size // tensor
         slots = tokens * model.mixture.num_experts_per_tok * split
@@ -132,11 +128,7 @@ def test_groups_that_share_out_state_are_as_many_among_experts():
 
 def test_both_players_agree():
     plan = changed(tensor_parallel=4, sequence_parallel=True, expert_tensor_parallel=2, expert_parallel=2)
-    one, other = (
-        run(load_scenario(MIXTRAL, plan | {"simulation.player": player})).result.step_time_s
-        for player in ("reference", "compiled")
-    )
-    assert one == other
+    play_on_both(lower(load_scenario(MIXTRAL, plan)).program)
 
 
 @pytest.mark.parametrize(

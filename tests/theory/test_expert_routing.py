@@ -11,6 +11,7 @@ from simulator.cost.routing import parts_visited
 from simulator.program.planning.axes import Axes
 from simulator.specs import AcceleratorSpec, Calibration, LinkSpec
 from simulator.workload.kernels import Routed
+from support.inputs import shipped
 
 DEEPSEEK_V3 = Routed(256, 8, 8, 4)
 IDEAL = Calibration.load().with_values(
@@ -126,7 +127,7 @@ def test_a_hundred_thousand_ranks_are_priced_at_once():
 def needed(**parallelism: object) -> float:
     """FLOP of the model in one step, all GPUs together, as MFU counts them."""
     changes = {f"parallelism.{key}": value for key, value in parallelism.items()}
-    result = simulate(load_scenario("scenarios/mixtral_8x7b.yaml", {"cluster.nodes": 4, **changes}))
+    result = simulate(load_scenario(shipped("mixtral_8x7b"), {"cluster.nodes": 4, **changes}))
     assert result.model_tflops_per_gpu is not None
     return result.model_tflops_per_gpu * 1e12 * result.step_time_s * result.num_gpus
 

@@ -6,18 +6,15 @@ import random
 import time
 from typing import Any
 
-import numpy as np
 import pytest
 
-from simulator.engine import play
-from simulator.engine.checks import check_conservation
 from simulator.errors import ScenarioError
-from simulator.program import unfold
 from simulator.run import Outcome, run
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.workload.kernels import Kernel, MatmulShape
 from simulator.workload.names import chosen, parameter_names
 from simulator.workload.parameters import count_parameters
+from support.laws import assert_folds, play_on_both
 
 LAYERS, HIDDEN, INNER, VOCABULARY, TOKENS = 4, 512, 2048, 8000, 256
 DENSE: dict[str, Any] = {
@@ -179,19 +176,12 @@ def test_whatever_is_frozen_all_that_is_kept_is_freed(name: str, place: int) -> 
         if len(frozen) == len(names):
             frozen.pop()
         found = outcome(model, frozen, plan, training)
-        record = play(found.lowered.program, "compiled")
-        check_conservation(found.lowered.program, record)
-        assert np.array_equal(record.pool_final, found.lowered.program.pools.initial)
+        play_on_both(found.lowered.program)
         for block in (b for chunks in blocks_of(found) for chunk in chunks for b in chunk):
             again = sum(node.kept_bytes for node in block.backward)
             assert block.kept_bytes + again == sum(node.freed_bytes for node in block.backward), block.name
             assert all(node.kept_bytes >= 0 and node.freed_bytes >= 0 for node in block.backward)
-    every = unfold(found.lowered)
-    real = every.origin >= 0
-    unfolded = play(every.lowered.program, "compiled")
-    assert np.array_equal(record.end[every.origin[real]], unfolded.end[real])
-    reference = play(found.lowered.program, "reference")
-    assert np.array_equal(reference.end, record.end)
+    assert_folds(found.lowered)
 
 
 def blocks_of(found: Outcome) -> Any:

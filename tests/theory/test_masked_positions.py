@@ -7,16 +7,13 @@ from dataclasses import replace
 import pytest
 
 from simulator import simulate
-from simulator.catalog import entry
 from simulator.errors import ScenarioError
 from simulator.scenario import scenario_from_mapping
-from simulator.specs import TransformerSpec
 from simulator.workload import Kernel, Shard
 from simulator.workload.ends import head_block
+from support.inputs import catalogue_model
 
-BERT = TransformerSpec.model_validate(
-    {key: value for key, value in entry("models", "bert-base").items() if key != "figures"}
-)
+BERT = catalogue_model("bert-base")
 ALL = Shard(32, 128, 1, False, "fp16", "unfused", 4)
 SOME = replace(ALL, predicted_share=20 / 128)
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from simulator.advise import remedies
 from simulator.advise.bounds import bounds
 from simulator.advise.remedies import changed
-from simulator.engine import play
-from simulator.engine.checks import check_conservation
 from simulator.errors import PlanError, ScenarioError
-from simulator.program import unfold
 from simulator.run import Outcome, check, run
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.specs.calibration import Calibration
+from support.laws import assert_folds, play_on_both
 
 LAYERS, HIDDEN, VOCABULARY, SEQUENCE = 8, 2048, 32000, 2048
 LAYER = 12 * HIDDEN**2 + 2 * HIDDEN
@@ -369,10 +366,7 @@ def test_every_byte_comes_back_on_both_players(offload: dict[str, Any], gpus: in
     )
     lowered = check(made)
     program, facts = lowered.program, lowered.facts
-    reference, compiled = play(program, "reference"), play(program, "compiled")
-    check_conservation(program, reference)
-    assert np.array_equal(reference.pool_final, program.pools.initial)
-    assert np.array_equal(reference.start, compiled.start) and np.array_equal(reference.end, compiled.end)
+    play_on_both(program)
     taken, given = facts.host[program.cls].sum(axis=0)
     assert taken == given
     assert (taken > 0) == ("activations" in offload or "nvme" in offload.values())
@@ -389,9 +383,7 @@ def test_folded_and_unfolded_take_the_same_time(offload: dict[str, Any]) -> None
         training={"global_batch_size": 8},
         parallelism={"data_parallel_sharding": "parameters", "pipeline_parallel": 2},
     )
-    lowered = check(made)
-    folded, unfolded = play(lowered.program), play(unfold(lowered).lowered.program)
-    assert unfolded.end.max() == folded.end.max()
+    assert_folds(check(made))
 
 
 @pytest.mark.parametrize(
@@ -441,11 +433,8 @@ def test_every_schedule_goes_with_all_savers_folded_and_not(
         parallelism={"data_parallel_sharding": "gradients", "pipeline_parallel": 4, **schedule},
     )
     lowered = check(made)
-    reference, compiled = play(lowered.program, "reference"), play(lowered.program, "compiled")
-    check_conservation(lowered.program, reference)
-    assert np.array_equal(reference.end, compiled.end)
-    assert np.array_equal(reference.pool_final, lowered.program.pools.initial)
-    assert play(unfold(lowered).lowered.program).end.max() == reference.end.max()
+    play_on_both(lowered.program)
+    assert_folds(lowered)
 
 
 @pytest.mark.parametrize(
@@ -578,6 +567,4 @@ def test_whole_matrices_are_made_orthogonal_between_the_ways_of_their_state(plac
     assert products(away) == products(here) > 0
     taken = away.result.step_time_s - here.result.step_time_s
     assert parts["optimizer"] / GB < taken < 1.4 * parts["optimizer"] / GB
-    record = play(away.lowered.program, "compiled")
-    check_conservation(away.lowered.program, record)
-    assert np.array_equal(record.end, play(away.lowered.program, "reference").end)
+    play_on_both(away.lowered.program)

@@ -16,6 +16,7 @@ from simulator.scenario import Scenario, load_scenario, scenario_from_mapping
 from simulator.specs.model import TransformerSpec
 from simulator.workload import Block, Kernel, Shard, layer_block, transients
 from simulator.workload.precision import FORMATS, RECIPES
+from support.inputs import shipped
 
 TOKENS = 512
 
@@ -33,7 +34,7 @@ def stored(precision: str, rows: int, columns: int, *, weight: bool = False) -> 
 
 def layer(recipe: str) -> Block:
     """A layer of Llama-2-7B on one GPU."""
-    model = load_scenario("scenarios/llama2_7b_fsdp.yaml").model
+    model = load_scenario(shipped("llama2_7b_fsdp")).model
     assert isinstance(model, TransformerSpec)
     return layer_block(model, Shard(1, TOKENS, 1, False, "bf16", "fused", 4, recipe=recipe))
 
@@ -236,7 +237,7 @@ def test_autocast_casts_the_weights_of_a_perceptron() -> None:
     """All of 1000-200-100-1; of the first, whose input has no gradient, nothing stays for a backward pass."""
     scenarios = (
         load_scenario(
-            "scenarios/mlp_adam.yaml", {"training.precision": "bf16", "training.parameter_precision": kept}
+            shipped("mlp_adam"), {"training.precision": "bf16", "training.parameter_precision": kept}
         )
         for kept in ("fp32", "bf16")
     )
@@ -470,7 +471,7 @@ def test_operands_are_gathered_as_the_products_read_them_or_as_they_were() -> No
 @pytest.mark.parametrize(("precision", "system"), NARROW)
 def test_what_an_activation_reads_is_kept_in_fewer_bits(precision: str, system: str) -> None:
     wide = layer("").kept_bytes
-    model = load_scenario("scenarios/llama2_7b_fsdp.yaml").model
+    model = load_scenario(shipped("llama2_7b_fsdp")).model
     assert isinstance(model, TransformerSpec)
     shard = Shard(1, TOKENS, 1, False, "bf16", "fused", 4, activation_input=precision)
     few = layer_block(model, shard)
@@ -519,7 +520,7 @@ def test_what_cannot_travel_is_refused_where_it_stands(
 ) -> None:
     changes = {f"training.{key}": value for key, value in training.items()}
     with pytest.raises((PlanError, ScenarioError)) as refused:
-        check(load_scenario(f"scenarios/{name}.yaml", changes))
+        check(load_scenario(shipped(name), changes))
     assert said in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
@@ -555,7 +556,7 @@ def test_copies_of_weights_stay_or_are_made_by_each_pass() -> None:
 )
 @pytest.mark.parametrize("name", ["llama2_7b_fsdp", "mixtral_8x7b", "deepseek_v3_2k", "t5_11b"])
 def test_what_is_cast_of_weights_and_kept_is_freed(name: str, settings: dict[str, str], stay: bool) -> None:
-    model = load_scenario(f"scenarios/{name}.yaml").model
+    model = load_scenario(shipped(name)).model
     assert isinstance(model, TransformerSpec)
     source = TOKENS if model.num_encoder_layers else 0
     whole = {

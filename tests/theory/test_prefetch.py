@@ -6,6 +6,7 @@ import pytest
 
 from simulator import Result, load_scenario, simulate
 from simulator.errors import ScenarioError
+from support.inputs import shipped
 
 LAYERS, MICRO_BATCHES = 32, 4
 LAYER_BYTES = 2 * (4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096)
@@ -14,7 +15,7 @@ LAYER_BYTES = 2 * (4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096)
 
 def outcome(**parallelism: object) -> Result:
     changes = {f"parallelism.{key}": value for key, value in parallelism.items()}
-    return simulate(load_scenario("scenarios/llama2_7b_fsdp.yaml", changes))
+    return simulate(load_scenario(shipped("llama2_7b_fsdp"), changes))
 
 
 def test_what_is_not_ahead_shows_in_its_own_pass() -> None:

@@ -7,14 +7,13 @@ afterwards (section 4).
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from simulator.analysis import Result
 from simulator.errors import ScenarioError
 from simulator.run import run
 from simulator.scenario import load_scenario
+from support.inputs import shipped
 
 MEASURED = {
     "1f1b": (3.7, 39),
@@ -22,7 +21,7 @@ MEASURED = {
     "interleaved_1f1b": (4.08, 48),
     "zb-2p": (4.35, 70),
 }
-SCENARIO = Path(__file__).parents[2] / "scenarios" / "zero_bubble_6b.yaml"
+SCENARIO = shipped("zero_bubble_6b")
 
 
 def as_it_ran(name: str) -> Result:

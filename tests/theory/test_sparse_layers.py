@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from simulator.engine import play
-from simulator.engine.checks import check_conservation
 from simulator.errors import ScenarioError
-from simulator.program import unfold
 from simulator.run import Outcome, run
 from simulator.scenario import scenario_from_mapping
 from simulator.workload.parameters import active_parameters, count_parameters
+from support.laws import assert_folds, play_on_both
 
 WIDTH, INNER, EXPERT, EXPERTS, VOCABULARY, SOURCE, TARGET = 512, 2048, 1024, 8, 8000, 512, 128
 T5: dict[str, Any] = {
@@ -106,13 +103,8 @@ def test_experts_of_both_stacks_are_spread(plan: dict[str, Any]) -> None:
     found = outcome({"decoder_sparse_step": 2}, plan).lowered
     held = found.plan.axes.expert_parallel * found.plan.axes.expert_tensor_parallel
     assert sum(state.expert for state in found.states) == 5 * EXPERTS * 2 * WIDTH * EXPERT // held
-    record = play(found.program, "compiled")
-    check_conservation(found.program, record)
-    every = unfold(found)
-    real = every.origin >= 0
-    unfolded = play(every.lowered.program, "compiled")
-    assert np.array_equal(record.end[every.origin[real]], unfolded.end[real])
-    assert np.array_equal(play(found.program, "reference").end, record.end)
+    play_on_both(found.program)
+    assert_folds(found)
 
 
 DECODER = {

@@ -11,6 +11,7 @@ from simulator.specs.model import TransformerSpec
 from simulator.workload.blocks import Shard
 from simulator.workload.kernels import Communication
 from simulator.workload.transformer import layer_block
+from support.inputs import shipped
 
 HEADS, SIZE, LENGTH, PARTS = 16, 64, 4096, 4
 
@@ -58,7 +59,7 @@ def test_heads_of_keys_go_to_all_that_have_their_queries(kv_heads: int, copies: 
 def test_one_chunk_a_gpu_is_enough() -> None:
     """Every head sees the whole triangle; a ring needs two chunks of each GPU's for all to do the same."""
     keys = {"parallelism.context_parallel": 2, "training.sequence_length": 4098}
-    path = "scenarios/llama2_7b_fsdp.yaml"
+    path = shipped("llama2_7b_fsdp")
     check(load_scenario(path, {**keys, "parallelism.context_parallel_method": "all_to_all"}))
     with pytest.raises(
         ScenarioError, match=r"2 x 2 chunks do not divide sequence_length: 4098; .* 4096 and 4100"
@@ -77,4 +78,4 @@ def test_heads_of_keys_that_cannot_be_given_out_evenly_are_refused() -> None:
         "cluster.nodes": 5,
     }
     with pytest.raises(ScenarioError, match=r"5 and the 6 heads of keys .* do not divide one another"):
-        check(load_scenario("scenarios/quickstart.yaml", changes))
+        check(load_scenario(shipped("quickstart"), changes))

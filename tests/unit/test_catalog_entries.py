@@ -21,10 +21,10 @@ from simulator.specs import (
     NodeGroupSpec,
     SoftwareSpec,
     StorageSpec,
-    TransformerSpec,
 )
 from simulator.units import parse
 from simulator.workload.parameters import active_parameters, count_parameters
+from support.inputs import catalogue_model
 
 PUBLISHED = Path(__file__).parents[1] / "reference" / "published_parameters.csv"
 SPECS: dict[str, type[BaseModel]] = {
@@ -53,12 +53,6 @@ def leaves(block: Mapping[str, object], prefix: str = "") -> Iterator[str]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
-
-
-def model(name: str) -> TransformerSpec:
-    block = catalog.entry("models", name)
-    del block["figures"]
-    return TransformerSpec.model_validate(block)
 
 
 def group(name: str) -> NodeGroupSpec:
@@ -222,7 +216,7 @@ def test_systems_have_their_published_size(system: str, gpus: int) -> None:
 
 def test_shapes_that_other_tables_get_wrong() -> None:
     bloom, llama, thirteen, xl = (
-        model(name) for name in ("bloom-176b", "llama-65b", "gpt3-13b", "gpt3-xl-1.3b")
+        catalogue_model(name) for name in ("bloom-176b", "llama-65b", "gpt3-13b", "gpt3-xl-1.3b")
     )
     assert (bloom.num_hidden_layers, bloom.hidden_size, bloom.num_attention_heads) == (70, 14336, 112)
     assert llama.intermediate_size == 22016
@@ -232,7 +226,7 @@ def test_shapes_that_other_tables_get_wrong() -> None:
 
 @pytest.mark.parametrize("name", catalog.names("models"))
 def test_a_model_can_be_laid_out(name: str) -> None:
-    spec = model(name)
+    spec = catalogue_model(name)
     assert spec.num_attention_heads % spec.num_key_value_heads == 0
     assert spec.gated_mlp == (spec.hidden_act == "silu" or name in ("grok-1", "t5-v1.1-xxl"))
 
@@ -250,7 +244,7 @@ def test_every_model_has_a_published_count() -> None:
 
 @pytest.mark.parametrize("row", published(), ids=lambda row: row["model"])
 def test_parameters_agree_with_what_is_published(row: dict[str, str]) -> None:
-    spec = model(row["model"])
+    spec = catalogue_model(row["model"])
     count, printed = count_parameters(spec), Decimal(row["total"])
     if "e" not in row["total"]:
         assert count == int(printed)
@@ -263,4 +257,4 @@ def test_parameters_agree_with_what_is_published(row: dict[str, str]) -> None:
 @pytest.mark.parametrize("row", [row for row in published() if row["active"]], ids=lambda row: row["model"])
 def test_active_parameters_agree_with_what_is_published(row: dict[str, str]) -> None:
     # Publishers disagree on whether the embedding is active: up to 3 % of the whole.
-    assert active_parameters(model(row["model"])) == pytest.approx(float(row["active"]), rel=0.03)
+    assert active_parameters(catalogue_model(row["model"])) == pytest.approx(float(row["active"]), rel=0.03)

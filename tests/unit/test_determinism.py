@@ -7,9 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-SCENARIO = Path(__file__).parents[2] / "scenarios" / "starved_vision.yaml"
+from support.inputs import shipped
+
+SCENARIO = shipped("starved_vision")
 VARYING = re.compile(r'^\s*"(wall_s|player|num_events)": .*$', re.MULTILINE)
 
 SCRIPT = """

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from simulator import catalog
 from simulator.errors import ScenarioError
 from simulator.importers import ConfigError, transformer_from_config
 from simulator.run import check
 from simulator.scenario import Scenario, scenario_from_mapping
 from simulator.specs import TransformerSpec
 from simulator.workload.parameters import count_parameters
+from support.inputs import catalogue_model
 
 T5: dict[str, Any] = {
     "model_type": "t5",
@@ -57,12 +57,6 @@ WHISPER = {key: value for key, value in BART.items() if key != "max_position_emb
 MARIAN = BART | {"model_type": "marian", "activation_function": "swish", "vocab_size": 58101}
 
 
-def entry(name: str) -> TransformerSpec:
-    block = dict(catalog.entry("models", name))
-    del block["figures"]
-    return TransformerSpec.model_validate(block)
-
-
 def spec(config: dict[str, Any]) -> TransformerSpec:
     return TransformerSpec.model_validate({"name": "it", **transformer_from_config(config)[0]})
 
@@ -87,21 +81,21 @@ def t5_by_hand(width: int, inner: int, heads: int, head: int, layers: int, matri
     ],
 )
 def test_t5_has_as_many_parameters_as_by_hand(name: str, count: int) -> None:
-    assert count_parameters(entry(name)) == count
+    assert count_parameters(catalogue_model(name)) == count
 
 
 def test_what_the_published_weights_have_of_bart_and_whisper() -> None:
     # facebook/bart-large: 406,291,456; openai/whisper-large-v3: 1,543,490,560, with 1,500 fixed positions of
     # the encoder and without biases of keys in its 96 attentions.
-    assert count_parameters(entry("bart-large")) == 406_291_456
-    assert count_parameters(entry("whisper-large-v3")) == 1_543_490_560 - 1500 * 1280 + 96 * 1280
+    assert count_parameters(catalogue_model("bart-large")) == 406_291_456
+    assert count_parameters(catalogue_model("whisper-large-v3")) == 1_543_490_560 - 1500 * 1280 + 96 * 1280
 
 
 @pytest.mark.parametrize(
     ("config", "name"), [(T5, "t5-11b"), (BART, "bart-large"), (WHISPER, "whisper-large-v3")]
 )
 def test_a_config_gives_the_entry_of_the_catalogue(config: dict[str, Any], name: str) -> None:
-    assert spec(config) == entry(name).model_copy(update={"name": "it"})
+    assert spec(config) == catalogue_model(name).model_copy(update={"name": "it"})
 
 
 def test_relatives_differ_as_their_configs_say() -> None:

@@ -14,15 +14,12 @@ from simulator.errors import ScenarioError
 from simulator.report import result_json
 from simulator.specs import Calibration
 from simulator.specs.calibration import calibration_names
-
-SCENARIOS = Path(__file__).parents[2] / "scenarios"
+from support.inputs import shipped
 
 
 def evidence(*, calibration: Calibration | None = None, **changes: str) -> Evidence:
     overrides = {key.replace("__", "."): value for key, value in changes.items()}
-    found = simulate(
-        load_scenario(SCENARIOS / "quickstart.yaml", overrides), calibration=calibration
-    ).evidence
+    found = simulate(load_scenario(shipped("quickstart"), overrides), calibration=calibration).evidence
     assert found is not None
     return found
 
@@ -83,7 +80,7 @@ def own_calibration(path: Path, machine: str) -> None:
 
 def test_a_scenario_names_the_calibration_of_its_machine(tmp_path: Path) -> None:
     own_calibration(tmp_path / "mine.yaml", "H100-SXM5-80GB")
-    text = (SCENARIOS / "quickstart.yaml").read_text()
+    text = (shipped("quickstart")).read_text()
     (tmp_path / "job.yaml").write_text(f"{text}\nsimulation: {{calibration: ./mine.yaml}}\n")
     result = simulate(load_scenario(tmp_path / "job.yaml"))
     assert result.evidence is not None
@@ -95,7 +92,7 @@ def test_a_scenario_names_the_calibration_of_its_machine(tmp_path: Path) -> None
 
 def test_another_calibration_gives_another_time(tmp_path: Path) -> None:
     slow = Calibration.load().with_values(matmul_peak_fraction=0.4)
-    scenario = load_scenario(SCENARIOS / "quickstart.yaml")
+    scenario = load_scenario(shipped("quickstart"))
     assert simulate(scenario, calibration=slow).step_time_s > 1.3 * simulate(scenario).step_time_s
 
 
@@ -111,7 +108,7 @@ def test_a_calibration_that_is_not_there_is_refused_in_its_place(
     tmp_path: Path, value: str, said: str
 ) -> None:
     (tmp_path / "broken.yaml").write_text("name: x\ndescription: y\nconstants: {}\n")
-    text = (SCENARIOS / "quickstart.yaml").read_text()
+    text = (shipped("quickstart")).read_text()
     path = tmp_path / "job.yaml"
     path.write_text(f"{text}\nsimulation:\n  calibration: {value}\n")
     with pytest.raises(ScenarioError) as caught:
@@ -122,7 +119,7 @@ def test_a_calibration_that_is_not_there_is_refused_in_its_place(
 
 
 def test_result_json_holds_the_evidence() -> None:
-    result = simulate(load_scenario(SCENARIOS / "quickstart.yaml"))
+    result = simulate(load_scenario(shipped("quickstart")))
     told = json.loads(result_json(result))["evidence"]
     assert set(told) == {"grade", "error_band", "outside"}
     assert told["grade"] == "interpolated"

@@ -9,6 +9,7 @@ from simulator.cost import Demand, tensor_rate
 from simulator.program.pricing.topology import SLOT
 from simulator.program.pricing.works import _holds
 from simulator.specs import AcceleratorSpec
+from support.inputs import shipped
 
 
 def accelerator(units: int | None) -> AcceleratorSpec:
@@ -46,7 +47,7 @@ def test_large_cores_give_nothing(units: int | None) -> None:
 @pytest.mark.parametrize("name", ["TPU-v5e", "T4", "Trainium1", "L4"])
 def test_small_parts_and_large_cores_run_with_communication_on_every_axis(name: str) -> None:
     scenario = load_scenario(
-        "scenarios/quickstart.yaml",
+        shipped("quickstart"),
         {
             "cluster.accelerator": name,
             "training.precision": "fp16" if name == "T4" else "bf16",

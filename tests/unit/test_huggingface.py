@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from simulator import catalog
 from simulator.importers import ConfigError, transformer_from_config
 from simulator.importers.huggingface import known_model_types
 from simulator.specs import TransformerSpec
 from simulator.workload.parameters import count_parameters
+from support.inputs import catalogue_model
 
 LLAMA: dict[str, object] = {
     "architectures": ["LlamaForCausalLM"],
@@ -128,9 +128,7 @@ QWEN3_MOE = (
     ],
 )
 def test_a_config_gives_the_entry_of_the_catalogue(config: dict[str, object], name: str) -> None:
-    block = catalog.entry("models", name)
-    del block["figures"]
-    assert spec(config) == TransformerSpec.model_validate(block).model_copy(update={"name": "it"})
+    assert spec(config) == catalogue_model(name).model_copy(update={"name": "it"})
 
 
 # Parameters as the models' pages give them (safetensors), where the catalogue has no entry.

@@ -9,12 +9,13 @@ import pytest
 from simulator.errors import ScenarioError
 from simulator.run import check
 from simulator.scenario import load_scenario
+from support.inputs import shipped
 
 
 def refusal(name: str, **changes: Any) -> str:
     keys = {key.replace("__", "."): value for key, value in changes.items()}
     with pytest.raises(ScenarioError) as refused:
-        check(load_scenario(f"scenarios/{name}.yaml", keys))
+        check(load_scenario(shipped(name), keys))
     return str(refused.value)
 
 
@@ -54,12 +55,12 @@ def test_what_would_do_is_named() -> None:
 def test_degrees_of_one_leave_a_word_of_warning() -> None:
     def said(**parallelism: object) -> str:
         keys = {f"parallelism.{key}": value for key, value in parallelism.items()}
-        return " ".join(check(load_scenario("scenarios/quickstart.yaml", keys)).plan.warnings)
+        return " ".join(check(load_scenario(shipped("quickstart"), keys)).plan.warnings)
 
     assert said() == ""
     mixture = {"parallelism.expert_parallel": 1, "parallelism.expert_imbalance": 1.5}
     one, even = (
-        check(load_scenario("scenarios/mixtral_8x7b.yaml", {**mixture, "parallelism.expert_imbalance": many}))
+        check(load_scenario(shipped("mixtral_8x7b"), {**mixture, "parallelism.expert_imbalance": many}))
         for many in (1.5, 1.0)
     )
     assert "expert_imbalance changes nothing" in " ".join(one.plan.warnings)
@@ -79,7 +80,7 @@ def test_parts_in_the_middle_need_a_layer() -> None:
 
 def test_drives_that_nothing_lies_on_are_told_and_shared_storage_has_no_capacity() -> None:
     drives = {"cluster.drives": "nvme-gen4"}
-    told = load_scenario("scenarios/quickstart.yaml", drives).warnings
+    told = load_scenario(shipped("quickstart"), drives).warnings
     assert any("drives: changes nothing: training.offload puts nothing on nvme" in line for line in told)
     said = refusal("quickstart", cluster__storage={"base": "lustre-server", "capacity": "1 PB"})
     assert "how much storage of kind: shared holds is not looked at" in said
@@ -93,8 +94,8 @@ def test_scale_up_domains_are_parts_or_multiples_of_nodes() -> None:
 def test_groups_that_cross_nodes_and_state_that_stays_whole_are_told() -> None:
     nodes = {"cluster.nodes": 4, "cluster.gpus_per_node": 6, "training.global_batch_size": 12}
     plan = {"parallelism.tensor_parallel": 4}
-    told = check(load_scenario("scenarios/quickstart.yaml", nodes | plan)).warnings
+    told = check(load_scenario(shipped("quickstart"), nodes | plan)).warnings
     assert any("4 does not divide the scale-up domain of 6" in line for line in told)
     alone = {"parallelism.data_parallel_sharding": "parameters", "parallelism.sharding_group_size": 1}
-    told = check(load_scenario("scenarios/quickstart.yaml", alone)).warnings
+    told = check(load_scenario(shipped("quickstart"), alone)).warnings
     assert "sharding_group_size 1 shares nothing out: every replica keeps all of it" in told

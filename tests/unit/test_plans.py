@@ -1,7 +1,6 @@
 """Plan search against brute force, and its bounds against what they bound."""
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,9 @@ from simulator.advise import plan_space, planned_scenario, plans, search_plans
 from simulator.advise.bounds import Prices, bounds
 from simulator.errors import ClustersimError, PlanError
 from simulator.specs.calibration import Calibration
+from support.inputs import shipped
 
-QUICKSTART = Path(__file__).parents[2] / "scenarios" / "quickstart.yaml"
+QUICKSTART = shipped("quickstart")
 
 
 def job(**changes):

@@ -3,7 +3,6 @@
 import json
 import pickle
 import time
-from pathlib import Path
 
 import pytest
 
@@ -20,8 +19,9 @@ from simulator.scenario import (
     write_reference,
 )
 from simulator.units import parse
+from support.inputs import shipped
 
-QUICKSTART = Path(__file__).parents[2] / "scenarios" / "quickstart.yaml"
+QUICKSTART = shipped("quickstart")
 
 TRAINING = {"sequence_length": 2048, "micro_batch_size": 1, "global_batch_size": 64}
 ACCELERATOR = {

@@ -116,7 +116,7 @@ def places(draw):
     return data, draw(st.sampled_from([known, (*known, *more), (*known[:-1], *more)]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(places(), values)
 def test_any_value_anywhere(place, value):
     data, path = place
@@ -132,7 +132,7 @@ def test_any_value_anywhere(place, value):
         assert again == made
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(places(), values, st.text(max_size=8))
 def test_any_override_anywhere(place, value, noise):
     data, path = place

@@ -1,7 +1,5 @@
 """Sensitivity against the same change written into the scenario, and comparisons of results."""
 
-from pathlib import Path
-
 import pytest
 
 from simulator import load_scenario, simulate
@@ -10,8 +8,8 @@ from simulator.errors import ClustersimError
 from simulator.report import compare_folders, draw_comparison_chart, write_result_folder
 from simulator.scenario import resolved_yaml
 from simulator.sweep.keys import key_facts
+from support.inputs import shipped
 
-SCENARIOS = Path(__file__).parents[2] / "scenarios"
 SMALL = {
     "parallelism.tensor_parallel": 1,
     "parallelism.sequence_parallel": False,
@@ -25,7 +23,7 @@ SMALL = {
 
 def job(**changes):
     changed = {key.replace("__", "."): value for key, value in changes.items()}
-    return load_scenario(SCENARIOS / "quickstart.yaml", {**SMALL, **changed})
+    return load_scenario(shipped("quickstart"), {**SMALL, **changed})
 
 
 @pytest.fixture(scope="module")

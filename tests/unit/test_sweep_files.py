@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,9 @@ from simulator.sweep import load_sweep_file, planned, run_sweep
 from simulator.sweep.expressions import ExpressionError, read_expression
 from simulator.sweep.keys import key_facts
 from simulator.sweep.plots import KINDS
+from support.inputs import shipped
 
-BASE = Path(__file__).parents[2] / "scenarios" / "quickstart.yaml"
+BASE = shipped("quickstart")
 BANDWIDTH = "cluster.accelerator.memory_bandwidth"
 
 

@@ -16,9 +16,9 @@ from simulator.run import clustersim_version
 from simulator.sweep import code_version, export, load_sweep_file, run_sweep
 from simulator.sweep.point import OK, Outcome
 from simulator.sweep.version import digest
+from support.inputs import shipped
 
-SCENARIOS = Path(__file__).parents[2] / "scenarios"
-MANY = f"scenario: {SCENARIOS / 'mlp_adam.yaml'}\naxes: {{training.steps: {{from: 1, to: 60, step: 1}}}}\n"
+MANY = f"scenario: {shipped('mlp_adam')}\naxes: {{training.steps: {{from: 1, to: 60, step: 1}}}}\n"
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_bug_in_one_point_is_its_row(tmp_path, file, monkeypatch):
 def test_illegal_points_and_points_that_do_not_fit_say_why(tmp_path):
     file = tmp_path / "s.yaml"
     file.write_text(
-        f"scenario: {SCENARIOS / 'quickstart.yaml'}\n"
+        f"scenario: {shipped('quickstart')}\n"
         "axes: {training.micro_batch_size: [1, 3, 4]}\n"
         "set: {training.recompute: none, training.global_batch_size: 16}\n"
     )
@@ -171,10 +171,10 @@ def test_a_point_is_what_the_run_command_says(tmp_path):
 
     file = tmp_path / "s.yaml"
     key = "cluster.accelerator.memory_bandwidth"
-    file.write_text(f"scenario: {SCENARIOS / 'quickstart.yaml'}\naxes: {{{key}: [2 TB/s]}}\n")
+    file.write_text(f"scenario: {shipped('quickstart')}\naxes: {{{key}: [2 TB/s]}}\n")
     run_sweep(load_sweep_file(file), tmp_path / "out", workers=0)
     row = load_sweep(tmp_path / "out").iloc[0]
-    result = simulate(load_scenario(SCENARIOS / "quickstart.yaml", {key: "2 TB/s"}))
+    result = simulate(load_scenario(shipped("quickstart"), {key: "2 TB/s"}))
     assert (row["step_time_s"], row["mfu"], row[key]) == (result.step_time_s, result.mfu, 2e12)
     assert row["bottleneck"] == result.bottlenecks[0].resource
 
@@ -286,7 +286,7 @@ def wait_for_points(process, folder, least):
 def test_an_interrupted_sweep_resumes_with_nothing_lost(tmp_path, how):
     file, folder = tmp_path / "s.yaml", tmp_path / "out"
     file.write_text(
-        f"scenario: {SCENARIOS / 'quickstart.yaml'}\naxes: {{training.steps: {{from: 1, to: 40, step: 1}}}}\n"
+        f"scenario: {shipped('quickstart')}\naxes: {{training.steps: {{from: 1, to: 40, step: 1}}}}\n"
     )
     process = started(file, folder)
     wait_for_points(process, folder, 2)
@@ -338,14 +338,10 @@ def test_the_exit_code_tells_of_failed_points_and_of_illegal_files(tmp_path, fil
 
 def test_points_that_stand_there_twice_run_once_and_are_counted(tmp_path):
     file = tmp_path / "twice.yaml"
-    file.write_text(
-        f"scenario: {SCENARIOS / 'quickstart.yaml'}\naxes: {{training.micro_batch_size: [1, 1, 2]}}\n"
-    )
+    file.write_text(f"scenario: {shipped('quickstart')}\naxes: {{training.micro_batch_size: [1, 1, 2]}}\n")
     said = command_line(file, "--dry-run").stdout
     assert "2 points\n1 of 3 points stand there twice and run once" in said
-    file.write_text(
-        f"scenario: {SCENARIOS / 'quickstart.yaml'}\naxes: {{training.micro_batch_size: [1, 2]}}\n"
-    )
+    file.write_text(f"scenario: {shipped('quickstart')}\naxes: {{training.micro_batch_size: [1, 2]}}\n")
     assert "twice" not in command_line(file, "--dry-run").stdout
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.engine import Program, play, validate
-from simulator.program import Lowered, lower, unfold
-from simulator.program.unfolding.unfold import replica_groups
+from simulator.engine import Program, play
+from simulator.program import lower, unfold
+from simulator.program.unfolding.unfold import By, replica_groups
 from simulator.run import run
 from simulator.scenario import Scenario, load_scenario
+from support.inputs import SHIPPED, shipped
+from support.laws import assert_folds, assert_same_times
 
-FOLDER = Path(__file__).parents[2] / "scenarios"
-SCENARIOS = sorted(FOLDER.glob("*.yaml"))
 MOST_GPUS = 256
 LARGEST_FOR_THE_REFERENCE_PLAYER = 30_000
 
@@ -45,36 +45,23 @@ def small(path: Path, **more: str) -> Scenario:
     return load_scenario(path, overrides | more)
 
 
-def assert_same_times(folded: Lowered, player: str, by: str) -> None:
-    every = unfold(folded, by)  # type: ignore[arg-type]
-    validate(every.lowered.program)
-    record = play(folded.program, "compiled")
-    unfolded = play(every.lowered.program, player)  # type: ignore[arg-type]
-    real = every.origin >= 0
-    assert np.bincount(every.origin[real], minlength=folded.program.num_activities).min() >= 1
-    for name in ("start", "end"):
-        expected = getattr(record, name)[every.origin[real]]
-        assert np.array_equal(expected, getattr(unfolded, name)[real]), name
-    assert np.array_equal(np.repeat(record.pool_peak, every.copies), unfolded.pool_peak)
-
-
-@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_rank_takes_the_time_of_its_representative(path: Path) -> None:
     folded = lower(small(path))
     assert folded.plan.num_gpus <= MOST_GPUS
-    assert_same_times(folded, "compiled", "rank")
+    assert_folds(folded)
 
 
-@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_on_the_reference_player_too(path: Path) -> None:
     folded = lower(small(path))
-    copies = {"rank": folded.plan.num_gpus_per_stage, "replica": folded.plan.data_parallel}
+    copies: dict[By, int] = {"rank": folded.plan.num_gpus_per_stage, "replica": folded.plan.data_parallel}
     fitting = [
         by for by in copies if folded.program.num_activities * copies[by] <= LARGEST_FOR_THE_REFERENCE_PLAYER
     ]
     if not fitting:
         pytest.skip("too large for the reference player")
-    assert_same_times(folded, "reference", fitting[0])
+    assert_same_times(folded, unfold(folded, fitting[0]), "reference")
 
 
 @pytest.mark.parametrize(
@@ -89,12 +76,12 @@ def test_on_the_reference_player_too(path: Path) -> None:
 )
 def test_what_ranks_share_is_contended_alike(changes: dict[str, str]) -> None:
     base = {"cluster.nodes": "4", "training.global_batch_size": "32"}
-    folded = lower(load_scenario(FOLDER / "quickstart.yaml", base | changes))
-    assert_same_times(folded, "compiled", "rank")
+    folded = lower(load_scenario(shipped("quickstart"), base | changes))
+    assert_folds(folded)
 
 
 def test_results_do_not_depend_on_the_fold() -> None:
-    path, changes = FOLDER / "quickstart.yaml", {"parallelism.pipeline_parallel": "2"}
+    path, changes = shipped("quickstart"), {"parallelism.pipeline_parallel": "2"}
     folded = run(load_scenario(path, changes)).result
     whole = run(load_scenario(path, changes | {"simulation.fold": "off"})).result
     assert whole.num_activities > 4 * folded.num_activities
@@ -115,9 +102,7 @@ def groups_of_waiting(program: Program, origin: np.ndarray, activity: int) -> se
 
 def test_collectives_join_the_ranks_along_their_axis() -> None:
     """Ranks 0 1, 2 3, 4 5, 6 7 split matrices; 0 2 4 6 and 1 3 5 7 hold the same."""
-    folded = lower(
-        load_scenario(FOLDER / "quickstart.yaml", {"parallelism.overlap_gradient_reduction": "false"})
-    )
+    folded = lower(load_scenario(shipped("quickstart"), {"parallelism.overlap_gradient_reduction": "false"}))
     every = unfold(folded)
     found = {}
     for activity in range(folded.program.num_activities):
@@ -133,7 +118,7 @@ def test_a_slow_rank_holds_up_whoever_meets_it() -> None:
     """With half the rates on one rank all end later; without joins, only that rank does."""
     folded = lower(
         load_scenario(
-            FOLDER / "mlp_adam.yaml",
+            shipped("mlp_adam"),
             {"cluster.nodes": "1", "cluster.gpus_per_node": "4"} | {"training.global_batch_size": "256"},
         )
     )
@@ -150,7 +135,7 @@ def test_a_slow_rank_holds_up_whoever_meets_it() -> None:
 
 
 def test_replicas_meet_where_any_of_their_ranks_do() -> None:
-    plan = lower(load_scenario(FOLDER / "quickstart.yaml")).plan
+    plan = lower(load_scenario(shipped("quickstart"))).plan
     assert replica_groups(plan, "tensor") is None
     groups = replica_groups(plan, "data")
     assert groups is not None

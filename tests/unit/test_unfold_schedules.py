@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.engine import play, validate
-from simulator.engine.checks import check_conservation
-from simulator.program import Lowered, Unfolded, lower, unfold
+from simulator.engine import play
+from simulator.program import Lowered, lower, unfold
 from simulator.program.pricing.templates import LANES
 from simulator.program.schedules.schedule import SCHEDULES
 from simulator.scenario import scenario_from_mapping
+from support.laws import assert_same_times, play_on_both
 
 STAGES, LAYERS = 4, 8
 SHARDINGS = ("none", "optimizer", "gradients", "parameters")
@@ -58,17 +58,6 @@ def lowered(schedule: str, sharding: str, *, experts: bool = False, **parallelis
     )
 
 
-def assert_alike(folded: Lowered, every: Unfolded) -> None:
-    """Every copy starts and ends when its representative does, and holds as much."""
-    validate(every.lowered.program)
-    record, unfolded = play(folded.program, "compiled"), play(every.lowered.program, "compiled")
-    real = every.origin >= 0
-    assert (np.bincount(every.origin[real], minlength=folded.program.num_activities) >= 1).all()
-    for name in ("start", "end"):
-        assert np.array_equal(getattr(record, name)[every.origin[real]], getattr(unfolded, name)[real]), name
-    assert np.array_equal(np.repeat(record.pool_peak, every.copies), unfolded.pool_peak)
-
-
 @pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_each_rank_takes_the_time_of_its_representative(schedule: str, sharding: str) -> None:
@@ -76,17 +65,13 @@ def test_each_rank_takes_the_time_of_its_representative(schedule: str, sharding:
     for plan in ({}, {"experts": True}, group):
         folded = lowered(schedule, sharding, **plan)
         for every in (unfold(folded, "rank"), unfold(folded, "replica")):
-            assert_alike(folded, every)
+            assert_same_times(folded, every)
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_both_players_agree(schedule: str, sharding: str) -> None:
-    program = lowered(schedule, sharding).program
-    reference, compiled = play(program, "reference"), play(program, "compiled")
-    check_conservation(program, compiled)
-    for name in ("start", "end", "pool_peak", "pool_peak_time"):
-        assert np.array_equal(getattr(reference, name), getattr(compiled, name)), name
+    play_on_both(lowered(schedule, sharding).program)
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)

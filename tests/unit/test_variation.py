@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -19,8 +18,8 @@ from simulator.specs import DistributionSpec
 from simulator.variation import Draws, assign_rows, disturbed
 from simulator.variation.draws import _sample
 from simulator.variation.spread import _alone, shared_capacities
+from support.inputs import shipped
 
-FOLDER = Path(__file__).parents[2] / "scenarios"
 JITTER = {
     "simulation.jitter.kernels.sigma": "5 %",
     "simulation.jitter.links.sigma": "10 %",
@@ -37,7 +36,7 @@ PLAIN = {
 
 
 def quickstart(**changes: str) -> Scenario:
-    return load_scenario(FOLDER / "quickstart.yaml", {k.replace("__", "."): v for k, v in changes.items()})
+    return load_scenario(shipped("quickstart"), {k.replace("__", "."): v for k, v in changes.items()})
 
 
 def swept(scenario: Scenario, lowered: Lowered, draws: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from simulator.analysis import Essentials, Result, essentials, summarise, with_step_times
+from simulator.analysis import Essentials, Result, essentials, summarise, with_campaign, with_step_times
 from simulator.engine import Record, choose, is_compiled, play
 from simulator.errors import PlanError
 from simulator.program import Lowered, check_memory, lower, num_copies, unfold
@@ -66,15 +66,18 @@ class Played:
         """Everything.
 
         Raises:
-            ScenarioError: Draws that cannot be played.
+            ScenarioError: Draws that cannot be played, or a training that practically never ends.
         """
         scenario, version = self.scenario, clustersim_version()
         found = summarise(scenario, self.lowered, self.record, self.calibration, version=version, wall_s=0.0)
-        if not varies(scenario):
-            return found
-        return _varied(
-            scenario, self.folded, self.lowered, self.record, found, progress or (lambda _, __: None)
-        )
+        try:
+            if varies(scenario):
+                found = _varied(
+                    scenario, self.folded, self.lowered, self.record, found, progress or (lambda _, __: None)
+                )
+            return with_campaign(found, scenario, self.lowered, self.record)
+        except PlanError as error:
+            raise scenario.located(error) from error
 
 
 def simulate(
@@ -172,10 +175,7 @@ def _varied(
     """The result with the step times of all draws."""
     if lowered is not folded:
         record = play(folded.program, scenario.simulation.player)
-    try:
-        times = step_times(scenario, folded, record, progress=lambda part, what: tell(0.8 + 0.2 * part, what))
-    except PlanError as error:
-        raise scenario.located(error) from error
+    times = step_times(scenario, folded, record, progress=lambda part, what: tell(0.8 + 0.2 * part, what))
     return with_step_times(result, times)
 
 

@@ -16,7 +16,9 @@ from typing import Final, Literal, get_args
 
 from simulator.errors import UnitError
 
-Dimension = Literal["bytes", "bandwidth", "compute", "time", "rate", "power", "frequency", "money_rate"]
+Dimension = Literal[
+    "bytes", "bandwidth", "compute", "time", "duration", "rate", "power", "frequency", "money_rate"
+]
 
 PICOSECONDS: Final = 1_000_000_000_000
 """Picoseconds in a second: the engine's clock counts in these."""
@@ -54,6 +56,9 @@ _TIME: Final = {
     "d": Fraction(86400),
 }
 
+_DURATION: Final = {unit: _TIME[unit] for unit in ("s", "min", "h", "d")} | {"y": Fraction(365 * 86400)}
+"""Of what lasts longer than the engine's horizon; a year has 365 days."""
+
 _UNITS: Final[dict[Dimension, dict[str, Fraction]]] = {
     "bytes": _prefixed("B", binary=True) | _prefixed("b", Fraction(1, 8), binary=True),
     "bandwidth": _prefixed("B/s", binary=True)
@@ -61,6 +66,7 @@ _UNITS: Final[dict[Dimension, dict[str, Fraction]]] = {
     | _prefixed("bps", Fraction(1, 8)),
     "compute": _prefixed("FLOP/s") | _prefixed("FLOPS") | _prefixed("OP/s") | _prefixed("OPS"),
     "time": _TIME,
+    "duration": _DURATION,
     "rate": _prefixed("/s") | _prefixed("IOPS") | _prefixed("op/s"),
     "power": _prefixed("W"),
     "frequency": _prefixed("Hz"),
@@ -72,6 +78,7 @@ _EXAMPLES: Final[dict[Dimension, str]] = {
     "bandwidth": '"900 GB/s" or "400 Gb/s"',
     "compute": '"989 TFLOP/s"',
     "time": '"5 us"',
+    "duration": '"12 h" or "5 y"',
     "rate": '"200 kIOPS"',
     "power": '"700 W"',
     "frequency": '"1.83 GHz"',
@@ -83,6 +90,7 @@ _CANONICAL: Final[dict[Dimension, tuple[str, ...]]] = {
     "bandwidth": ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
     "compute": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
     "time": ("h", "min", "s", "ms", "us", "ns", "ps"),
+    "duration": ("y", "d", "h", "min", "s"),
     "rate": ("MIOPS", "kIOPS", "IOPS"),
     "power": ("MW", "kW", "W"),
     "frequency": ("GHz", "MHz", "Hz"),
@@ -94,6 +102,7 @@ _RANGE: Final[dict[Dimension, tuple[float, float]]] = {
     "bandwidth": (1.0, 1e18),
     "compute": (1.0, 1e21),
     "time": (1e-12, MAX_PICOSECONDS / PICOSECONDS),
+    "duration": (1e-3, 1e12),
     "rate": (1e-9, 1e15),
     "power": (1e-6, 1e12),
     "frequency": (1e-6, 1e15),

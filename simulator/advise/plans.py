@@ -135,8 +135,8 @@ def plan_space(scenario: Scenario, max_gpus: int) -> Iterator[dict[str, Any]]:
 
 
 def planned_scenario(scenario: Scenario, overrides: Mapping[str, Any]) -> Scenario:
-    """The scenario with a plan of `plan_space` in place."""
-    changes = _changes(overrides)
+    """The scenario with a plan of `plan_space` in place, for a step of it."""
+    changes = _changes(overrides) | {"campaign": None}
     if scenario.simulation.player == "auto":
         changes["simulation.player"] = "compiled"
     return scenario.changed(changes)

@@ -78,7 +78,7 @@ class _Trial:
         told = ", ".join(f"{name} {value}" for name, value in change.items() if value is not None)
         self.progress(self.done / MOST, f"would it fit with {told}?")
         self.done += 1
-        scenario = changed(self.outcome.scenario, change)
+        scenario = changed(self.outcome.scenario, change).changed({"campaign": None})
         try:
             pools = lower(scenario).program.pools
             resident = int(np.max(pools.initial))

@@ -124,7 +124,7 @@ def sensitivity(scenario: Scenario, *, progress: Progress | None = None) -> Sens
     Raises:
         ScenarioError: The scenario itself cannot be simulated.
     """
-    tell, scenario = progress or (lambda _, __: None), _repeated(scenario)
+    tell, scenario = progress or (lambda _, __: None), _repeated(scenario.changed({"campaign": None}))
     base, figures = simulate(scenario), list(_figures(scenario))
     effects = []
     for number, figure in enumerate(figures):

@@ -1,5 +1,6 @@
 """Record -> Result: throughput, MFU, breakdown, critical path, bottlenecks, memory."""
 
+from simulator.analysis.campaign import with_campaign
 from simulator.analysis.result import BasisNote, Bottleneck, PeakMoment, Remedy, Result, StepTimes
 from simulator.analysis.step_times import with_step_times
 from simulator.analysis.summary import Essentials, essentials, step_seconds, summarise
@@ -15,5 +16,6 @@ __all__ = [
     "essentials",
     "step_seconds",
     "summarise",
+    "with_campaign",
     "with_step_times",
 ]

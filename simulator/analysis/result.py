@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from simulator.campaign import Campaign
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -187,6 +189,7 @@ class Result:
         version: Version of clustersim.
         seed: Seed.
         step_times: Spread of the step time under jitter and slow GPUs; `step_time_s` is its mean then.
+        campaign: The whole training, if the scenario has one and the model fits.
         activities: A row an activity: ``id, name, cause, phase, lane, owner, stage, step, micro_batch, layer,
             ready_s, start_s, end_s, limited_by, awaited``.
         operators: A row an operator and phase: ``name, cause, phase, count, time_s, flops, bytes,
@@ -235,6 +238,7 @@ class Result:
     version: str
     seed: int
     step_times: StepTimes | None = None
+    campaign: Campaign | None = None
     _tables: Any = field(default=None, repr=False, compare=False)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from simulator.analysis.result import Bottleneck, Evidence, Result
+from simulator.report.campaign import print_campaign
+from simulator.report.page import Page
 from simulator.report.palette import colour
 from simulator.report.text import (
     NEGLIGIBLE,
@@ -34,12 +36,7 @@ STARVING: Final = 0.05
 _MAX_CAUSES: Final = 14
 _PASSING: Final = ("activations", "transient", "parameter_buffers")
 """Parts of the memory that come and go within a step."""
-_WIDEST: Final = 120
-_EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _LIMIT: Final = 120
-
-Row = tuple[str, str, str, float, str]
-"""Label, figure, second figure, length of the bar (0 to 1), colour."""
 
 
 def print_report(result: Result, folder: Path | None, console: Console) -> None:
@@ -50,64 +47,19 @@ def print_report(result: Result, folder: Path | None, console: Console) -> None:
         folder: Where its files are; None if none were written.
         console: Where to print; its width, encoding and colours are respected.
     """
-    page = _Page(console)
+    page = Page(console)
     _headline(page, result)
     _throughput(page, result)
     _spread(page, result)
     _where_the_time_went(page, result)
     _memory(page, result)
     _bottlenecks(page, result)
+    print_campaign(page, result)
     _basis(page, result)
     _footer(page, result, folder)
 
 
-class _Page:
-    """A console that never raises for a character that it cannot show."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.width = max(20, min(console.width - 1, _WIDEST))
-        self.plain = console.options.ascii_only
-
-    def line(self, text: str | Text = "", style: str = "", indent: int = 0) -> None:
-        """Print one paragraph, wrapped at the width of the page."""
-        content = text if isinstance(text, Text) else Text(text, style=style)
-        content.plain = self._encodable(content.plain)
-        for part in content.wrap(self.console, self.width - indent):
-            part.rstrip()
-            self.console.print(Text(" " * indent) + part, soft_wrap=True, highlight=False)
-
-    def title(self, text: str) -> None:
-        """Print a heading."""
-        self.line()
-        self.line(text, style="bold")
-
-    def rows(self, rows: Sequence[Row]) -> None:
-        """Print labels, figures and bars in columns; the bar goes where there is no room for it."""
-        if not rows:
-            return
-        figure, second = max(len(row[1]) for row in rows), max(len(row[2]) for row in rows)
-        label = min(max(len(row[0]) for row in rows), max(10, self.width - figure - second - 6))
-        room = min(40, self.width - label - figure - second - 8)
-        for name, first, other, length, hue in rows:
-            text = Text(f"  {shown(name, label):<{label}}  {first:>{figure}}  {other:>{second}}")
-            if room >= 6 and length > 0:
-                text.append("  ")
-                text.append(self._bar(length, room), style=hue)
-            self.line(text)
-
-    def _bar(self, length: float, room: int) -> str:
-        if self.plain:
-            return "#" * max(1, round(length * room))
-        eighths = max(1, round(length * room * 8))
-        return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
-
-    def _encodable(self, text: str) -> str:
-        encoding = self.console.encoding or "ascii"
-        return text.encode(encoding, "replace").decode(encoding, "replace")
-
-
-def _headline(page: _Page, result: Result) -> None:
+def _headline(page: Page, result: Result) -> None:
     machine = f"{result.num_gpus:,} x {shown(result.accelerator, _LIMIT)}"
     model = shown(result.model, _LIMIT)
     if not result.fits:
@@ -144,7 +96,7 @@ def _culprit(result: Result) -> str:
     return "storage"
 
 
-def _throughput(page: _Page, result: Result) -> None:
+def _throughput(page: Page, result: Result) -> None:
     page.title("Throughput")
     figures = [
         ("step time", step_time(result.step_time_s)),
@@ -167,7 +119,7 @@ def _throughput(page: _Page, result: Result) -> None:
         page.line("No throughput: the step time is what a step would take if the memory sufficed.", indent=2)
 
 
-def _spread(page: _Page, result: Result) -> None:
+def _spread(page: Page, result: Result) -> None:
     times = result.step_times
     if times is None:
         return
@@ -190,7 +142,7 @@ def _maybe(value: float | None) -> str:
     return "-" if value is None else quantity(value)
 
 
-def _where_the_time_went(page: _Page, result: Result) -> None:
+def _where_the_time_went(page: Page, result: Result) -> None:
     page.title("Where the time of a step went")
     causes = grouped(result.breakdown, _MAX_CAUSES)
     longest = max((value for _, value in causes), default=1.0)
@@ -201,7 +153,7 @@ def _where_the_time_went(page: _Page, result: Result) -> None:
     page.rows([*rows, ("step", step_time(result.step_time_s), "100.0 %", 0.0, "")])
 
 
-def _memory(page: _Page, result: Result) -> None:
+def _memory(page: Page, result: Result) -> None:
     page.title("Memory at the peak, per GPU")
     peak, capacity = result.peak_memory_bytes, result.memory_capacity_bytes
     whole = max(peak, capacity, 1)
@@ -227,7 +179,7 @@ def _memory(page: _Page, result: Result) -> None:
     _host_memory(page, result)
 
 
-def _host_memory(page: _Page, result: Result) -> None:
+def _host_memory(page: Page, result: Result) -> None:
     """What is offloaded, to a node's memory and to its drives."""
     if not result.host_memory_capacity_bytes:
         return
@@ -303,7 +255,7 @@ def _holding(result: Result) -> Iterator[str]:
         yield f"{part_label(part)} {gib(size)}{mostly}"
 
 
-def _remedies(page: _Page, result: Result) -> None:
+def _remedies(page: Page, result: Result) -> None:
     """The changes with which it would fit: what each needs, and what it costs."""
     if not result.remedies:
         return
@@ -322,7 +274,7 @@ def _remedies(page: _Page, result: Result) -> None:
         page.line(f"{said}: needs {gib(remedy.peak_memory_bytes)}, {speed}", indent=2)
 
 
-def _bottlenecks(page: _Page, result: Result) -> None:
+def _bottlenecks(page: Page, result: Result) -> None:
     matter = [item for item in result.bottlenecks if item.share >= NEGLIGIBLE or _worth(item) >= NEGLIGIBLE]
     if not matter:
         return
@@ -348,7 +300,7 @@ def _worth(item: Bottleneck) -> float:
     return abs(item.elasticity or 0.0) / 10
 
 
-def _basis(page: _Page, result: Result) -> None:
+def _basis(page: Page, result: Result) -> None:
     if result.basis:
         page.title("What the figures rest on")
     _evidence(page, result.evidence)
@@ -363,7 +315,7 @@ def _basis(page: _Page, result: Result) -> None:
         page.line(f"! {shown(warning, 500)}", style="yellow", indent=2)
 
 
-def _evidence(page: _Page, evidence: Evidence | None) -> None:
+def _evidence(page: Page, evidence: Evidence | None) -> None:
     """Grade, error band and what lies outside of what was measured."""
     if evidence is None:
         return
@@ -376,7 +328,7 @@ def _evidence(page: _Page, evidence: Evidence | None) -> None:
         page.line(f"outside what was measured: {shown(item, 300)}", style="yellow", indent=4)
 
 
-def _footer(page: _Page, result: Result, folder: Path | None) -> None:
+def _footer(page: Page, result: Result, folder: Path | None) -> None:
     page.line()
     page.line(
         f"{result.num_activities:,} activities in {seconds(result.wall_s)} by the {shown(result.player)} "

@@ -85,6 +85,15 @@ _RESOURCES: Final = {
 }
 
 
+_CAMPAIGN: Final = {
+    "lost_work": "work that failures undid",
+    "detection": "failures not yet noticed",
+    "restart": "starting again",
+    "restore": "reading checkpoints",
+    "no_node": "waiting for a node",
+}
+
+
 def shown(text: object, limit: int = 200) -> str:
     """A name that cannot steer a terminal, a browser or a chart: one line, visible characters only.
 
@@ -110,6 +119,11 @@ def cause_label(cause: str) -> str:
         return _PHRASES[cause]
     head, _, tail = cause.partition(".")
     return f"{_words(head)}: {_words(tail)}" if tail else _words(head)
+
+
+def campaign_label(part: str) -> str:
+    """A part of a whole training's time in plain words: ``lost_work`` -> ``work that failures undid``."""
+    return _CAMPAIGN.get(part) or _words(part)
 
 
 def resource_label(resource: str) -> str:

@@ -14,6 +14,7 @@ def check(scenario: Scenario, findings: Findings) -> None:
     _distillation(scenario, findings)
     check_precisions(scenario, findings)
     _storage(scenario, findings)
+    _campaign(scenario, findings)
 
 
 def _positions(scenario: Scenario, findings: Findings) -> None:
@@ -62,6 +63,18 @@ def _distillation(scenario: Scenario, findings: Findings) -> None:
     if teacher.position_embedding == "learned" and length > teacher.max_position_embeddings:
         rows = teacher.max_position_embeddings
         findings.add(path, f"{length:,} tokens, but {teacher.name} has learned positions for {rows:,}")
+
+
+def _campaign(scenario: Scenario, findings: Findings) -> None:
+    campaign = scenario.campaign
+    if campaign is None:
+        return
+    if campaign.failures and scenario.checkpoint is None:
+        said = "a failure would undo all that was trained, as no checkpoints are written; give checkpoint"
+        findings.add(("campaign", "failures"), said, "key")
+    if campaign.spare_nodes and not any(failure.repair for failure in campaign.failures.values()):
+        said = "no node is ever away: no cause in campaign.failures has a repair time"
+        findings.add(("campaign", "spare_nodes"), said)
 
 
 def _storage(scenario: Scenario, findings: Findings) -> None:

@@ -20,6 +20,7 @@ from simulator.scenario._overrides import apply_overrides
 from simulator.scenario._parts import model, part
 from simulator.scenario._scenario import Scenario
 from simulator.specs import (
+    CampaignSpec,
     CheckpointSpec,
     DataSpec,
     DistillationSpec,
@@ -216,6 +217,7 @@ _MAKERS: Final[Mapping[str, Callable[[object, Path, Findings], Spec | None]]] = 
     "parallelism": lambda data, _, findings: block(ParallelismSpec, data, ("parallelism",), findings),
     "data": lambda data, _, findings: block(DataSpec, data, ("data",), findings),
     "checkpoint": lambda data, _, findings: block(CheckpointSpec, data, ("checkpoint",), findings),
+    "campaign": lambda data, _, findings: block(CampaignSpec, data, ("campaign",), findings),
     "simulation": _simulation,
 }
 """What makes each block's spec, from what the scenario says and the folder that it stands in."""

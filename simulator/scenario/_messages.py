@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -209,11 +209,15 @@ def _model_at(spec: type[BaseModel], loc: Loc, data: object) -> type[BaseModel] 
     """The class of the mapping at a location, found along the annotations."""
     owner: type[BaseModel] | None = spec
     candidates: list[type[BaseModel]] = []
+    named = False  # whether the step is a name of the user's in a mapping of models
     for step in loc:
         data = data[step] if isinstance(data, (list, tuple)) and isinstance(step, int) else _get(data, step)
-        if isinstance(step, str) and owner is not None:
+        if named:
+            named = False
+        elif isinstance(step, str) and owner is not None:
             field = owner.model_fields.get(step)
             candidates = list(_models_in(field.annotation)) if field else []
+            named = field is not None and get_origin(field.annotation) is dict
         owner = _member(candidates, data)
     return owner
 

@@ -10,6 +10,7 @@ from pydantic import PrivateAttr
 from simulator.errors import PlanError, ScenarioError
 from simulator.scenario._findings import Findings, Origin
 from simulator.specs import (
+    CampaignSpec,
     CheckpointSpec,
     ClusterSpec,
     DataSpec,
@@ -44,6 +45,8 @@ class Scenario(Spec):
     """Where samples come from; without it, samples are always there."""
     checkpoint: CheckpointSpec | None = None
     """Checkpoints; none are written if not given."""
+    campaign: CampaignSpec | None = None
+    """The whole training, with what interrupts it; only steps are looked at if not given."""
     simulation: SimulationSpec = SimulationSpec()
     """How the simulation is run."""
 

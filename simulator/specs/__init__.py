@@ -2,6 +2,7 @@
 
 from simulator.specs._meaning import meanings
 from simulator.specs.calibration import Calibration, CollectiveConstants, Constant, KernelConstants
+from simulator.specs.campaign import CampaignSpec, FailureSpec
 from simulator.specs.distillation import DistillationSpec
 from simulator.specs.figures import Basis, Figure
 from simulator.specs.hardware import (
@@ -48,6 +49,7 @@ __all__ = [
     "AttentionLayer",
     "Basis",
     "Calibration",
+    "CampaignSpec",
     "CheckpointSpec",
     "ClusterSpec",
     "CollectiveConstants",
@@ -59,6 +61,7 @@ __all__ = [
     "DistributionSpec",
     "EmbeddingLayer",
     "FabricSpec",
+    "FailureSpec",
     "Figure",
     "HostSpec",
     "JitterSpec",

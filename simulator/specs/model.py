@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from simulator.specs._base import Count, CountOrZero, Spec, _whole
+from simulator.specs._base import Count, CountOrZero, Spec, whole
 from simulator.specs.layers import (
     Activation,
     ActivationLayer,
@@ -178,7 +178,7 @@ class TransformerSpec(Spec):
         """The number of all layers follows from those of the stacks."""
         if not isinstance(data, dict):
             return data
-        stacks = [_whole(data.get(key)) for key in ("num_encoder_layers", "num_decoder_layers")]
+        stacks = [whole(data.get(key)) for key in ("num_encoder_layers", "num_decoder_layers")]
         if data.get("family") == "encoder-decoder" and None in stacks:
             raise ValueError("an encoder-decoder needs num_encoder_layers and num_decoder_layers")
         if data.get("num_hidden_layers") is not None:

@@ -21,13 +21,18 @@ ILLEGAL: Final = "illegal"
 FAILED: Final = "failed"
 STATUSES: Final = (OK, DOES_NOT_FIT, ILLEGAL, FAILED)
 
-APART: Final = frozenset({"wall_s", "player", "num_events", "version", "name", "basis", "_tables"})
+APART: Final = frozenset(
+    {"wall_s", "player", "num_events", "version", "name", "basis", "campaign", "_tables"}
+)
 """Fields of a result that differ from run to run, or are the same for the whole sweep."""
 
 COSTS: Final = ("usd_per_hour", "usd_per_million_tokens")
 """Figures of a point whose accelerator has a price."""
 
 _FIGURES: Final = tuple(field.name for field in fields(Result) if field.name not in APART)
+
+_CAMPAIGN: Final = ("steps", "mean_s", "p5_s", "p95_s", "goodput", "best_interval", "gpu_hours", "cost")
+"""Figures of the whole training, where the scenario asks for it."""
 
 _LONGEST: Final = 500
 
@@ -119,6 +124,8 @@ def metrics(result: Result, scenario: Scenario) -> dict[str, Any]:
     named = {name: getattr(result, name) for name in _FIGURES}
     named["bottlenecks"] = {b.resource: b.share for b in result.bottlenecks}
     named["bottleneck"] = result.bottlenecks[0].resource if result.bottlenecks else None
+    if result.campaign is not None:
+        named["campaign"] = {name: getattr(result.campaign, name) for name in _CAMPAIGN}
     price = scenario.cluster.node_groups[0].accelerator.price_per_hour
     if price is not None:
         named[COSTS[0]] = price * 3600 * result.num_gpus

@@ -163,7 +163,8 @@ def pictures() -> dict[str, bytes]:
 
 
 def test_pictures_are_what_they_claim(pictures: dict[str, bytes]) -> None:
-    assert sorted(pictures) == sorted(f"{name}.{kind}" for name in CHARTS for kind in ("png", "svg"))
+    drawn = [name for name in CHARTS if name != "campaign"]  # which this result does not have
+    assert sorted(pictures) == sorted(f"{name}.{kind}" for name in drawn for kind in ("png", "svg"))
     for name, data in pictures.items():
         if name.endswith("png"):
             picture = Image.open(io.BytesIO(data))

@@ -114,6 +114,7 @@ _RANGES = {
     "bandwidth": (1.0, 1e18),
     "compute": (1.0, 1e21),
     "time": (1e-12, 8.64e6),
+    "duration": (1e-3, 1e12),
     "rate": (1e-9, 1e15),
     "power": (1e-6, 1e12),
     "frequency": (1e-6, 1e15),

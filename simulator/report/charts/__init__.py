@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from simulator.report.charts.breakdown import draw_breakdown
+from simulator.report.charts.campaign import draw_campaign
 from simulator.report.charts.memory import draw_memory
 from simulator.report.charts.pipeline import draw_pipeline
 from simulator.report.charts.roofline import draw_roofline
@@ -24,6 +25,7 @@ CHARTS: dict[str, Callable[[SavedResult], Figure | None]] = {
     "memory": draw_memory,
     "roofline": draw_roofline,
     "pipeline": draw_pipeline,
+    "campaign": draw_campaign,
 }
 """Name of each chart -> what draws it; None where the result has nothing to show."""
 

@@ -8,7 +8,9 @@ Source: DeepSeek-V3, arXiv:2412.19437, section 3.2.1 and figure 4.
 
 from __future__ import annotations
 
+from array import array
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +30,16 @@ def interleaved(first: Template, second: Template) -> Template:
         place[part][local[mine]] = np.flatnonzero(mine)
     both = (first, second)
     source = local + np.where(which == 1, sizes[0], 0)
-    starts = [_starts(template) for template in both]
-    dep = [
-        place[part][both[part].dep[starts[part][at] : starts[part][at + 1]]]
-        for part, at in zip(which.tolist(), local.tolist(), strict=True)
-    ]
+
+    def column(name: str) -> array[int]:
+        return _column(np.concatenate([np.asarray(getattr(each, name)) for each in both])[source])
+
     return Template(
-        lane=np.concatenate([first.lane, second.lane])[source],
-        cls=np.concatenate([first.cls, second.cls])[source],
-        layer=np.concatenate([first.layer, second.layer])[source],
-        dep_count=np.concatenate([first.dep_count, second.dep_count])[source],
-        dep=np.concatenate(dep).astype(np.int32),
+        lane=column("lane"),
+        cls=column("cls"),
+        layer=column("layer"),
+        dep_count=column("dep_count"),
+        dep_back=_dependencies(both, place),
         entry=int(place[0][first.entry]),
         exit=int(place[0][first.exit]),
         fills=tuple(int(place[part][at]) for part, each in enumerate(both) for at in each.fills),
@@ -60,7 +61,7 @@ def interleaved(first: Template, second: Template) -> Template:
 
 def _segments(template: Template) -> list[tuple[int, int]]:
     """Stretches that end with an exchange."""
-    cuts = np.flatnonzero(template.lane == LANE["expert_parallel"]) + 1
+    cuts = np.flatnonzero(np.asarray(template.lane) == LANE["expert_parallel"]) + 1
     bounds = [0, *cuts.tolist(), template.size]
     return [(begin, end) for begin, end in pairwise(bounds) if begin < end]
 
@@ -78,5 +79,16 @@ def _turns(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> list[
     return order
 
 
-def _starts(template: Template) -> NDArray[np.int64]:
-    return np.concatenate(([0], np.cumsum(template.dep_count)))
+def _dependencies(both: tuple[Template, Template], place: list[NDArray[np.int64]]) -> array[int]:
+    """How far before the activities of both, at their places, their dependencies stand."""
+    targets, back = [], []
+    for template, at in zip(both, place, strict=True):
+        target = np.repeat(np.arange(template.size), np.asarray(template.dep_count))
+        targets.append(at[target])
+        back.append(at[target] - at[target - np.asarray(template.dep_back)])
+    order = np.argsort(np.concatenate(targets), kind="stable")
+    return _column(np.concatenate(back)[order])
+
+
+def _column(values: NDArray[Any]) -> array[int]:
+    return array("i", values.astype(np.int32).tobytes())

@@ -119,7 +119,9 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
         row = beside.on(_row(describe, step, phase), first=first, last=last)
         places.append(into.add(_lane(node.op), table.add(row), waits))
         read = places[-1] if node.read_by_host and not (graph or last) else -1
-    shape = Stretch(into.lanes, into.classes, tuple(sorted(into.waits.items())), places[0])
+    shape = Stretch(
+        into.lanes, into.classes, into.dep_count, into.dep_back, places[0], into.last_on_data_parallel
+    )
     return BlockStretch(tuple(table.rows), shape)
 
 

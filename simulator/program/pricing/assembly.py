@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +46,7 @@ class Assembly:
         shape = self.templates[template]
         base = self.size
         self._single.append((template, lane_base, class_base, 0, stage, step, micro_batch))
-        self.size = base + shape.lane.size
+        self.size = base + shape.size
         entry = base + shape.entry
         self._edge.extend((source, entry) for source in after if source >= 0)
         return base
@@ -100,7 +99,7 @@ class Assembly:
         lane, cls, layer, stage, dep_count = (column[source] for column in self._table(different, lengths))
         micro_batches = np.repeat(micro_batch, count)
         self._mark_seconds(columns, base, micro_batches, layer)
-        dep_ptr, dep = self._dependencies(columns[0], base, dep_count)
+        dep_ptr, dep = self._dependencies(columns[0], dep_count)
         tags = {"stage": stage, "step": np.repeat(step, count), "micro_batch": micro_batches, "layer": layer}
         return AssembledArrays(lane=lane, cls=cls, dep_ptr=dep_ptr, dep=dep, tags=tags)
 
@@ -129,19 +128,17 @@ class Assembly:
             template = self.templates[columns[0, instance]]
             assert template.second_part is not None
             second = np.flatnonzero(template.second_part)
-            within = template.layer[second]
+            within = np.asarray(template.layer)[second]
             micro_batches[base[instance] + second] = micro_batch
             layers[base[instance] + second] = np.where(within >= 0, within + layer, -1)
 
-    def _dependencies(
-        self, used: I64, base: I64, dep_count: NDArray[np.int32]
-    ) -> tuple[I64, NDArray[np.int32]]:
+    def _dependencies(self, used: I64, dep_count: NDArray[np.int32]) -> tuple[I64, NDArray[np.int32]]:
         """Those inside of templates, then the edges, in the order in which they came."""
-        lengths = self._lengths("dep")
+        lengths = self._lengths("dep_back")
         count = lengths[used]
         own = np.repeat(_starts(lengths)[used] - _starts(count), count)
-        within = _flat(self.templates, "dep")[np.arange(len(own)) + own]
-        within += np.repeat(base.astype(np.int32), count)
+        within = np.repeat(np.arange(self.size, dtype=np.int32), dep_count)
+        within -= _flat(self.templates, "dep_back")[np.arange(len(own)) + own]
         edges = np.concatenate([np.zeros((2, 0), np.int64), *self._edges], axis=1)
         source, target = edges[:, np.argsort(edges[1], kind="stable")]
         number = np.arange(len(target))
@@ -201,5 +198,5 @@ def _starts(counts: I64) -> I64:
     return np.cumsum(counts) - counts
 
 
-def _flat(templates: Sequence[Template], name: str) -> NDArray[Any]:
-    return np.concatenate([getattr(template, name) for template in templates])
+def _flat(templates: Sequence[Template], name: str) -> NDArray[np.int32]:
+    return np.frombuffer(b"".join([getattr(template, name) for template in templates]), np.int32)

@@ -31,6 +31,8 @@ LANES: tuple[tuple[str, str], ...] = (
 LANE = {name: index for index, (name, _) in enumerate(LANES)}
 """Local index of a lane by name."""
 
+_DATA_PARALLEL = LANE["data_parallel"]
+
 
 @dataclass(frozen=True, slots=True)
 class Transfers:
@@ -77,14 +79,14 @@ NO_TRANSFERS = Transfers()
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A pass; all indices are local.
+    """A pass; all indices are local, and columns are of 32 bits.
 
     Attributes:
         lane: Lane of each activity, relative to the stage unless `absolute`, shape [n].
         cls: Class of each activity, relative to the table, shape [n].
         layer: Layer relative to the chunk's first, -1 for none, shape [n].
         dep_count: Dependencies of each activity, shape [n].
-        dep: Dependencies, local, in order of activity.
+        dep_back: How far before an activity each of its dependencies stands, in order of activity.
         entry: The activity that waits for what comes from outside.
         exit: The activity that what comes after waits for.
         heads: Gathers that nothing inside lets begin, with their place in the queue; each follows one of the
@@ -99,11 +101,11 @@ class Template:
         transfers: What is copied out of the GPU and into it.
     """
 
-    lane: NDArray[np.int32]
-    cls: NDArray[np.int32]
-    layer: NDArray[np.int32]
-    dep_count: NDArray[np.int64]
-    dep: NDArray[np.int32]
+    lane: array[int]
+    cls: array[int]
+    layer: array[int]
+    dep_count: array[int]
+    dep_back: array[int]
     entry: int
     exit: int
     heads: tuple[tuple[int, int], ...] = ()
@@ -124,19 +126,24 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Activities that follow one another in a pass, as often as a block stands in it; indices are their own.
+    """Activities that follow one another in a pass, as often as a block stands in it; columns are of 32 bits.
 
     Attributes:
-        lanes: Lane of each activity, 32-bit.
-        classes: Class of each, 32-bit.
-        waiting: Those with dependencies inside, and the dependencies.
-        first: The activity that waits for what comes before; those ahead of it are the launching thread's.
+        lanes: Lane of each activity.
+        classes: Class of each.
+        dep_count: Dependencies of each inside.
+        dep_back: How far before an activity each of its dependencies stands.
+        first: The activity that waits for what comes before; those ahead of it are the launching thread's and
+            wait for nothing.
+        last_on_data_parallel: The last activity on that lane, -1 for none.
     """
 
     lanes: array[int]
     classes: array[int]
-    waiting: tuple[tuple[int, tuple[int, ...]], ...]
+    dep_count: array[int]
+    dep_back: array[int]
     first: int
+    last_on_data_parallel: int = -1
 
 
 @dataclass(slots=True)
@@ -146,63 +153,65 @@ class TemplateBuilder:
     lanes: array[int] = field(default_factory=partial(array, "i"))
     classes: array[int] = field(default_factory=partial(array, "i"))
     layers: array[int] = field(default_factory=partial(array, "i"))
-    waits: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    """Dependencies of the activities that have any."""
+    dep_count: array[int] = field(default_factory=partial(array, "i"))
+    dep_back: array[int] = field(default_factory=partial(array, "i"))
     heads: list[tuple[int, int]] = field(default_factory=list)
     tails: list[int] = field(default_factory=list)
     fills: list[int] = field(default_factory=list)
     drains: list[int] = field(default_factory=list)
     entry: int | None = None
     exit: int | None = None
+    last_on_data_parallel: int = -1
     transfers: Transfers = NO_TRANSFERS
 
     def add(self, lane: int, cls: int, after: Iterable[int] = (), layer: int = -1) -> int:
         """Appends an activity and returns its local index."""
+        place = len(self.lanes)
+        outside = {a for a in after if a >= 0 and self.lanes[a] != lane}
+        self.dep_back.extend([place - a for a in sorted(outside)])
+        self.dep_count.append(len(outside))
         self.lanes.append(lane)
         self.classes.append(cls)
         self.layers.append(layer)
-        place = len(self.lanes) - 1
-        outside = {a for a in after if a >= 0 and self.lanes[a] != lane}
-        if outside:
-            self.waits[place] = tuple(sorted(outside))
+        if lane == _DATA_PARALLEL:
+            self.last_on_data_parallel = place
         return place
 
     def add_stretch(self, stretch: Stretch, after: Iterable[int], layer: int) -> int:
         """Appends a stretch whose first activity waits for `after`; returns the index of its last."""
-        base = len(self.lanes)
+        lanes = self.lanes
+        base = len(lanes)
         first = base + stretch.first
-        self.lanes += stretch.lanes
-        self.classes += stretch.classes
-        self.layers += array("i", (layer,)) * len(stretch.lanes)
-        for place, deps in stretch.waiting:
-            self.waits[base + place] = tuple([base + d for d in deps])
-        lane = self.lanes[first]
-        outside = {a for a in after if a >= 0 and self.lanes[a] != lane}
+        lanes.extend(stretch.lanes)
+        self.classes.extend(stretch.classes)
+        self.layers.extend(array("i", (layer,)) * len(stretch.lanes))
+        self.dep_count.extend(stretch.dep_count)
+        lane = lanes[first]
+        outside = {a for a in after if a >= 0 and lanes[a] != lane}
         if outside:
-            self.waits[first] = tuple(sorted(outside.union(self.waits.get(first, ()))))
+            self.dep_count[first] += len(outside)
+            self.dep_back.extend([first - a for a in sorted(outside)])
+        self.dep_back.extend(stretch.dep_back)
         if self.entry is None:
             self.entry = first
-        return len(self.lanes) - 1
+        if stretch.last_on_data_parallel >= 0:
+            self.last_on_data_parallel = base + stretch.last_on_data_parallel
+        return len(lanes) - 1
 
     def build(self) -> Template:
         """The finished template; from its first activity to its last unless `entry`, `exit` say otherwise."""
-        lanes = np.array(self.lanes)
-        waits = sorted(self.waits.items())
-        count = np.zeros(len(lanes), np.int64)
-        count[[place for place, _ in waits]] = [len(deps) for _, deps in waits]
-        on_data_parallel = np.flatnonzero(lanes == LANE["data_parallel"])
         return Template(
-            lanes,
-            np.array(self.classes),
-            np.array(self.layers),
-            count,
-            np.array([d for _, deps in waits for d in deps], np.int32),
+            self.lanes,
+            self.classes,
+            self.layers,
+            self.dep_count,
+            self.dep_back,
             self.entry or 0,
             len(self.lanes) - 1 if self.exit is None else self.exit,
             tuple(self.heads),
             tuple(self.tails),
             tuple(self.fills),
             tuple(self.drains),
-            int(on_data_parallel[-1]) if on_data_parallel.size else -1,
+            self.last_on_data_parallel,
             transfers=self.transfers,
         )

@@ -7,7 +7,7 @@ from math import ceil
 
 from simulator.analysis.breakdown import CHECKPOINT
 from simulator.analysis.restore import restore_seconds
-from simulator.analysis.result import Result
+from simulator.analysis.result import BasisNote, Result
 from simulator.analysis.window import measured_window
 from simulator.campaign import NANOSECONDS, Pace, hazards, undergo
 from simulator.engine import Record
@@ -44,7 +44,9 @@ def with_campaign(result: Result, scenario: Scenario, lowered: Lowered, record: 
         hazards=hazards(spec, group),
         spare_nodes=spec.spare_nodes,
     )
-    return replace(result, campaign=undergo(pace, spec, group, scenario.simulation.seed))
+    campaign = undergo(pace, spec, group, scenario.simulation.seed)
+    said = BasisNote("whole training", "assumed", "what fails how often, and what it takes: the scenario")
+    return replace(result, campaign=campaign, basis=[*result.basis, said])
 
 
 def num_steps(spec: CampaignSpec, training: TrainingSpec) -> int:

@@ -14,7 +14,7 @@ from simulator.errors import ClustersimError
 from simulator.program import Lowered
 from simulator.scenario import Scenario
 from simulator.specs.calibration import SHARED, Calibration
-from simulator.specs.evidence import Band, CalibratedRange, CalibrationEvidence, Grade
+from simulator.specs.evidence import TAIL, Band, CalibratedRange, CalibrationEvidence, Grade
 from simulator.specs.hardware import AcceleratorSpec, LinkSpec
 from simulator.units import human
 
@@ -58,7 +58,7 @@ def _error_band(grade: Grade, calibration: Calibration) -> ErrorBand | None:
     if band is None:
         return None
     source = f"{band.rows:,} training runs of {band.groups} sources, {how}"
-    return ErrorBand(low=band.low, high=band.high, mean=band.mean, coverage=0.8, source=source)
+    return ErrorBand(low=band.low, high=band.high, mean=band.mean, coverage=1.0 - 2.0 * TAIL, source=source)
 
 
 def _shared_evidence() -> CalibrationEvidence | None:

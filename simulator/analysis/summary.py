@@ -25,6 +25,9 @@ from simulator.specs.hardware import Precision
 from simulator.units import PICOSECONDS, human
 from simulator.workload.precision import matrix_precision
 
+_STARVING = 0.05
+"""Part of a step that waits for samples, from which a warning says so."""
+
 
 def step_seconds(lowered: Lowered, record: Record, scenario: Scenario) -> float:
     """Time of a step [s]: mean of the measured ones, and the checkpoint's share of each step."""
@@ -178,7 +181,7 @@ def _bottlenecks(lowered: Lowered, record: Record, window: Window) -> list[Bottl
 def _warnings(scenario: Scenario, lowered: Lowered, breakdown: dict[str, float], step: float) -> list[str]:
     warnings = [*scenario.warnings, *lowered.warnings]
     stall = breakdown.get("data_stall", 0.0)
-    if stall > 0.05 * step:
+    if stall > _STARVING * step:
         warnings.append(
             f"the job starves on data: GPUs wait {human(stall, 'time')} of each step "
             f"({stall / step:.0%}) for samples"

@@ -51,13 +51,17 @@ def campaign_lines(campaign: Campaign) -> Iterator[str]:
         draws = f"{span(campaign.p5_s)} to {span(campaign.p95_s)} in nine of ten draws"
         steps += f" ({draws}); {percent(campaign.goodput)} of that trains (goodput)"
     yield f"{steps}."
-    cost = "" if campaign.cost is None else f", {quantity(campaign.cost)} USD"
-    yield f"{campaign.num_nodes:,} nodes: {quantity(campaign.gpu_hours)} GPU-hours{cost}"
+    cost = "" if campaign.cost is None else f", {_large(campaign.cost)} USD"
+    yield f"{campaign.num_nodes:,} nodes: {_large(campaign.gpu_hours)} GPU-hours{cost}"
 
 
 def span(value: float) -> str:
     """What lasts long: ``85.4 d``."""
     return human(value, "duration")
+
+
+def _large(value: float) -> str:
+    return f"{value / 1e6:,.1f} million" if value >= 1e6 else quantity(value)
 
 
 def _interruptions(campaign: Campaign) -> Iterator[str]:

@@ -21,6 +21,9 @@ _METRICS: Final = (
     ("hfu", "HFU [%]", 100.0),
     ("peak_memory_bytes", "peak memory [GiB]", 2.0**-30),
     ("num_gpus", "GPUs", 1.0),
+    ("campaign.mean_s", "whole training [d]", 1 / 86400),
+    ("campaign.goodput", "goodput [%]", 100.0),
+    ("campaign.cost", "whole training [million USD]", 1e-6),
 )
 _FIGURES: Final = "figures"
 """Where hardware's figures come from: told with `catalog`, too long for a comparison."""
@@ -66,9 +69,9 @@ def compare_folders(folders: Sequence[Path]) -> Comparison:
         results=results,
         changes={key: values for key, values in changes.items() if len(set(values)) > 1 and key != "name"},
         figures={
-            words: tuple(_scaled(result.values.get(key), scale) for result in results)
+            words: tuple(_figure(result, key, scale) for result in results)
             for key, words, scale in _METRICS
-            if any(result.values.get(key) is not None for result in results)
+            if any(_figure(result, key, scale) is not None for result in results)
         },
         breakdown={
             cause: tuple(float(result.values["breakdown"].get(cause, 0.0)) for result in results)
@@ -77,7 +80,11 @@ def compare_folders(folders: Sequence[Path]) -> Comparison:
     )
 
 
-def _scaled(value: Any, scale: float) -> float | None:
+def _figure(result: SavedResult, key: str, scale: float) -> float | None:
+    """A figure of result.json, or one of a part of it."""
+    head, _, inside = key.partition(".")
+    value = result.values.get(head)
+    value = value.get(inside) if inside and isinstance(value, Mapping) else value
     return None if value is None else value * scale
 
 

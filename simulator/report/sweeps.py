@@ -23,6 +23,7 @@ _BASE_UNITS: Final = {
 }
 _PREFIXES: Final = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL: Final = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
+_LASTING: Final = (("d", 1 / 86400), ("h", 1 / 3600), ("min", 1 / 60), ("s", 1.0))
 _LONG: Final = 26
 
 
@@ -53,6 +54,13 @@ _MEASURES: Final = {
     "num_gpus": Measure("GPUs", "", 1.0, True),
     "usd_per_hour": Measure("rent", "USD/h", 1.0, True),
     "usd_per_million_tokens": Measure("cost", "USD per million tokens", 1.0, True),
+    "campaign.mean_s": Measure("mean time of the whole training", "d", 1 / 86400, True),
+    "campaign.p5_s": Measure("whole training, 5 % of draws are below", "d", 1 / 86400, True),
+    "campaign.p95_s": Measure("whole training, 95 % of draws are below", "d", 1 / 86400, True),
+    "campaign.goodput": Measure("goodput of the whole training", "%", 100.0),
+    "campaign.best_interval": Measure("best interval of checkpoints", "steps"),
+    "campaign.gpu_hours": Measure("whole training", "million GPU-hours", 1e-6, True),
+    "campaign.cost": Measure("cost of the whole training", "million USD", 1e-6, True),
 }
 
 
@@ -193,6 +201,8 @@ def _together(frame: pd.DataFrame, one: str, other: str) -> bool:
 def _unit(dimension: str | None, values: list[float]) -> tuple[str, float]:
     if dimension == "money_rate":
         return "USD/h", 3600.0
+    if dimension == "duration":
+        return next((unit for unit in _LASTING if max(values, default=0.0) * unit[1] >= 1), _LASTING[-1])
     base = _BASE_UNITS.get(dimension or "")
     if base is None:
         return "", 1.0

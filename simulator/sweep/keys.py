@@ -75,7 +75,11 @@ def _field(steps: list[str]) -> FieldInfo | None:
     """The field that a key leads to; a key of a dict leads to the dict's field."""
     spec: type[BaseModel] = Scenario
     steps = _in_short_form(steps)
+    named = False  # whether the step is a name of the user's in a mapping of specs
     for place, step in enumerate(steps):
+        if named:
+            named = False
+            continue
         field = spec.model_fields.get(step)
         if field is None:
             return None
@@ -85,7 +89,7 @@ def _field(steps: list[str]) -> FieldInfo | None:
         inner = _spec_in(step, field)
         if inner is None:
             return None
-        spec = inner
+        spec, named = inner, get_origin(field.annotation) is dict
     return None
 
 

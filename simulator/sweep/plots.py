@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Final
 
 from simulator.analysis import Result
-from simulator.sweep.point import APART, COSTS
+from simulator.sweep.point import APART, CAMPAIGN, COSTS
 from simulator.sweep.table import WIDE
 
 KINDS: Final = ("line", "bar", "heatmap", "bottleneck", "stack", "scatter", "pareto", "scaling")
@@ -21,6 +21,7 @@ _PLAIN: Final = (
         if field.name not in APART and str(field.type).startswith(("float", "int", "str", "bool"))
     ),
     *COSTS,
+    *(f"campaign.{name}" for name in CAMPAIGN),
     "bottleneck",
     "status",
     "reason",

@@ -31,7 +31,7 @@ COSTS: Final = ("usd_per_hour", "usd_per_million_tokens")
 
 _FIGURES: Final = tuple(field.name for field in fields(Result) if field.name not in APART)
 
-_CAMPAIGN: Final = ("steps", "mean_s", "p5_s", "p95_s", "goodput", "best_interval", "gpu_hours", "cost")
+CAMPAIGN: Final = ("steps", "mean_s", "p5_s", "p95_s", "goodput", "best_interval", "gpu_hours", "cost")
 """Figures of the whole training, where the scenario asks for it."""
 
 _LONGEST: Final = 500
@@ -125,7 +125,7 @@ def metrics(result: Result, scenario: Scenario) -> dict[str, Any]:
     named["bottlenecks"] = {b.resource: b.share for b in result.bottlenecks}
     named["bottleneck"] = result.bottlenecks[0].resource if result.bottlenecks else None
     if result.campaign is not None:
-        named["campaign"] = {name: getattr(result.campaign, name) for name in _CAMPAIGN}
+        named["campaign"] = {name: getattr(result.campaign, name) for name in CAMPAIGN}
     price = scenario.cluster.node_groups[0].accelerator.price_per_hour
     if price is not None:
         named[COSTS[0]] = price * 3600 * result.num_gpus

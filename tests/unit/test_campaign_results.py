@@ -14,6 +14,8 @@ from simulator.report import print_report
 from simulator.report.charts import rendered
 from simulator.report.document import result_json
 from simulator.report.saved import as_saved
+from simulator.sweep.keys import key_facts
+from simulator.sweep.plots import column_complaint
 from simulator.sweep.point import metrics
 
 QUICKSTART = Path(__file__).parents[2] / "scenarios" / "quickstart.yaml"
@@ -138,3 +140,10 @@ def test_the_same_seed_gives_the_same_training() -> None:
     assert fewer.campaign is not None and more.campaign is not None
     longest = 11 * more.campaign.mean_s - 10 * fewer.campaign.mean_s
     assert 0 < longest < 2 * more.campaign.p95_s
+
+
+def test_a_sweep_knows_what_a_cause_says() -> None:
+    assert key_facts("campaign.failures.hardware.mean_time").dimension == "duration"
+    assert key_facts("campaign.failures.hardware.of") == key_facts("campaign.failures.hardware.name")
+    assert column_complaint("campaign.goodput", ["checkpoint.interval"]) is None
+    assert column_complaint("campaign.badput", ["checkpoint.interval"]) is not None

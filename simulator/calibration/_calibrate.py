@@ -15,6 +15,7 @@ from simulator.calibration._observations import Measurements, Observation
 from simulator.calibration._range import calibrated_range
 from simulator.errors import ClustersimError
 from simulator.specs import Calibration, Constant
+from simulator.specs.calibration import fitted_uncertainty, rounded
 from simulator.specs.evidence import Refit
 
 Progress = Callable[[float, str], None]
@@ -139,11 +140,6 @@ def calibrate(
     return Calibrated(calibration, tuple(trials), kept)
 
 
-def rounded(value: float) -> float:
-    """Three significant figures: more than any constant is known to."""
-    return float(f"{value:.3g}")
-
-
 def errors(rows: Sequence[Observation], calibration: Calibration) -> Floats:
     """Predicted over measured, minus one."""
     return np.array([row.work.seconds(calibration) / row.seconds - 1.0 for row in rows])
@@ -247,13 +243,12 @@ def _entries(
             if not seen:
                 continue
             value = each.values[free.name]
-            others = [math.log(r.values[free.name] / value) for r in refits if free.name in r.values]
-            scatter = math.sqrt(sum(x * x for x in others) / len(others)) if others else 0.0
+            others = [refit.values[free.name] for refit in refits if free.name in refit.values]
             entries[free.name] = Constant(
                 value=value,
                 unit=base.constants[free.name].unit,
                 meaning=base.constants[free.name].meaning,
-                uncertainty=float(f"{min(0.99, max(0.01, float(spread), scatter)):.2g}"),
+                uncertainty=fitted_uncertainty(value, float(spread), others),
                 fitted_to=fitted_to,
                 basis="fitted",
                 command=command,

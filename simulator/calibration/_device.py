@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from simulator.calibration._device_collectives import collective_rows
 from simulator.errors import ClustersimError, EnvironmentFailure
+from simulator.measurements import PaperAttention, words
 
 Progress = Callable[[float, str], None]
 Cells = dict[str, object]
@@ -21,6 +22,8 @@ _ATTENTION: Final = ((32, 512), (16, 1024), (4, 4096), (1, 16384))
 _HEADS: Final = ((32, 64), (16, 128))
 """Heads and their size: 2,048 channels each."""
 _COPIES: Final = tuple(2**power for power in range(16, 31, 2))
+_SAME_MEMORY: Final = 0.15
+"""Difference between the memory of a data sheet and what a driver leaves of it, relative, at most."""
 _REPEATS: Final = 20
 _CAPTURED: Final = 10
 """Runs in one graph; its launch costs a tenth of a run's share."""
@@ -50,7 +53,6 @@ def identify(torch: Any) -> str:
         ClustersimError: None fits; `--accelerator` names one.
     """
     from simulator.catalog import entry, names
-    from simulator.measurements import words
     from simulator.specs import AcceleratorSpec
 
     shown = str(torch.cuda.get_device_name(0))
@@ -63,7 +65,7 @@ def identify(torch: Any) -> str:
             continue
         capacity = AcceleratorSpec.model_validate(entry("accelerators", name)).memory_capacity
         fitting.append((abs(capacity / memory - 1.0), name))
-    if not fitting or min(fitting)[0] > 0.15:
+    if not fitting or min(fitting)[0] > _SAME_MEMORY:
         raise ClustersimError(f'"{shown}" is not in the catalogue; name the nearest entry with --accelerator')
     return min(fitting)[1]
 
@@ -168,25 +170,21 @@ def _attention(torch: Any, accelerator: str) -> list[Cells]:
 
                 for direction, action in (("fwd", forward), ("bwd", backward)):
                     seconds = _timed(torch, action, captured=False)
-                    flops = (
-                        (4 if direction == "fwd" else 10) * batch * heads * length**2 * size / (1 + causal)
-                    )
-                    rows.append(
-                        {
-                            "id": f"attention-{direction}-{batch}-{length}-{size}-{causal}",
-                            "gpu": accelerator,
-                            "kernel": "attention PyTorch",
-                            "precision": "bf16",
-                            "batch": batch,
-                            "seq_len": length,
-                            "n_heads": heads,
-                            "head_dim": size,
-                            "causal": "yes" if causal else "no",
-                            "direction": direction,
-                            "tflops": flops / seconds / 1e12,
-                            "source": SOURCE,
-                        }
-                    )
+                    cells: Cells = {
+                        "id": f"attention-{direction}-{batch}-{length}-{size}-{causal}",
+                        "gpu": accelerator,
+                        "kernel": "attention PyTorch",
+                        "precision": "bf16",
+                        "batch": batch,
+                        "seq_len": length,
+                        "n_heads": heads,
+                        "head_dim": size,
+                        "causal": "yes" if causal else "no",
+                        "direction": direction,
+                        "source": SOURCE,
+                    }
+                    flops = PaperAttention().size({name: str(cell) for name, cell in cells.items()})
+                    rows.append({**cells, "tflops": flops / seconds / 1e12})
     return rows
 
 

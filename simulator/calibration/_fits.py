@@ -18,6 +18,10 @@ from simulator.workload.kernels import AttentionShape
 
 _GIGA: Final = 1e9
 _MIB: Final = 2.0**20
+_FEW: Final = 5
+"""Of small kernels, one row in so many takes part."""
+_MOST_ROWS: Final = 1200
+"""About as many rows of a file take part; more of them say the same."""
 _LARGEST_FITTED_HEAD: Final = 256
 """Head size beyond which engines fall back to other kernels."""
 
@@ -62,8 +66,7 @@ def _matmuls(rows: Sequence[Observation]) -> list[Observation]:
     """Large products, a fifth of the small ones; of a long file every few rows, which say the same."""
     copies = [row for row in rows if row.benchmark.name == Copies.name]
     products = [row for row in rows if row.benchmark.name != Copies.name]
-    kept = [row for place, row in enumerate(products) if row.size > _GIGA or place % 5 == 0]
-    return kept[:: 1 + len(kept) // 1200] + copies
+    return _thinned(products) + copies
 
 
 def _matmul_weight(row: Observation) -> float:
@@ -77,9 +80,12 @@ def _is_fp8(row: Observation) -> bool:
 
 def _attention(rows: Sequence[Observation]) -> list[Observation]:
     """Large ones with the heads that fused kernels are made for, a fifth of the small ones."""
-    kept = [row for row in rows if _head(row) <= _LARGEST_FITTED_HEAD and not _is_fp8(row)]
-    kept = [row for place, row in enumerate(kept) if row.size > _GIGA or place % 5 == 0]
-    return kept[:: 1 + len(kept) // 1200]
+    return _thinned([row for row in rows if _head(row) <= _LARGEST_FITTED_HEAD and not _is_fp8(row)])
+
+
+def _thinned(rows: Sequence[Observation]) -> list[Observation]:
+    kept = [row for place, row in enumerate(rows) if row.size > _GIGA or place % _FEW == 0]
+    return kept[:: 1 + len(kept) // _MOST_ROWS]
 
 
 def _attention_weight(row: Observation) -> float:

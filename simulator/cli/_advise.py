@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulator.cli._output import overrides_of, print_table, say, write_json
+from simulator.cli._output import RESULTS, overrides_of, print_table, say, write_json
 from simulator.cli._progress import progress
 from simulator.errors import EXIT_DONE
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from simulator.advise import Effect, PlanSearch, Sensitivity
     from simulator.report import Comparison
 
-RESULTS = Path("results")
 _SHORT = {
     "cluster.nodes": "nodes",
     "parallelism.tensor_parallel": "TP",

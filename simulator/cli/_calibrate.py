@@ -12,7 +12,7 @@ from simulator.cli._progress import Report, progress
 from simulator.errors import EXIT_DONE, ClustersimError
 
 if TYPE_CHECKING:
-    from simulator.calibration import Calibrated, Measurements
+    from simulator.calibration import Calibrated, Measurements, Trial
     from simulator.specs import Calibration
 
 _MOST_REASONS: Final = 10
@@ -140,8 +140,5 @@ def _print(read: Measurements, done: Calibrated, base: Calibration, out: Path | 
         say(f"\ncalibration: {out}")
 
 
-def _trial(trial: object) -> tuple[str, str, str]:
-    from simulator.calibration import Trial
-
-    assert isinstance(trial, Trial)
+def _trial(trial: Trial) -> tuple[str, str, str]:
     return f"{trial.rows:,}", f"{trial.mean:.1%}", f"{trial.bias:+.1%}"

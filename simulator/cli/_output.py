@@ -6,12 +6,16 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from simulator.errors import ClustersimError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+RESULTS = Path("results")
+"""Where goes what was not told where to go."""
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 

@@ -6,16 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulator.cli._output import complain, console, overrides_of, say, write_json
+from simulator.cli._output import RESULTS, complain, console, overrides_of, say, write_json
 from simulator.cli._progress import Report, progress
 from simulator.errors import EXIT_DONE, ClustersimError
 
 if TYPE_CHECKING:
     from simulator.analysis.result import Result
     from simulator.scenario import Scenario
-
-RESULTS = Path("results")
-"""Where a result goes that was not told where to go."""
 
 
 def run_scenario(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulator.cli._output import overrides_of, print_table, say
+from simulator.cli._output import RESULTS, overrides_of, print_table, say
 from simulator.cli._progress import progress
 from simulator.errors import EXIT_DONE, EXIT_POINTS_FAILED
 
 if TYPE_CHECKING:
     from simulator.sweep import Summary, Sweep
 
-RESULTS = Path("results")
-"""Where a sweep goes that was not told where to go."""
+_LEDGER = "sweep.sqlite"
+"""File of a sweep's folder, known here without loading the room."""
 
 _MOST_REASONS = 5
 
@@ -102,7 +102,7 @@ def export_sweep(folder: Path, to: Path | None, *, quiet: bool) -> int:
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is that of a sweep."""
-    return (folder / "sweep.sqlite").exists()
+    return (folder / _LEDGER).exists()
 
 
 def draw(folder: Path, wanted: dict[str, str]) -> list[Path]:
@@ -159,7 +159,7 @@ def _tell(sweep: Sweep, summary: Summary, limit: int | None) -> None:
             f"{summary.others:,} points in the ledger were simulated by another clustersim than this one "
             f"({code_version()}), with other code or another catalogue; they stay there, unused"
         )
-    say(f"ledger: {summary.folder / 'sweep.sqlite'}")
+    say(f"ledger: {summary.folder / _LEDGER}")
     frame = load_sweep(summary.folder)
     reasons = frame["reason"][frame["status"].isin(("illegal", "failed"))].value_counts()
     if len(reasons):

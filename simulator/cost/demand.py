@@ -30,10 +30,10 @@ class Demand:
     Attributes:
         delay: Time before the demands begin: latencies that no capacity shortens [s].
         amounts: Amount by kind of capacity: ``tensor`` and ``vector`` [FLOP], ``memory_bandwidth``,
-            ``scale_up``, ``scale_out``, ``storage_read``, ``storage_write`` [B], ``host`` [s of the launching
-            thread], ``storage_read_operations``, ``storage_write_operations`` [op].
+            ``scale_up``, ``scale_out``, ``pcie``, ``storage_read``, ``storage_write`` [B], ``host`` [s of the
+            launching thread], ``storage_read_operations``, ``storage_write_operations`` [op].
         compute_units: Compute units taken from other kernels for the activity's lifetime.
-        detail: How it is done, such as ``ring, simple``.
+        detail: How it is done, such as ``ring, bulk``.
     """
 
     delay: float

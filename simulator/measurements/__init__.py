@@ -1,8 +1,15 @@
 """Files of measurements: their cells, and what each row of a benchmark timed."""
 
 from simulator.measurements._attention import EngineAttention, PaperAttention, attention_kernel
-from simulator.measurements._benchmark import WARM_SHARE, Benchmark, Cells, family, misses
-from simulator.measurements._cells import fault_of_count, fault_of_flag, fault_of_rate, number
+from simulator.measurements._benchmark import (
+    WARM_SHARE,
+    Benchmark,
+    Cells,
+    family,
+    misses,
+    problems_of_cells,
+)
+from simulator.measurements._cells import Fault, fault_of_count, fault_of_flag, fault_of_rate, number
 from simulator.measurements._collective import NodeCollectives, TableCollectives
 from simulator.measurements._copy import Copies
 from simulator.measurements._hardware import (
@@ -38,6 +45,7 @@ __all__ = [
     "CollectiveWork",
     "Copies",
     "EngineAttention",
+    "Fault",
     "KernelRates",
     "KernelWork",
     "Matmuls",
@@ -68,6 +76,7 @@ __all__ = [
     "misses",
     "node_interconnect",
     "number",
+    "problems_of_cells",
     "quantile",
     "reference_system",
     "scale_out_link",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import exp
 from typing import ClassVar, Final
 
@@ -77,14 +77,26 @@ class Benchmark(ABC):
 
     def problems(self, row: Row) -> Iterable[Problem]:
         """Cells that are not of their column's type, and required cells that are empty."""
-        for column in self.required:
-            if column not in row.cells and column not in ("id", *self.may_be_empty):
-                yield row.problem(column, "an empty cell; this column must be filled")
-        for column, fault_of in self.faults.items():
-            text = row.cells.get(column)
-            fault = None if text is None else fault_of(text)
-            if fault is not None:
-                yield row.problem(column, fault)
+        filled = (column for column in self.required if column not in self.may_be_empty)
+        return problems_of_cells(row, filled, self.faults)
+
+
+def problems_of_cells(row: Row, filled: Iterable[str], faults: Mapping[str, Fault]) -> Iterator[Problem]:
+    """Cells that are empty though they must be filled, and cells that are not of their column's type.
+
+    Args:
+        row: The row.
+        filled: Columns that must be filled; an id is looked at elsewhere.
+        faults: Column -> what may be wrong with its cell, where it is filled.
+    """
+    for column in filled:
+        if column not in row.cells and column != "id":
+            yield row.problem(column, "an empty cell; this column must be filled")
+    for column, fault_of in faults.items():
+        text = row.cells.get(column)
+        fault = None if text is None else fault_of(text)
+        if fault is not None:
+            yield row.problem(column, fault)
 
 
 def family(accelerator: str) -> str:

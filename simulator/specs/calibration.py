@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
+from math import log, sqrt
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -120,6 +122,26 @@ class Constant(Spec):
     """`fitted`, `published` (read in a source) or `assumed`."""
     command: str = ""
     """The command that fits it again; empty for what is not fitted."""
+
+
+def rounded(value: float) -> float:
+    """Three significant figures: more than any constant is known to."""
+    return float(f"{value:.3g}")
+
+
+def fitted_uncertainty(value: float, spread: float, others: Sequence[float]) -> float:
+    """One relative standard deviation of a fitted constant, in two figures, from 1 to 99 %.
+
+    The larger of the fit's own and the scatter of fits without a part, ``sqrt(mean(log(other / value)^2))``.
+
+    Args:
+        value: The constant.
+        spread: The fit's own standard deviation of its logarithm.
+        others: The constant as fits without one accelerator or source have it.
+    """
+    changes = [log(other / value) for other in others]
+    scatter = sqrt(sum(x * x for x in changes) / len(changes)) if changes else 0.0
+    return float(f"{min(0.99, max(0.01, spread, scatter)):.2g}")
 
 
 _PARTS: Final = (KernelConstants, CollectiveConstants, MemoryConstants)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from simulator.specs._base import Spec
+
+TAIL: Final = 0.1
+"""Part of the measurements below a band, and as many above it."""
 
 Grade = Literal["calibrated on this machine", "interpolated", "extrapolated from data sheet"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from simulator.errors import UnsupportedError
 from simulator.measurements import Metric, Table
-from simulator.specs.evidence import Band, CalibrationEvidence, Trial
+from simulator.specs.evidence import TAIL, Band, CalibrationEvidence, Trial
 from simulator.validation._folder import measurement_files
 from simulator.validation._kind import MeasurementKind, recognise
 from simulator.validation._workers import OK, Cells, Constants, predict_rows
@@ -141,8 +141,8 @@ def _band(rows: Sequence[_Row], place: int | None) -> Band:
     means = [sum(abs(1.0 / ratio - 1.0) for ratio in group) / len(group) for group in ratios.values()]
     weighted = sorted((ratio, 1.0 / len(group)) for group in ratios.values() for ratio in group)
     return Band(
-        low=round(_quantile(weighted, 0.1) - 1.0, 3),
-        high=round(_quantile(weighted, 0.9) - 1.0, 3),
+        low=round(_quantile(weighted, TAIL) - 1.0, 3),
+        high=round(_quantile(weighted, 1.0 - TAIL) - 1.0, 3),
         mean=round(sum(means) / len(means), 3),
         rows=len(rows),
         groups=len(ratios),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from simulator.errors import Problem, UnsupportedError
-from simulator.measurements import Metric, Row, accelerator, family, fault_of_count
+from simulator.measurements import Metric, Row, accelerator, family, fault_of_count, problems_of_cells
 from simulator.specs import Calibration
 from simulator.validation._kind import MeasurementKind, measurement_kind
 from simulator.validation._training import TrainingRuns
@@ -52,13 +51,7 @@ class NamedRuns(MeasurementKind):
 
     def check(self, row: Row) -> Iterable[Problem]:
         """Cells that are not of their column's type, and required cells that are empty."""
-        for column in self.required:
-            if column not in row.cells and column != "id":
-                yield row.problem(column, "an empty cell; this column must be filled")
-        for column in _COUNTS:
-            fault = partial(fault_of_count, least=1)(row.cells[column]) if column in row.cells else None
-            if fault is not None:
-                yield row.problem(column, fault)
+        return problems_of_cells(row, self.required, dict.fromkeys(_COUNTS, fault_of_count))
 
     def measurement(self, cells: Mapping[str, str], metric: Metric) -> float | None:  # noqa: ARG002
         """Step time [s]: the batch over the samples a second."""

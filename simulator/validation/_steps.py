@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from simulator.errors import ClustersimError
 from simulator.measurements import Table
 from simulator.specs import Calibration, Constant
+from simulator.specs.calibration import fitted_uncertainty, rounded
 from simulator.specs.evidence import Refit
 from simulator.validation._folder import measurement_files
 from simulator.validation._kind import recognise
@@ -239,12 +240,8 @@ def _refits(
             residuals = np.log(times) - np.log([linear.runs[place].seconds for place in kept])
         part = _Linear(residuals, linear.responses[kept], tuple(linear.runs[place] for place in kept))
         change, _, _ = _solve(part, there)
-        found[label] = {name: _rounded(there[name] * math.exp(change[name])) for name in change}
+        found[label] = {name: rounded(there[name] * math.exp(change[name])) for name in change}
     return found
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.3g}")
 
 
 def _with_constants(
@@ -265,12 +262,11 @@ def _with_constants(
     for name, value in values.items():
         if not seen[name]:
             continue
-        others = [math.log(each[name] / value) for each in refits.values()]
-        scatter = math.sqrt(sum(x * x for x in others) / len(others)) if others else 0.0
+        others = [each[name] for each in refits.values()]
         entries[name] = calibration.constants[name].model_copy(
             update={
-                "value": _rounded(value),
-                "uncertainty": float(f"{min(0.99, max(0.01, spread[name], scatter)):.2g}"),
+                "value": rounded(value),
+                "uncertainty": fitted_uncertainty(value, spread[name], others),
                 "fitted_to": f"{len(runs)} published training runs, by source: {cited}",
                 "basis": "fitted",
                 "command": command,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
 from simulator.errors import Problem
 from simulator.measurements import (
+    Fault,
     Metric,
     Row,
     accelerator,
@@ -15,6 +16,7 @@ from simulator.measurements import (
     fault_of_count,
     fault_of_flag,
     fault_of_rate,
+    problems_of_cells,
 )
 from simulator.specs import Calibration
 from simulator.validation._kind import MeasurementKind, measurement_kind
@@ -95,14 +97,7 @@ class TrainingRuns(MeasurementKind):
 
     def check(self, row: Row) -> Iterable[Problem]:
         """Cells that are not of their column's type, and required cells that are empty."""
-        for column in self.required:
-            if column not in row.cells and column != "id":
-                yield row.problem(column, "an empty cell; this column must be filled")
-        for column, fault_of in _FAULTS:
-            text = row.cells.get(column)
-            fault = None if text is None else fault_of(text)
-            if fault is not None:
-                yield row.problem(column, fault)
+        return problems_of_cells(row, self.required, _FAULTS)
 
     def measurement(self, cells: Mapping[str, str], metric: Metric) -> float | None:
         """Step time [s] (from the throughput where only that is given) or peak memory [GiB]."""
@@ -160,9 +155,9 @@ class TrainingRuns(MeasurementKind):
         }
 
 
-_FAULTS: Final[tuple[tuple[str, Callable[[str], str | None]], ...]] = (
-    *((column, partial(fault_of_count, least=1)) for column in _COUNTS),
-    *((column, partial(fault_of_count, least=0)) for column in _COUNTS_OR_ZERO),
-    *((column, fault_of_rate) for column in _RATES),
-    *((column, fault_of_flag) for column in _FLAGS),
-)
+_FAULTS: Final[dict[str, Fault]] = {
+    **dict.fromkeys(_COUNTS, fault_of_count),
+    **dict.fromkeys(_COUNTS_OR_ZERO, partial(fault_of_count, least=0)),
+    **dict.fromkeys(_RATES, fault_of_rate),
+    **dict.fromkeys(_FLAGS, fault_of_flag),
+}

@@ -174,7 +174,8 @@ def test_an_interrupted_validation_leaves_nothing_behind(
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        # Workers hold stderr as well: it closes when the last of them is gone.
-        assert process.stderr.read() == "clustersim: interrupted\n"
+        # Workers hold stderr as well: it closes when the last of them is gone. On a busy machine the command
+        # may have told its progress before.
+        assert process.stderr.read().splitlines()[-1] == "clustersim: interrupted"
     assert process.returncode == 130
     assert [path.name for path in tmp_path.iterdir() if "predictions" in path.name] == []

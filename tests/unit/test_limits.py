@@ -52,12 +52,12 @@ def test_what_does_not_fit_in_memory_is_refused_with_the_estimate(
 ) -> None:
     scenario = load_scenario(QUICKSTART, changes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(ScenarioError, match="would take about") as caught:
         simulate(scenario)
     assert words in str(caught.value)
     assert "activities" in str(caught.value)
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 250 * 1024
 
 

@@ -1,11 +1,14 @@
-"""A model given layer by layer."""
+"""Layers of a model that is given layer by layer: what each of them says of itself.
+
+What a layer takes follows from what the one before it gives (`shapes`), so keys of a layer's input may be
+left out; those that are given are checked.
+"""
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from simulator.specs._base import Count, CountOrZero, Spec
 
@@ -22,13 +25,26 @@ def divides(part: int | None, info: ValidationInfo, *wholes: str) -> int | None:
     return part
 
 
+def _each(value: Any) -> Any:
+    """One number for all dimensions, or a list with one for each."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+_NUMBER_OR_LIST = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}
+_ONE_OR_EACH = (BeforeValidator(_each), Field(min_length=1, max_length=3), WithJsonSchema(_NUMBER_OR_LIST))
+
+Sizes = Annotated[tuple[Count, ...], *_ONE_OR_EACH]
+"""A size along each dimension; one number stands for all."""
+SizesOrZero = Annotated[tuple[CountOrZero, ...], *_ONE_OR_EACH]
+
+
 class LinearLayer(Spec):
     """Fully connected layer."""
 
     type: Literal["linear"]
     """Kind of layer."""
-    in_features: Count
-    """Input width."""
+    in_features: Count | None = None
+    """Input width: the channels of each position, or all numbers of what has positions."""
     out_features: Count
     """Output width."""
     bias: bool = True
@@ -47,16 +63,25 @@ class EmbeddingLayer(Spec):
 
 
 class NormLayer(Spec):
-    """Normalisation over the features."""
+    """Normalisation over the features, the positions or the batch."""
 
     type: Literal["norm"]
     """Kind of layer."""
-    features: Count
+    features: Count | None = None
     """Width (or channels)."""
-    positions: Count = 1
+    positions: Count | None = None
     """Positions per sample that are normed (height x width for images)."""
-    norm: Norm = "layernorm"
+    norm: Norm | Literal["instancenorm"] = "layernorm"
     """Kind."""
+    synchronized: bool = False
+    """Whether a batch norm takes its statistics over all replicas."""
+
+    @field_validator("synchronized")
+    @classmethod
+    def _statistics_of_a_batch(cls, synchronized: bool, info: ValidationInfo) -> bool:
+        if synchronized and info.data.get("norm", "batchnorm") != "batchnorm":
+            raise ValueError(f"does nothing for {info.data['norm']}, whose statistics are of one sample")
+        return synchronized
 
 
 class ActivationLayer(Spec):
@@ -64,66 +89,81 @@ class ActivationLayer(Spec):
 
     type: Literal["activation"]
     """Kind of layer."""
-    features: Count
+    features: Count | None = None
     """Elements per sample and token."""
     function: Activation = "relu"
     """Which function."""
 
 
 class ConvolutionLayer(Spec):
-    """Two-dimensional convolution, computed as a matrix multiplication."""
+    """Convolution in one, two or three dimensions, computed as a matrix multiplication."""
 
     type: Literal["convolution"]
     """Kind of layer."""
-    in_channels: Count
+    in_channels: Count | None = None
     """Input channels."""
     out_channels: Count
     """Output channels."""
-    kernel_size: Count
-    """Side of the square kernel."""
-    input_size: Count
-    """Side of the square input."""
-    stride: Count = 1
-    """Stride."""
-    padding: CountOrZero = Field(default=0, validate_default=True)
+    kernel_size: Sizes
+    """Sides of the kernel; here and below one number is for all dimensions, a list has one for each."""
+    input_size: Sizes | None = None
+    """Sides of the input; one number alone is a square."""
+    stride: Sizes = (1,)
+    """Stride; of a transposed convolution, by how much the output is larger."""
+    padding: SizesOrZero = (0,)
     """Padding on each side."""
+    dilation: Sizes = (1,)
+    """Distance of the kernel's elements in the input."""
     groups: Count = 1
     """Groups; equal to the channels in a depthwise convolution."""
+    transposed: bool = False
+    """Whether it is the gradient of a convolution the other way (up-convolution)."""
     bias: bool = False
     """Whether a bias is added."""
 
-    @field_validator("padding")
-    @classmethod
-    def _kernel_fits(cls, padding: int, info: ValidationInfo) -> int:
-        kernel, side = info.data.get("kernel_size"), info.data.get("input_size")
-        if kernel is not None and side is not None and kernel > side + 2 * padding:
-            raise ValueError(f"a kernel of {kernel} does not fit an input of {side} + 2 x {padding}")
-        return padding
-
-    @field_validator("groups")
-    @classmethod
-    def _equal_groups_of_channels(cls, groups: int, info: ValidationInfo) -> int | None:
-        return divides(groups, info, "in_channels", "out_channels")
-
 
 class PoolingLayer(Spec):
-    """The largest or the mean of each window of an image, channel by channel."""
+    """The largest or the mean of each window, channel by channel."""
 
     type: Literal["pooling"]
     """Kind of layer."""
-    channels: Count
+    channels: Count | None = None
     """Channels."""
-    input_size: Count
-    """Side of the square input."""
-    output_size: Count = 1
-    """Side of the square output; 1 pools the whole image."""
+    input_size: Sizes | None = None
+    """Sides of the input."""
+    output_size: Sizes | None = None
+    """Sides of the output; 1, which pools all positions, without it and `kernel_size`."""
+    kernel_size: Sizes | None = None
+    """Sides of the window, in place of `output_size`."""
+    stride: Sizes | None = None
+    """Distance of windows; `kernel_size` if not given."""
+    padding: SizesOrZero = (0,)
+    """Padding on each side, with `kernel_size`."""
+    function: Literal["max", "mean"] = "max"
+    """What is taken of a window."""
 
-    @field_validator("output_size")
-    @classmethod
-    def _smaller(cls, side: int, info: ValidationInfo) -> int:
-        if side > info.data.get("input_size", side):
-            raise ValueError(f"a window cannot make {side} out of {info.data['input_size']} (input_size)")
-        return side
+
+class UpsamplingLayer(Spec):
+    """Positions repeated or interpolated."""
+
+    type: Literal["upsampling"]
+    """Kind of layer."""
+    factor: Sizes = (2,)
+    """By how much each dimension grows."""
+
+
+class DropoutLayer(Spec):
+    """Elements set to zero at random, with a byte of mask each."""
+
+    type: Literal["dropout"]
+    """Kind of layer."""
+
+
+class MaskLayer(Spec):
+    """Positions behind the end of samples that are shorter than the longest, set to zero."""
+
+    type: Literal["mask"]
+    """Kind of layer."""
 
 
 class AttentionLayer(Spec):
@@ -158,11 +198,53 @@ class LossLayer(Spec):
 
     type: Literal["loss"]
     """Kind of layer."""
-    features: Count
+    features: Count | None = None
     """Outputs per sample and token."""
-    function: Literal["mse", "cross_entropy"] = "cross_entropy"
+    function: Literal["mse", "smooth_l1", "cross_entropy", "ctc"] = "cross_entropy"
     """Which loss."""
 
+
+class BlockLayer(Spec):
+    """Layers that belong together: repeated, or with a way around them."""
+
+    type: Literal["block"]
+    """Kind of layer."""
+    repeat: Count = 1
+    """How often the block stands, one behind the other."""
+    layers: tuple[Layer, ...] = Field(min_length=1)
+    """Layers in order."""
+    shortcut: tuple[Layer, ...] | None = None
+    """Layers of a second way from the block's input, whose output joins that of `layers`; `[]` is the input
+    itself (a residual block). No second way if not given."""
+    join: Literal["sum", "concatenate"] = "sum"
+    """How both meet; `concatenate` puts their channels side by side."""
+    dense: bool = False
+    """Whether the inputs of all dense blocks before it join, too, each through a `shortcut` of its own."""
+
+
+class SideLayer(Spec):
+    """Layers beside the others that end in a loss (a detector's head); their input goes on as it is."""
+
+    type: Literal["side"]
+    """Kind of layer."""
+    layers: tuple[Layer, ...] = Field(min_length=1)
+    """Layers in order, the last a loss."""
+
+
+LeafLayer = (
+    LinearLayer
+    | EmbeddingLayer
+    | NormLayer
+    | ActivationLayer
+    | ConvolutionLayer
+    | PoolingLayer
+    | UpsamplingLayer
+    | DropoutLayer
+    | MaskLayer
+    | AttentionLayer
+    | LossLayer
+)
+"""Layers that hold no others."""
 
 Layer = Annotated[
     LinearLayer
@@ -171,84 +253,15 @@ Layer = Annotated[
     | ActivationLayer
     | ConvolutionLayer
     | PoolingLayer
+    | UpsamplingLayer
+    | DropoutLayer
+    | MaskLayer
     | AttentionLayer
-    | LossLayer,
+    | LossLayer
+    | BlockLayer
+    | SideLayer,
     Field(discriminator="type"),
 ]
 
-
-class LayerListSpec(Spec):
-    """A model given layer by layer; linear, norm and activation layers act on every token of a sample."""
-
-    kind: Literal["layers"] = "layers"
-    """Which form of model this block describes."""
-    name: str
-    """Name, as shown in reports."""
-    layers: tuple[Layer, ...] = Field(min_length=1)
-    """Layers in order; each takes as many numbers as the one before it gives."""
-
-    @field_validator("layers")
-    @classmethod
-    def _widths_meet(cls, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-        for place, (before, after) in enumerate(pairwise(layers)):
-            given, taken = _gives(before), _takes(after)
-            if taken is not None and taken[0] != given[0]:
-                raise ValueError(
-                    f"layer {place + 1} ({after.type}) takes {taken[0]:,} ({taken[1]}), but layer {place} "
-                    f"({before.type}) gives {given[0]:,} ({given[1]}); {_fix(after, given[0])}"
-                )
-        return layers
-
-
-def _takes(layer: Layer) -> tuple[int, str] | None:
-    """Numbers of a sample (or token) that a layer takes, and the keys that say so; None for any."""
-    match layer:
-        case LinearLayer():
-            return layer.in_features, "in_features"
-        case ConvolutionLayer():
-            return layer.in_channels * layer.input_size**2, "in_channels x input_size^2"
-        case PoolingLayer():
-            return layer.channels * layer.input_size**2, "channels x input_size^2"
-        case EmbeddingLayer():
-            return None
-        case _:
-            return _gives(layer)
-
-
-def _gives(layer: Layer) -> tuple[int, str]:
-    """Numbers of a sample (or token) that a layer gives, and the keys that say so."""
-    match layer:
-        case LinearLayer():
-            return layer.out_features, "out_features"
-        case EmbeddingLayer():
-            return layer.embedding_dim, "embedding_dim"
-        case ConvolutionLayer():
-            side = (layer.input_size + 2 * layer.padding - layer.kernel_size) // layer.stride + 1
-            return layer.out_channels * side**2, f"out_channels x {side}^2"
-        case PoolingLayer():
-            return layer.channels * layer.output_size**2, "channels x output_size^2"
-        case AttentionLayer():
-            return layer.hidden_size, "hidden_size"
-        case NormLayer():
-            return layer.features * layer.positions, "features x positions"
-        case _:
-            return layer.features, "features"
-
-
-def _fix(layer: Layer, given: int) -> str:
-    """The one key of a layer that would make it fit, and its value."""
-    match layer:
-        case LinearLayer():
-            return f"in_features: {given} would fit"
-        case AttentionLayer():
-            return f"hidden_size: {given} would fit"
-        case NormLayer() if given % layer.features == 0:
-            return f"positions: {given // layer.features} would fit"
-        case ConvolutionLayer() if given % layer.input_size**2 == 0:
-            return f"in_channels: {given // layer.input_size**2} would fit"
-        case PoolingLayer() if given % layer.input_size**2 == 0:
-            return f"channels: {given // layer.input_size**2} would fit"
-        case ActivationLayer() | LossLayer() | NormLayer():
-            return f"features: {given} would fit"
-        case _:
-            return "no single key of it makes them meet"
+BlockLayer.model_rebuild()
+SideLayer.model_rebuild()

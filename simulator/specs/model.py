@@ -7,37 +7,47 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from simulator.specs._base import Count, CountOrZero, Spec, whole
+from simulator.specs.layer_list import LayerListSpec
 from simulator.specs.layers import (
     Activation,
     ActivationLayer,
     AttentionLayer,
+    BlockLayer,
     ConvolutionLayer,
+    DropoutLayer,
     EmbeddingLayer,
     Layer,
-    LayerListSpec,
     LinearLayer,
     LossLayer,
+    MaskLayer,
     Norm,
     NormLayer,
     PoolingLayer,
+    SideLayer,
+    UpsamplingLayer,
     divides,
 )
 
 __all__ = [
     "ActivationLayer",
     "AttentionLayer",
+    "BlockLayer",
     "ConvolutionLayer",
+    "DropoutLayer",
     "EmbeddingLayer",
     "LatentAttentionSpec",
     "Layer",
     "LayerListSpec",
     "LinearLayer",
     "LossLayer",
+    "MaskLayer",
     "MixtureSpec",
     "ModelSpec",
     "NormLayer",
     "PoolingLayer",
+    "SideLayer",
     "TransformerSpec",
+    "UpsamplingLayer",
 ]
 
 

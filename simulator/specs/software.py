@@ -43,6 +43,12 @@ class SoftwareSpec(Spec):
     """Biases are added, and their gradients summed, inside the matrix products."""
     fused_activation: bool = True
     """Bias and activation, or gate and activation, are one kernel."""
+    fused_norm_activation: bool = True
+    """A batch norm, the sum of a residual block behind it and a ReLU are one kernel, in models given layer by
+    layer."""
+    convolution_layout: Literal["channels_last", "channels_first"] = "channels_last"
+    """Order of tensors in memory; where channels come first, the library brings what convolutions on the
+    matrix units read and write into the other order, and back."""
     fused_dropout_residual: bool = True
     """Bias, dropout and residual are one kernel."""
     norm: NormKernel = "single_pass"
@@ -81,6 +87,9 @@ class SoftwareSpec(Spec):
     """Gradients are reduced while the backward pass goes on, where `parallelism` does not say."""
     overlap_tensor_parallel: bool = True
     """Tensor-parallel collectives of the backward pass run beside the gradient that does not need them."""
+    pipelined_tensor_parallel: bool = False
+    """Products in front of and behind tensor-parallel gathers and reductions work on pieces of the sequence,
+    beside the transfers of the others (Userbuffers), where the sequence is split between the matrices."""
     blocking_sends: bool = False
     """Host and compute stream wait for each transfer between pipeline stages."""
     own_transfers: bool = False

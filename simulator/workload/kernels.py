@@ -9,6 +9,7 @@ KernelKind = Literal[
     "matmul",
     "attention",
     "convolution",
+    "depthwise",
     "norm",
     "activation",
     "elementwise",
@@ -80,7 +81,7 @@ class Kernel:
         write_bytes: Compulsory writes to device memory [B].
         precision: Precision of the arithmetic, a key of `AcceleratorSpec.peak_flops`.
         shape: Shape of a matmul, convolution (as a matmul) or attention.
-        launches: Kernel launches that this stands for.
+        launches: Kernel launches that this stands for; 0 for a part of the one behind it.
         model_flops: The part of `flops` that counts towards MFU (recomputation does not) [FLOP].
     """
 

@@ -1,31 +1,33 @@
-"""A model given layer by layer: each layer as a block with its forward and backward pass on one GPU."""
+"""A model given layer by layer: each layer as a block with its forward and backward pass on one GPU.
+
+Ways of a block run one after the other, shortcuts first. A tensor that several layers need for their backward
+passes is kept once, by the first of them; gradients that come back on several ways are added up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-from simulator.specs.model import (
-    ActivationLayer,
-    AttentionLayer,
-    ConvolutionLayer,
-    EmbeddingLayer,
-    LayerListSpec,
-    LinearLayer,
-    LossLayer,
-    NormLayer,
-    PoolingLayer,
-)
-from simulator.workload import operators
+from simulator.specs.layer_list import placed_layers
+from simulator.specs.layers import ActivationLayer, BlockLayer, EmbeddingLayer, NormLayer, SideLayer
+from simulator.specs.model import LayerListSpec
+from simulator.specs.shapes import Placed
 from simulator.workload.blocks import Block, PassBuilder, Shard
-from simulator.workload.frozen import frozen
-from simulator.workload.kernels import Kernel, KernelKind, MatmulShape
-from simulator.workload.weights import add_weight, kept_weight
+from simulator.workload.list_layers import BUILDERS
+from simulator.workload.operators import pointwise
+from simulator.workload.parameters import layer_parameters
+from simulator.workload.sites import Site, Tensor
+
+_KNOWN = 16
+"""Models on shards whose blocks are remembered, so that what follows from them is worked out once."""
 
 
+@lru_cache(maxsize=_KNOWN)
 def layer_list_blocks(
     model: LayerListSpec, shard: Shard, untrained: frozenset[str] = frozenset()
-) -> list[Block]:
+) -> tuple[Block, ...]:
     """One block a layer, in order; the first that is trained needs no gradient of its input.
 
     Args:
@@ -33,235 +35,144 @@ def layer_list_blocks(
         shard: One GPU's part of the micro-batch.
         untrained: Names of layers whose parameters are not trained.
     """
-    blocks: list[Block] = []
-    needs_input_gradient = False
-    for position, layer in enumerate(model.layers):
-        build, name = _BUILDERS[type(layer)], f"{position}.{layer.type}"
-        fixed = f"layers.{name}" in untrained
-        own = replace(shard, frozen=frozenset({name})) if fixed else shard
-        block = build(layer, own, name, needs_input_gradient)
-        if fixed:
-            block = replace(block, frozen_parameters=block.parameters)
-        trained = block.parameters > block.frozen_parameters
-        needs_input_gradient = needs_input_gradient or trained
-        blocks.append(block if needs_input_gradient else frozen(block))
-    return blocks
+    items = placed_layers(model)
+    walk = _Walk(shard, untrained)
+    walk.run(items, Tensor(items[0].takes.elements * shard.tokens, flows=False))
+    return tuple(walk.blocks)
 
 
-def _linear(layer: LinearLayer, shard: Shard, name: str, propagate: bool) -> Block:
-    return _dense(
-        name,
-        "matmul",
-        MatmulShape(shard.tokens, layer.out_features, layer.in_features),
-        shard,
-        parameters=layer.in_features * layer.out_features + layer.out_features * layer.bias,
-        input_elements=shard.tokens * layer.in_features,
-        propagate=propagate,
-    )
+@dataclass(slots=True)
+class _Walk:
+    """Goes along the layers.
 
+    Attributes:
+        shard: One GPU's part of the micro-batch.
+        untrained: Names of layers whose parameters are not trained.
+        blocks: Blocks so far.
+        dense: Inputs of dense blocks so far.
+    """
 
-def _convolution(layer: ConvolutionLayer, shard: Shard, name: str, propagate: bool) -> Block:
-    side = (layer.input_size + 2 * layer.padding - layer.kernel_size) // layer.stride + 1
-    window = layer.kernel_size**2 * layer.in_channels // layer.groups
-    return _dense(
-        name,
-        "convolution",
-        MatmulShape(shard.tokens * side * side, layer.out_channels // layer.groups, window, layer.groups),
-        shard,
-        parameters=window * layer.out_channels + layer.out_channels * layer.bias,
-        input_elements=shard.tokens * layer.in_channels * layer.input_size**2,
-        propagate=propagate,
-    )
+    shard: Shard
+    untrained: frozenset[str]
+    blocks: list[Block] = field(default_factory=list)
+    dense: list[Tensor] = field(default_factory=list)
 
+    def run(
+        self, items: Sequence[Placed], x: Tensor, beside: int = 0, ending: Tensor | None = None
+    ) -> Tensor:
+        """Runs layers one after the other.
 
-def _dense(
-    name: str,
-    kind: KernelKind,
-    shape: MatmulShape,
-    shard: Shard,
-    *,
-    parameters: int,
-    input_elements: int,
-    propagate: bool,
-) -> Block:
-    """Inputs [m, k] times a weight [k, n]; traffic counts the true input, not the unrolled windows."""
-    element = shard.element_bytes
-    outputs = shape.m * shape.n * shape.batch
-    flops = 2 * shape.m * shape.n * shape.k * shape.batch
+        Args:
+            items: The layers.
+            x: What the first reads.
+            beside: Gradients that wait meanwhile for layers on other ways [B].
+            ending: What the last, a norm, adds and activates.
 
-    def product(suffix: str, product_shape: MatmulShape, read: int, written: int) -> Kernel:
-        return Kernel(
-            name=name + suffix,
-            kind=kind,
-            flops=flops,
-            read_bytes=read,
-            write_bytes=written,
-            precision=shard.precision,
-            shape=product_shape,
-            model_flops=flops,
+        Returns:
+            What the last writes.
+        """
+        place = 0
+        while place < len(items):
+            item = items[place]
+            behind = items[place + 1] if place + 1 < len(items) else None
+            joined = ending if place == len(items) - 1 else None
+            fused = _activates(behind)
+            if isinstance(item.layer, SideLayer):
+                self._meet(item, x)
+                self.run(item.ways[0], x, beside + self._bytes(x))
+                fused = False
+            elif isinstance(item.layer, BlockLayer):
+                fused = fused and _ends_in_norm(item) and self.shard.software.fused_norm_activation
+                x = self._block(item, x, beside, fused=fused)
+            else:
+                fused = fused and _over_a_batch(item) and self.shard.software.fused_norm_activation
+                x = self._leaf(item, x, beside, joined, activated=fused or joined is not None)
+            place += 2 if fused else 1
+        return x
+
+    def _leaf(
+        self, item: Placed, x: Tensor, beside: int, joined: Tensor | None = None, *, activated: bool = False
+    ) -> Tensor:
+        parameters, fixed = layer_parameters(item), f"layers.{item.name}" in self.untrained
+        trains = parameters > 0 and not fixed
+        flows = x.flows or trains or (joined is not None and joined.flows)
+        y = Tensor(item.gives.elements * self.shard.tokens, flows)
+        shard = replace(self.shard, frozen=frozenset({item.name})) if fixed else self.shard
+        site = Site(
+            item.name, item.layer, item.takes, item.gives, shard, x, y, trains, flows, joined, activated
         )
+        BUILDERS[type(item.layer)](site, item.layer)
+        block = site.block(parameters, beside)
+        if isinstance(item.layer, EmbeddingLayer):
+            block = replace(block, input_bytes=8 * x.elements)
+        self.blocks.append(block)
+        return y
 
-    weights = shape.n * shape.k * shape.batch
-    trained = not shard.frozen
-    forward, backward = PassBuilder(), PassBuilder()
-    kept = input_elements * element * trained
-    made = add_weight(forward, name, weights, shard, matrix=False, keeps=propagate)
-    whole = product("", shape, (input_elements + weights) * element, outputs * element)
-    forward.add(whole, after=made or None, kept=kept)
-    if propagate:
-        transposed = MatmulShape(shape.m, shape.k, shape.n, shape.batch)
-        add_weight(backward, name, weights, shard, backward=True, matrix=False)
-        backward.add(
-            product(".input_gradient", transposed, (outputs + weights) * element, input_elements * element),
-            freed=kept_weight(weights, shard, matrix=False),
-        )
-    if not trained:
-        return Block(name, forward.done(), backward.done(), parameters, input_elements * element)
-    gradient = weights * shard.gradient_bytes
-    backward.add(
-        product(
-            ".weight_gradient",
-            MatmulShape(shape.k, shape.n, shape.m, shape.batch),
-            (outputs + input_elements) * element + gradient,
-            gradient,
-        ),
-        freed=kept,
-        role="weight_gradient",
-    )
-    return Block(name, forward.done(), backward.done(), parameters, kept)
+    def _block(self, item: Placed, x: Tensor, beside: int, *, fused: bool) -> Tensor:
+        layer, (main, *shortcuts) = item.layer, item.ways
+        assert isinstance(layer, BlockLayer)
+        if layer.shortcut is None:
+            return self.run(main, x, beside)
+        sources = [*self.dense, x] if layer.dense else [x]
+        if layer.dense:
+            self.dense.append(x)
+        ends = []
+        for way, source in zip(shortcuts, sources, strict=True):
+            self._meet(item, source)
+            ends.append(self.run(way, source, beside + self._bytes(source)))
+        waiting = beside + item.gives.elements * self.shard.tokens * self.shard.element_bytes
+        if fused:
+            return self.run(main, x, waiting, ending=ends[0])
+        y = self.run(main, x, waiting)
+        for end in ends:
+            y = self._join(layer, item, y, end)
+        return y
 
+    def _join(self, layer: BlockLayer, item: Placed, main: Tensor, side: Tensor) -> Tensor:
+        """A sum, whose gradient is that of both; or a copy of both side by side, and of their gradients."""
+        flows, element = main.flows or side.flows, self.shard.element_bytes
+        into, back = PassBuilder(), PassBuilder()
+        if layer.join == "sum":
+            elements, name = main.elements, f"{item.name}.sum"
+            into.add(pointwise(name, "elementwise", elements, reads=2 * element, writes=element, flops=1))
+        else:
+            elements, name = main.elements + side.elements, f"{item.name}.concatenate"
+            into.add(pointwise(name, "elementwise", elements, reads=element, writes=element, flops=0))
+            kernel = pointwise(
+                f"{name}.gradient", "elementwise", elements, reads=element, writes=element, flops=0
+            )
+            back.add(kernel if flows else None)
+        size = elements * element
+        self.blocks.append(Block(name, into.done(), back.done(), 0, size, carried_bytes=size))
+        return Tensor(elements, flows)
 
-def _embedding(layer: EmbeddingLayer, shard: Shard, name: str, _: bool) -> Block:
-    elements, element = shard.tokens * layer.embedding_dim, shard.element_bytes
-    forward, backward = PassBuilder(), PassBuilder()
-    forward.add(operators.pointwise(name, "embedding", elements, reads=element, writes=element, flops=1))
-    gradient = shard.gradient_bytes
-    backward.add(
-        operators.pointwise(
-            f"{name}.gradient", "embedding", elements, reads=element + gradient, writes=gradient, flops=1
-        )
-    )
-    return Block(
-        name, forward.done(), backward.done(), layer.num_embeddings * layer.embedding_dim, shard.tokens * 8
-    )
+    def _meet(self, item: Placed, x: Tensor) -> None:
+        """The gradient of one more way from a tensor, added to that of the others."""
+        if not x.flows:
+            return
+        element, back = self.shard.element_bytes, PassBuilder()
+        name = f"{item.name.removesuffix('.side')}.gradient_sum"
+        back.add(pointwise(name, "elementwise", x.elements, reads=2 * element, writes=element, flops=1))
+        self.blocks.append(Block(name, (), back.done(), 0, self._bytes(x)))
 
-
-def _norm(layer: NormLayer, shard: Shard, name: str, _: bool) -> Block:
-    parameters = layer.features * (1 if layer.norm == "rmsnorm" else 2)
-    elements = shard.tokens * layer.features * layer.positions
-    return _pointwise(name, "norm", elements, operators.NORM_FLOPS, shard, parameters)
-
-
-def _pooling(layer: PoolingLayer, shard: Shard, name: str, _: bool) -> Block:
-    """Forward each input is read once; backward the gradient of each output goes back to its inputs."""
-    inputs, outputs = (
-        shard.tokens * layer.channels * side**2 for side in (layer.input_size, layer.output_size)
-    )
-    element = shard.element_bytes
-    forward, backward = PassBuilder(), PassBuilder()
-    kept = inputs * element
-    pooled = Kernel(name, "elementwise", inputs, kept, outputs * element, "fp32")
-    forward.add(pooled, kept=kept)
-    back = Kernel(f"{name}.gradient", "elementwise", inputs, kept + outputs * element, kept, "fp32")
-    backward.add(back, freed=kept)
-    return Block(name, forward.done(), backward.done(), 0, kept)
+    def _bytes(self, tensor: Tensor) -> int:
+        """Bytes of a tensor, or of its gradient."""
+        return tensor.elements * self.shard.element_bytes
 
 
-def _activation(layer: ActivationLayer, shard: Shard, name: str, _: bool) -> Block:
-    elements = shard.tokens * layer.features
-    return _pointwise(name, "activation", elements, operators.POINTWISE_FLOPS[layer.function], shard, 0)
+def _activates(item: Placed | None) -> bool:
+    """Whether this is an activation that norms are fused with."""
+    return item is not None and isinstance(item.layer, ActivationLayer) and item.layer.function == "relu"
 
 
-def _pointwise(
-    name: str, kind: KernelKind, elements: int, flops: int, shard: Shard, parameters: int
-) -> Block:
-    element = shard.element_bytes
-    forward, backward = PassBuilder(), PassBuilder()
-    kept = elements * element
-    forward.add(
-        operators.pointwise(name, kind, elements, reads=element, writes=element, flops=flops),
-        kept=kept,
-    )
-    backward.add(
-        operators.pointwise(
-            f"{name}.gradient", kind, elements, reads=2 * element, writes=element, flops=2 * flops
-        ),
-        freed=kept,
-    )
-    return Block(name, forward.done(), backward.done(), parameters, kept)
+def _over_a_batch(item: Placed) -> bool:
+    """Whether this is a norm that activations are fused with."""
+    return isinstance(item.layer, NormLayer) and item.layer.norm in ("batchnorm", "instancenorm")
 
 
-def _attention(layer: AttentionLayer, shard: Shard, name: str, propagate: bool) -> Block:
-    key_heads = layer.num_key_value_heads or layer.num_attention_heads
-    head = layer.hidden_size // layer.num_attention_heads
-    width, columns = layer.hidden_size, layer.hidden_size + 2 * key_heads * head
-    tokens, element = shard.tokens, shard.element_bytes
-    into = _dense(
-        f"{name}.qkv",
-        "matmul",
-        MatmulShape(tokens, columns, width),
-        shard,
-        parameters=width * columns + columns * layer.bias,
-        input_elements=tokens * width,
-        propagate=propagate,
-    )
-    out = _dense(
-        f"{name}.output",
-        "matmul",
-        MatmulShape(tokens, width, width),
-        shard,
-        parameters=width * width + width * layer.bias,
-        input_elements=tokens * width,
-        propagate=True,
-    )
-
-    def core(*, backward: bool) -> Kernel:
-        return operators.fused_attention(
-            f"{name}.core" + (".gradient" if backward else ""),
-            batch=shard.micro_batch_size,
-            heads=layer.num_attention_heads,
-            kv_heads=key_heads,
-            query_length=shard.sequence_length,
-            key_length=shard.sequence_length,
-            head_dim=head,
-            causal=layer.causal,
-            precision=shard.precision,
-            backward=backward,
-        )
-
-    kept = tokens * columns * element
-    forward, backward = PassBuilder(list(into.forward)), PassBuilder(list(out.backward))
-    forward.add(core(backward=False), kept=kept)
-    for node in out.forward:
-        forward.add(node.op, kept=node.kept_bytes)
-    backward.add(core(backward=True), freed=kept)
-    for node in into.backward:
-        backward.add(node.op, freed=node.freed_bytes, role=node.role)
-    return Block(name, forward.done(), backward.done(), into.parameters + out.parameters, into.input_bytes)
-
-
-def _loss(layer: LossLayer, shard: Shard, name: str, _: bool) -> Block:
-    elements, element = shard.tokens * layer.features, shard.element_bytes
-    forward, backward = PassBuilder(), PassBuilder()
-    flops = 3 if layer.function == "mse" else 8
-    kept = 4 * elements
-    forward.add(
-        operators.pointwise(name, "loss", elements, reads=element + 4, writes=4, flops=flops), kept=kept
-    )
-    backward.add(
-        operators.pointwise(f"{name}.gradient", "loss", elements, reads=4, writes=element, flops=2),
-        freed=kept,
-    )
-    return Block(name, forward.done(), backward.done(), 0, elements * element)
-
-
-_BUILDERS: dict[type, Callable[..., Block]] = {
-    LinearLayer: _linear,
-    ConvolutionLayer: _convolution,
-    EmbeddingLayer: _embedding,
-    NormLayer: _norm,
-    ActivationLayer: _activation,
-    PoolingLayer: _pooling,
-    AttentionLayer: _attention,
-    LossLayer: _loss,
-}
+def _ends_in_norm(item: Placed) -> bool:
+    """Whether a block is a sum of two ways of which the first ends in such a norm."""
+    layer = item.layer
+    assert isinstance(layer, BlockLayer)
+    one = layer.shortcut is not None and len(item.ways) == 2 and layer.join == "sum"
+    return one and _over_a_batch(item.ways[0][-1])

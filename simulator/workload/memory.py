@@ -47,14 +47,15 @@ def transients(block: Block, shard: Shard) -> Transients:
 
     Valid: one pass at a time on a GPU; tensors are freed as soon as nothing needs them.
     """
-    stream = block.input_bytes + block.carried_bytes if block.name == "layer" else 0
+    stream = block.carried_bytes + (block.input_bytes if block.name == "layer" else 0)
     table = (block.parameters - block.sequential_parameters + block.read_parameters) * shard.element_bytes
     # A forward pass that keeps nothing has its residual stream beside it.
     forward = _live(block.forward, shard, stream=block.input_bytes if block.teacher else 0)
     dropping = _live(block.forward, shard, stream=block.input_bytes, keeps=False)
     if any(isinstance(node.op, Kernel) and node.op.kind == "embedding" for node in block.backward):
         return Transients(forward, (table,) * len(block.backward), dropping)
-    return Transients(forward, _live(block.backward, shard, stream=stream), dropping)
+    whole_layer = block.name == "layer"
+    return Transients(forward, _live(block.backward, shard, stream=stream, whole_layer=whole_layer), dropping)
 
 
 def largest_transient(blocks: tuple[Block, ...], shard: Shard) -> int:
@@ -93,7 +94,9 @@ def placeholder_bytes(blocks: tuple[Block, ...], shard: Shard) -> int:
     return sum(m * n for m, n in shapes) * shard.element_bytes
 
 
-def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int, keeps: bool = True) -> tuple[int, ...]:
+def _live(
+    nodes: tuple[Node, ...], shard: Shard, *, stream: int, keeps: bool = True, whole_layer: bool = False
+) -> tuple[int, ...]:
     """Bytes in use while each node runs, besides what is kept; all, if nothing is."""
     outputs: list[int] = []
     sources: list[tuple[int, ...]] = []
@@ -104,7 +107,7 @@ def _live(nodes: tuple[Node, ...], shard: Shard, *, stream: int, keeps: bool = T
         handed = node.kept_bytes - node.kept_input
         output = 0 if node.role == _LEAF else _handed_on(_output(node, shard), handed, keeps=keeps)
         if node.role == _LEAF:
-            leaf_output = _weight_gradient(node, shard, leaf_output, whole_layer=bool(stream))
+            leaf_output = _weight_gradient(node, shard, leaf_output, whole_layer=whole_layer)
             behind = {source for producer in read for source in sources[producer]}
             need = leaf_output + sum(outputs[i] for i in behind.union(read)) + stream
         elif isinstance(node.op, Communication):

@@ -2,7 +2,8 @@
 
 A transformer has ``embedding``, ``layers.<number>.<operator>``, ``head.norm`` and ``head.projection``; the
 layers of an encoder-decoder are those of ``encoder`` and of ``decoder``. A model given layer by layer has
-``layers.<number>.<type>``.
+``layers.<number>.<type>``, and below a block's number those of its repetition, if it has several, and of the
+layer in it (``layers.4.0.1.convolution``); those of its shortcut are ``layers.4.0.shortcut.0.convolution``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
 
+from simulator.specs.layer_list import placed_layers
 from simulator.specs.model import LayerListSpec, ModelSpec, TransformerSpec
+from simulator.specs.shapes import leaves
 from simulator.specs.training import TrainingSpec
-from simulator.workload.parameters import count_parameters
+from simulator.workload.parameters import layer_parameters
 
 _MOST_LAYERS: Final = 100_000
 """Numbers that a range may have."""
@@ -23,11 +26,7 @@ _MOST_LAYERS: Final = 100_000
 def parameter_names(model: ModelSpec) -> tuple[str, ...]:
     """Names of all that has parameters, in the order in which a sample visits them."""
     if isinstance(model, LayerListSpec):
-        return tuple(
-            f"layers.{number}.{layer.type}"
-            for number, layer in enumerate(model.layers)
-            if count_parameters(model.model_copy(update={"layers": (layer,)}))
-        )
+        return tuple(f"layers.{item.name}" for item in leaves(placed_layers(model)) if layer_parameters(item))
     found = ["encoder.front_end" if model.num_mel_bins else "embedding"]
     biased = model.relative_attention_num_buckets > 0
     for number in range(model.num_hidden_layers):

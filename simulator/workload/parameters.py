@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from math import prod
+
+from simulator.specs.layer_list import placed_layers
 from simulator.specs.model import (
     AttentionLayer,
     ConvolutionLayer,
     EmbeddingLayer,
-    Layer,
     LayerListSpec,
     LinearLayer,
     ModelSpec,
     NormLayer,
     TransformerSpec,
 )
+from simulator.specs.shapes import Placed, leaves, spread
 
 
 def count_parameters(model: ModelSpec) -> int:
@@ -33,7 +36,7 @@ def count_parameters(model: ModelSpec) -> int:
         (grouped-query attention); DeepSeek-V2, arXiv:2405.04434 (latent attention).
     """
     if isinstance(model, LayerListSpec):
-        return sum(map(_of_layer, model.layers))
+        return sum(map(layer_parameters, leaves(placed_layers(model))))
     experts = 0 if model.mixture is None else model.mixture.num_experts
     return _of_transformer(model, experts)
 
@@ -110,17 +113,19 @@ def _norm(kind: str, features: int) -> int:
     return features * (1 if kind == "rmsnorm" else 2)
 
 
-def _of_layer(layer: Layer) -> int:
+def layer_parameters(item: Placed) -> int:
+    """Parameters of a layer of a list, in its place."""
+    layer, taken, given = item.layer, item.takes.channels, item.gives.channels
     match layer:
         case LinearLayer():
-            return layer.in_features * layer.out_features + layer.out_features * layer.bias
+            return taken * given + given * layer.bias
         case EmbeddingLayer():
             return layer.num_embeddings * layer.embedding_dim
         case NormLayer():
-            return _norm(layer.norm, layer.features)
+            return _norm(layer.norm, taken)
         case ConvolutionLayer():
-            window = layer.in_channels // layer.groups * layer.kernel_size**2
-            return window * layer.out_channels + layer.out_channels * layer.bias
+            window = prod(spread(layer.kernel_size, len(item.takes.positions)))
+            return window * taken * given // layer.groups + given * layer.bias
         case AttentionLayer():
             width, heads = layer.hidden_size, layer.num_attention_heads
             columns = width + 2 * (layer.num_key_value_heads or heads) * (width // heads)

@@ -58,18 +58,18 @@ def test_layers_that_meet_run(layers: list[dict[str, Any]]) -> None:
     [
         (
             changed(IMAGE, 4, in_features=30),
-            "layer 4 (linear) takes 30 (in_features), but layer 3 (pooling) gives 32 "
-            "(channels x output_size^2); in_features: 32 would fit",
+            "model.layers.4.in_features: layer 4 (linear) takes 30 (in_features), but layer 3 (pooling) "
+            "gives 8 x 2 x 2 = 32; in_features: 32 would fit",
         ),
-        (changed(IMAGE, 1, positions=1), "gives 392 (out_channels x 7^2); positions: 49 would fit"),
-        (changed(IMAGE, 2, features=8), "layer 1 (norm) gives 392 (features x positions); features: 392"),
+        (changed(IMAGE, 1, positions=1), "gives 8 x 7 x 7 = 392; positions: 49 would fit"),
+        (changed(IMAGE, 2, features=8), "layer 1 (norm) gives 8 x 7 x 7 = 392; features: 392 would fit"),
         (changed(IMAGE, 3, input_size=8), "no single key of it makes them meet"),
         (changed(IMAGE, 3, channels=4), "channels: 8 would fit"),
         (changed(IMAGE, 5, features=9), "layer 5 (loss) takes 9 (features)"),
         (changed(TEXT, 1, hidden_size=128), "hidden_size: 64 would fit"),
         (changed(TEXT, 2, features=60), "features: 64 would fit"),
-        ([*TEXT[:1], IMAGE[0]], "layer 1 (convolution) takes 768 (in_channels x input_size^2)"),
-        (changed(IMAGE, 3, output_size=8), "a window cannot make 8 out of 7 (input_size)"),
+        ([*TEXT[:1], IMAGE[0]], "takes 3 x 16 x 16 = 768 (in_channels x input_size), but layer 0"),
+        (changed(IMAGE, 3, output_size=8), "cannot make 8 x 8 out of 8 x 7 x 7 = 392 with a window"),
     ],
 )
 def test_layers_that_do_not_meet_are_named_with_what_would_fit(

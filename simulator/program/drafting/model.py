@@ -214,7 +214,7 @@ def lay_out_model(scenario: Outline, plan: Plan, states: StateBytes | None = Non
         if scenario.distillation is not None:
             laid_out = with_teacher(laid_out, model, scenario.distillation, plan, training, shard)
     else:
-        laid_out = Layout(((tuple(layer_list_blocks(model, shard, frozen_names(model, training))),),), ())
+        laid_out = Layout(((layer_list_blocks(model, shard, frozen_names(model, training)),),), ())
     return shard, replace(laid_out, blocks=with_modules(scenario, laid_out.blocks))
 
 

@@ -1,0 +1,399 @@
+"""Models given layer by layer with ways, convolutions and norms: arithmetic, traffic and memory by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import pytest
+
+from simulator import catalog
+from simulator.errors import ScenarioError, UnsupportedError
+from simulator.run import run
+from simulator.scenario import scenario_from_mapping
+from simulator.specs import LayerListSpec
+from simulator.specs.layer_list import placed_layers
+from simulator.specs.shapes import leaves
+from simulator.workload import Block, Kernel, MatmulShape, Shard, layer_list_blocks
+from simulator.workload.names import parameter_names
+from simulator.workload.parameters import count_parameters
+from support.inputs import catalogue_layers
+from support.laws import assert_folds, assert_obeys_laws
+
+Layers = list[dict[str, Any]]
+
+LISTS = [name for name in catalog.names("models") if catalog.entry("models", name).get("kind") == "layers"]
+SAMPLES = 4
+EAGER = {"base": "pytorch-ddp", "convolution_layout": "channels_last"}
+
+
+def scenario(model: Any, software: Any = "oneflow", **training: Any) -> Any:
+    return scenario_from_mapping(
+        {
+            "cluster": {"system": "dgx-a100", "nodes": 1, "gpus_per_node": 2},
+            "model": model,
+            "training": {
+                "micro_batch_size": SAMPLES,
+                "global_batch_size": 2 * SAMPLES,
+                "precision": "fp16",
+                "optimizer": "momentum",
+                **training,
+            },
+            "software": software,
+        }
+    )
+
+
+def blocks(model: Any, software: Any = "oneflow", untrained: tuple[str, ...] = (), **shard: Any) -> Any:
+    made = scenario(model, software)
+    given = {
+        "micro_batch_size": SAMPLES,
+        "sequence_length": 1,
+        "tensor_parallel": 1,
+        "sequence_parallel": False,
+        "precision": "fp16",
+        "attention": "fused",
+        "gradient_bytes": 4,
+        "software": made.software,
+    }
+    return layer_list_blocks(made.model, Shard(**{**given, **shard}), frozenset(untrained))
+
+
+def layered(layers: Layers, **keys: Any) -> dict[str, Any]:
+    return {"name": "list", "input": [8, 16, 16], "layers": layers, **keys}
+
+
+def conv(out: int, size: int = 3, **keys: Any) -> dict[str, Any]:
+    return {"type": "convolution", "out_channels": out, "kernel_size": size, "padding": size // 2, **keys}
+
+
+NORM = {"type": "norm", "norm": "batchnorm"}
+RELU = {"type": "activation"}
+RESIDUAL: Layers = [
+    conv(8),
+    NORM,
+    RELU,
+    {"type": "block", "layers": [conv(8), NORM], "shortcut": []},
+    RELU,
+    {"type": "pooling", "function": "mean"},
+    {"type": "linear", "out_features": 10},
+    {"type": "loss"},
+]
+
+
+def kernels(found: tuple[Block, ...], way: str) -> list[Kernel]:
+    return [node.op for block in found for node in getattr(block, way) if isinstance(node.op, Kernel)]
+
+
+def named(found: tuple[Block, ...], name: str) -> Kernel:
+    return next(k for way in ("forward", "backward") for k in kernels(found, way) if k.name == name)
+
+
+# What papers and others print.
+
+
+@pytest.mark.parametrize(
+    ("name", "multiply_adds"),
+    [
+        # torchvision prints 4.09, 7.8 and 11.51 GFLOPS, for a multiply-add each.
+        ("resnet50", 4.09e9),
+        ("resnet101", 7.80e9),
+        ("resnet152", 11.51e9),
+    ],
+)
+def test_arithmetic_of_an_image_is_what_is_published(name: str, multiply_adds: float) -> None:
+    found = blocks(name)
+    forward = sum(k.model_flops for k in kernels(found, "forward")) / SAMPLES / 2
+    assert forward == pytest.approx(multiply_adds, rel=0.003)
+    # Both gradients but that of the image.
+    first = 64 * 3 * 49 * 112**2
+    backward = sum(k.model_flops for k in kernels(found, "backward")) / SAMPLES / 2
+    assert backward == pytest.approx(2 * forward - first)
+
+
+def test_parameters_of_ssd_by_hand() -> None:
+    # ResNet-50 up to its third stage: without the fourth, 1024 to 512 wide inside, and the classifier.
+    stage = 1024 * 512 + 512 * 512 * 9 + 512 * 2048 + 1024 * 2048 + 2 * (2 * 512 + 2 * 2048)
+    stage += 2 * (2048 * 512 + 512 * 512 * 9 + 512 * 2048 + 2 * (2 * 512 + 2048))
+    backbone = 25_557_032 - stage - (2048 * 1000 + 1000)
+    widths, inside, boxes = (1024, 512, 512, 256, 256, 256), (256, 256, 128, 128, 128), (4, 6, 6, 6, 4, 4)
+    extra = sum(
+        before * mid + mid * after * 9 + 2 * (mid + after)
+        for before, mid, after in zip(widths, inside, widths[1:], strict=False)
+    )
+    heads = sum(9 * width * number * 85 + number * 85 for width, number in zip(widths, boxes, strict=True))
+    assert count_parameters(catalogue_layers("ssd300-rn50")) == backbone + extra + heads
+    # 8,732 boxes, as the paper says.
+    found = leaves(placed_layers(catalogue_layers("ssd300-rn50")))
+    scores = sum(item.takes.elements for item in found if item.name.endswith("loss"))
+    assert scores == 8732 * 85
+
+
+def test_parameters_of_unet_by_hand() -> None:
+    filters = (32, 64, 128, 256, 320, 320)
+
+    def unit(before: int, after: int) -> int:
+        return 27 * before * after + 2 * after
+
+    count = unit(1, 32) + unit(32, 32) + (32 * 3 + 3)
+    for above, below in pairwise(filters):
+        count += unit(above, below) + unit(below, below)
+        count += 8 * below * above + above + unit(2 * above, above) + unit(above, above)
+    assert count_parameters(catalogue_layers("unet3d-kits19")) == count
+
+
+def test_jasper_adds_up_the_inputs_of_all_blocks_before() -> None:
+    """Dense residuals: the tenth block has ten of them, and all counts are those of the authors' code."""
+    model = catalogue_layers("jasper-10x5dr")
+    assert count_parameters(model) == 332_632_349
+    ways = [item for item in leaves(placed_layers(model)) if ".shortcut." in item.name]
+    assert sum(item.name.endswith("convolution") for item in ways) == sum(range(1, 11))
+
+
+# Products.
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("precision", ["fp16", "tf32", "fp32"])
+def test_products_have_the_arithmetic_of_their_convolutions(name: str, precision: str) -> None:
+    """Exactly where channels are whole multiples of 16 bytes; no less anywhere."""
+    for kernel in kernels(blocks(name, precision=precision), "forward"):
+        if kernel.kind == "convolution" and isinstance(kernel.shape, MatmulShape):
+            shape = kernel.shape
+            done = 2 * shape.m * shape.n * shape.k * shape.batch
+            assert done >= kernel.flops if precision != "fp32" else done <= kernel.flops * 1.0001
+
+
+def test_the_dimensions_of_a_convolution_s_products() -> None:
+    """NVIDIA's table: N P Q x K x C R S forward, N H W x C x K R S and C R S x K x N P Q backward."""
+    layers: Layers = [conv(24), conv(32, stride=2), {"type": "loss"}]
+    found = blocks(layered(layers))
+    n, c, k = SAMPLES, 24, 32
+    assert named(found, "1.convolution").shape == MatmulShape(n * 64, k, c * 9)
+    # Each input meets a quarter of the taps.
+    assert named(found, "1.convolution.input_gradient").shape == MatmulShape(n * 256, c, k * 9 // 4)
+    assert named(found, "1.convolution.weight_gradient").shape == MatmulShape(c * 9, k, n * 64)
+    assert not any(kernel.name == "0.convolution.input_gradient" for kernel in kernels(found, "backward"))
+
+
+def test_few_channels_are_padded_for_the_matrix_units() -> None:
+    def inner(channels: int, precision: str) -> int:
+        model = layered([conv(8, 1), {"type": "loss"}], input=[channels, 16, 16])
+        shape = named(blocks(model, precision=precision), "0.convolution").shape
+        assert isinstance(shape, MatmulShape)
+        return shape.k
+
+    assert [inner(channels, "fp16") for channels in (3, 4, 5, 8, 9)] == [4, 4, 8, 8, 16]
+    assert [inner(channels, "tf32") for channels in (3, 4, 5, 8, 9)] == [4, 4, 8, 8, 12]
+    assert [inner(channels, "fp32") for channels in (3, 4, 5, 8, 9)] == [3, 4, 5, 8, 9]
+
+
+def test_a_transposed_convolution_is_the_gradient_of_one() -> None:
+    """Twice the sides: as many multiply-adds as the convolution that makes its input of its output."""
+    up = {"type": "convolution", "out_channels": 16, "kernel_size": 2, "stride": 2, "transposed": True}
+    found = blocks(layered([conv(32), up, {"type": "loss"}]))
+    down = {"type": "convolution", "out_channels": 32, "kernel_size": 2, "stride": 2}
+    other = blocks(layered([conv(16), down, {"type": "loss"}], input=[8, 32, 32]))
+    one, two = named(found, "1.convolution"), named(other, "1.convolution.input_gradient")
+    assert (one.shape, one.flops) == (two.shape, two.flops)
+    assert named(found, "1.convolution.input_gradient").shape == named(other, "1.convolution").shape
+
+
+def test_depthwise_convolutions_leave_the_matrix_units_alone() -> None:
+    found = blocks(layered([conv(8, groups=8), {"type": "loss"}]))
+    kernel = named(found, "0.convolution")
+    assert (kernel.kind, kernel.shape) == ("depthwise", None)
+    assert kernel.flops == 2 * SAMPLES * 8 * 256 * 9
+    assert kernel.read_bytes + kernel.write_bytes == (2 * SAMPLES * 8 * 256 + 8 * 9) * 2
+
+
+# Traffic and what is kept.
+
+
+def test_a_batch_norm_reads_its_input_twice_and_with_its_gradient_twice_again() -> None:
+    size = SAMPLES * 8 * 256 * 2
+    found = blocks(layered(RESIDUAL), EAGER)
+    norm, back = named(found, "1.norm"), named(found, "1.norm.gradient")
+    assert (norm.read_bytes, norm.write_bytes) == (2 * size, size)
+    assert (back.read_bytes, back.write_bytes) == (4 * size, size)
+    relu, back = named(found, "2.activation"), named(found, "2.activation.gradient")
+    assert (relu.read_bytes + relu.write_bytes, back.read_bytes + back.write_bytes) == (2 * size, 3 * size)
+    total = named(found, "3.sum")
+    assert (total.read_bytes, total.write_bytes) == (2 * size, size)
+
+
+def test_fused_with_sum_and_activation_only_what_must_travels() -> None:
+    size = SAMPLES * 8 * 256 * 2
+    found = blocks(layered(RESIDUAL))
+    names = [kernel.name for way in ("forward", "backward") for kernel in kernels(found, way)]
+    assert not any("activation" in name or name.endswith(".sum") for name in names)
+    norm, back = named(found, "3.1.norm"), named(found, "3.1.norm.gradient")
+    # A bit of mask an element; the shortcut comes in, and its gradient goes out.
+    assert (norm.read_bytes, norm.write_bytes) == (3 * size, size + size // 16)
+    assert (back.read_bytes, back.write_bytes) == (4 * size + size // 8, 2 * size)
+
+
+def test_each_tensor_is_kept_once() -> None:
+    """Eager: the image, what convolutions give (for norms), what activations give, the pooled features."""
+    size, features = SAMPLES * 8 * 256 * 2, SAMPLES * 8 * 2
+    statistics, scores = 2 * 8 * 4, SAMPLES * 10 * 4
+    found = blocks(layered(RESIDUAL), EAGER)
+    assert sum(block.kept_bytes for block in found) == 5 * size + 2 * statistics + features + scores
+    # Fused, a bit an element besides; what the sum's activation gives is of no use to anybody.
+    fused = sum(block.kept_bytes for block in blocks(layered(RESIDUAL)))
+    assert fused == 4 * size + 2 * size // 16 + 2 * statistics + features + scores
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("software", ["oneflow", "pytorch-ddp"])
+def test_what_is_kept_is_freed(name: str, software: str) -> None:
+    found = blocks(name, software)
+    for block in found:
+        assert block.kept_bytes == sum(node.freed_bytes for node in block.backward), block.name
+    assert sum(block.parameters for block in found) == count_parameters(catalogue_layers(name))
+
+
+def test_frozen_layers_keep_nothing_below_the_first_that_is_trained() -> None:
+    model = catalogue_layers("resnet50")
+    fixed = tuple(name for name in parameter_names(model) if not name.startswith(("layers.12", "layers.17")))
+    found = blocks("resnet50", EAGER, untrained=fixed)
+    first = next(place for place, block in enumerate(found) if block.backward)
+    assert found[first].name.startswith("12.") and not any(block.kept_bytes for block in found[:first])
+    assert all(block.kept_bytes == sum(n.freed_bytes for n in block.backward) for block in found)
+    trained = sum(block.trained[0] for block in found)
+    assert trained == sum(block.parameters for block in found if block.name.startswith(("12.", "17.")))
+
+
+def test_channels_first_are_brought_into_order_around_each_convolution() -> None:
+    first = {"base": "pytorch-ddp", "convolution_layout": "channels_first"}
+    orders = [k for k in kernels(blocks(layered(RESIDUAL), first), "forward") if k.name.endswith("layout")]
+    tensors = 2 * SAMPLES * 8 * 256 + 8 * 8 * 9
+    assert [k.read_bytes for k in orders] == [k.write_bytes for k in orders] == [2 * tensors] * 2
+    assert not any(
+        "layout" in k.name for k in kernels(blocks(layered(RESIDUAL), first, precision="fp32"), "forward")
+    )
+
+
+def test_gradients_that_come_back_on_two_ways_are_added() -> None:
+    size = SAMPLES * 8 * 256 * 2
+    side = {"type": "side", "layers": [conv(4, 1), {"type": "loss"}]}
+    found = blocks(layered([conv(8), side, {"type": "loss"}]))
+    added = named(found, "1.gradient_sum")
+    assert (added.read_bytes, added.write_bytes) == (2 * size, size)
+    # Of an image, nobody wants the gradient.
+    below = kernels(blocks(layered([side, *RESIDUAL])), "backward")
+    assert not any(kernel.name == "0.gradient_sum" for kernel in below)
+
+
+def test_channels_side_by_side() -> None:
+    inner = {"type": "block", "layers": [conv(24)], "shortcut": [], "join": "concatenate"}
+    model = scenario(layered([inner, conv(4, 1), {"type": "loss"}])).model
+    assert isinstance(model, LayerListSpec)
+    assert placed_layers(model)[0].gives.channels == 24 + 8
+    assert count_parameters(model) == 9 * 8 * 24 + 32 * 4
+
+
+# Whole steps.
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        RESIDUAL,
+        [
+            conv(8),
+            {"type": "norm", "norm": "batchnorm", "synchronized": True},
+            RELU,
+            conv(4, 1),
+            {"type": "loss"},
+        ],
+        [
+            conv(8, dilation=2),
+            {"type": "block", "repeat": 3, "layers": [conv(8, groups=8), {"type": "mask"}], "shortcut": []},
+            {"type": "dropout"},
+            {"type": "pooling", "kernel_size": 2},
+            {"type": "upsampling"},
+            {"type": "side", "layers": [conv(4), {"type": "loss", "function": "smooth_l1"}]},
+            {"type": "loss", "function": "ctc"},
+        ],
+    ],
+    ids=["residual", "synchronized", "everything"],
+)
+@pytest.mark.parametrize("software", ["oneflow", "pytorch-ddp"])
+def test_steps_obey_the_laws_and_fold(layers: Layers, software: str) -> None:
+    outcome = run(scenario(layered(layers), software))
+    assert_obeys_laws(outcome)
+    assert_folds(outcome.lowered)
+
+
+def test_synchronized_norms_exchange_two_sums_a_channel() -> None:
+    layers: Layers = [conv(8), {**NORM, "synchronized": True}, conv(4, 1), {"type": "loss"}]
+    program = run(scenario(layered(layers))).lowered.program
+    names = [label.name for label in program.classes.labels]
+    assert {"1.norm.all_reduce", "1.norm.gradient.all_reduce"} <= set(names)
+
+
+def test_activations_are_most_of_the_memory_and_grow_with_the_batch() -> None:
+    peaks = [
+        run(scenario("resnet50", EAGER, micro_batch_size=n, global_batch_size=2 * n)).result.memory_by_part
+        for n in (32, 64)
+    ]
+    one, two = (parts["activations"] for parts in peaks)
+    assert two == pytest.approx(2 * one, rel=0.01)
+    # Of each convolution what it reads and what it gives to a norm, in 16 bits, and little else.
+    found = leaves(placed_layers(catalogue_layers("resnet50")))
+    outputs = sum(
+        prod((i.gives.channels, *i.gives.positions)) for i in found if i.name.endswith("convolution")
+    )
+    assert 1.7 * outputs * 2 < one / 32 < 2.2 * outputs * 2
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("key", ["tensor_parallel", "pipeline_parallel", "context_parallel"])
+def test_only_the_batch_is_split(key: str) -> None:
+    mapping = scenario("resnet50").model_dump(mode="json") | {"parallelism": {key: 2}}
+    with pytest.raises((UnsupportedError, ScenarioError), match="data-parallel only"):
+        run(scenario_from_mapping(mapping))
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        (
+            [{"type": "block", "layers": [conv(8, stride=2)], "shortcut": []}],
+            "model.layers.0.shortcut: block 0: its layers give 8 x 8 x 8 = 512, its shortcut 8 x 16 x 16",
+        ),
+        (
+            [
+                {
+                    "type": "block",
+                    "repeat": 2,
+                    "layers": [{"type": "block", "layers": [conv(8, in_channels=9)]}],
+                }
+            ],
+            "model.layers.0.layers.0.layers.0.in_channels: layer 0.0.0.0 (convolution) takes 9 channels",
+        ),
+        ([{"type": "side", "layers": [conv(8)]}], "must end in a loss"),
+        ([{"type": "block", "layers": [conv(8)], "join": "concatenate"}], "does nothing without a shortcut"),
+        ([{"type": "block", "repeat": 30_000, "layers": [conv(8)]}], "more than 20,000 layers"),
+        ([conv(8, 33, padding=0)], "has a kernel of 33 that does not fit an input of 16 + 2 x 0"),
+        ([conv(9, groups=4)], "has 4 groups, which do not divide out_channels 9"),
+        ([{"type": "norm", "norm": "layernorm", "synchronized": True}], "does nothing for layernorm"),
+        ([{"type": "convolution", "out_channels": 8, "kernel_size": [3, 3, 3]}], "3 dimensions"),
+        ([{"type": "linear", "in_features": 8, "out_features": 4}, conv(4, input_size=5)], "4 x 5 x 5 = 100"),
+        ([{"type": "pooling", "kernel_size": 2, "output_size": 2}], "both kernel_size and output_size"),
+        ([{"type": "pooling", "stride": 2}], "has a stride without kernel_size"),
+    ],
+)
+def test_what_does_not_fit_is_told_where_it_stands(layers: Layers, said: str) -> None:
+    with pytest.raises(ScenarioError) as refused:
+        scenario(layered(layers))
+    assert said in str(refused.value)
+
+
+def test_nothing_says_what_the_first_layer_takes() -> None:
+    with pytest.raises(ScenarioError, match="in_channels and input_size, or give the input of the model"):
+        scenario({"name": "list", "layers": [conv(8), {"type": "loss"}]})

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 _T = TypeVar("_T")
+_D = TypeVar("_D", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,17 @@ class Program:
     def num_activities(self) -> int:
         """Number of activities N."""
         return int(self.lane.shape[0])
+
+
+def read_only(array: NDArray[_D]) -> NDArray[_D]:
+    """A view that nobody can write through.
+
+    To compiled code an array that can be written is of another type, for which everything is compiled and
+    loaded once more; so it gets the arrays of every Program like this.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def concatenate(parts: Sequence[Program]) -> Program:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine.jit import entry
-from simulator.engine.program import I32, I64, Program
+from simulator.engine.program import I32, I64, Program, read_only
 from simulator.engine.record import WAIT_DEPENDENCY, WAIT_LANE, WAIT_NONE, Record
 from simulator.engine.tables import ClassTable, horizon_error, room
 from simulator.units import MAX_PICOSECONDS
@@ -33,7 +33,7 @@ def _find_pairs(program: Program) -> I64 | None:
     if lanes * count > _LARGEST_BITMAP:
         return None
     bits = np.zeros((lanes * count + 7) // 8, np.uint8)
-    _mark_pairs(program.lane, program.cls, count, bits)
+    _mark_pairs(read_only(program.lane), read_only(program.cls), count, bits)
     return np.flatnonzero(np.unpackbits(bits, bitorder="little"))
 
 
@@ -53,7 +53,9 @@ def _waits_or_holds(program: Program) -> bool:
     """Whether any class takes from a blocking pool, or holds what any demands."""
     classes = program.classes
     waits = program.pools.blocking[classes.pool_id] & (classes.pool_take > 0)
-    return bool(waits.any() or np.isin(classes.hold_capacity, classes.demand_capacity).any())
+    demanded = np.zeros(len(program.capacities.names), np.bool_)
+    demanded[classes.demand_capacity] = True
+    return bool(waits.any() or demanded[classes.hold_capacity].any())
 
 
 def play_in_order(program: Program, table: ClassTable, pairs: I64) -> Record:
@@ -68,8 +70,11 @@ def play_in_order(program: Program, table: ClassTable, pairs: I64) -> Record:
     lengths = np.minimum(program.classes.delay + table.nominal, MAX_PICOSECONDS + 1)
     free, last = np.zeros(len(program.lanes.names), np.int64), np.full(len(program.lanes.names), -1, np.int32)
     culprit = _sweep(
-        *(program.lane, program.cls, program.dep_ptr, program.dep, lengths, table.limit, free, last),
-        *(ready, start, end, limit, awaited, kind),
+        read_only(program.lane),
+        read_only(program.cls),
+        read_only(program.dep_ptr),
+        read_only(program.dep),
+        *(lengths, table.limit, free, last, ready, start, end, limit, awaited, kind),
     )
     if culprit >= 0:
         raise horizon_error(program, culprit, int(start[culprit]))
@@ -128,8 +133,15 @@ def _levels(program: Program, start: I64, end: I64, pairs: I64) -> tuple[I64, I6
     )
     np.add.at(users, used // len(program.lanes.names), 1)
     alone = users <= 1
-    columns = (classes.pool_ptr, classes.pool_id, classes.pool_take, classes.pool_give)
-    _account(program.cls, start, *columns, alone, level, peak, peak_time)
+    _account(
+        read_only(program.cls),
+        start,
+        read_only(classes.pool_ptr),
+        read_only(classes.pool_id),
+        read_only(classes.pool_take),
+        read_only(classes.pool_give),
+        *(alone, level, peak, peak_time),
+    )
     for pool in np.flatnonzero(~alone):
         chosen = np.flatnonzero(classes.pool_id == pool)
         take, give = np.zeros(len(classes.labels), np.int64), np.zeros(len(classes.labels), np.int64)

@@ -25,8 +25,6 @@ SAME_SHARE = 1e-12
 LEAST_LEVEL = 1e-15
 """Least water level of a max-min solution: rounding must not leave a share of zero or below."""
 
-_LONG_DIVISION_BELOW = 2**63 // 1000
-
 
 class ClassTable:
     """Alone time and full-speed use of each class; brought up to date when a rate changes.
@@ -83,17 +81,18 @@ class ClassTable:
 
 
 def alone_times(amounts: I64, rates: I64) -> I64:
-    """ceil(amount * 10^12 / rate) [ps], exactly; one above the horizon where it lies beyond."""
-    if amounts.size and int(rates.max()) >= _LONG_DIVISION_BELOW:
-        exact = [-(-int(a) * PICOSECONDS // int(r)) for a, r in zip(amounts, rates, strict=True)]
-        return np.array([min(t, MAX_PICOSECONDS + 1) for t in exact], np.int64)
+    """ceil(amount * 10^12 / rate) [ps], exactly, for rates up to 10^18; one above the horizon beyond it.
+
+    What is left of a second is estimated in floats, off by one picosecond at most; by how much is told by
+    ``rest * 10^12 - picoseconds * rate``, which fits where its two terms do not: integers wrap around.
+    """
     seconds, rest = np.divmod(amounts, rates)
+    parts = (rest / rates * PICOSECONDS).astype(np.int64)
     beyond = seconds > MAX_PICOSECONDS // PICOSECONDS
-    times = np.where(beyond, 0, seconds)
-    for _ in range(4):
-        digits, rest = np.divmod(rest * 1000, rates)
-        times = times * 1000 + digits
-    times += rest > 0
+    rest *= PICOSECONDS
+    rest -= parts * rates
+    parts += (rest > 0).astype(np.int64) + (rest > rates) - (rest <= -rates)
+    times = np.where(beyond, 0, seconds) * PICOSECONDS + parts
     times[beyond | (times > MAX_PICOSECONDS)] = MAX_PICOSECONDS + 1
     return times
 

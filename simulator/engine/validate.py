@@ -146,15 +146,29 @@ def _check_activities(program: Program, first: int) -> None:
     _array("dep", program.dep, np.int32, dependencies)
     if dependencies and int(program.dep.min()) < 0:
         raise MalformedProgramError("dep holds a negative activity")
-    owner = np.repeat(np.arange(first, first + count, dtype=np.int32), np.diff(program.dep_ptr))
+    if first or not _point_downwards(program):
+        _complain_of_upward(program, first)
+    for name, values in program.tags.items():
+        _array(f'tags["{name}"]', values, np.int32, count)
+
+
+def _point_downwards(program: Program) -> bool:
+    """Whether all that is depended on is lower: its dependencies end before, or where, the own ones begin."""
+    ptr, dep = program.dep_ptr, program.dep
+    if not dep.size:
+        return True
+    return int(dep.max()) < program.num_activities and bool((ptr[1:][dep] <= np.arange(len(dep))).all())
+
+
+def _complain_of_upward(program: Program, first: int) -> None:
+    """Refuses the first dependency that points upwards, if there is one."""
+    owner = np.repeat(np.arange(first, first + program.num_activities), np.diff(program.dep_ptr))
     upward = program.dep >= owner
     if upward.any():
         row = int(np.argmax(upward))
         raise MalformedProgramError(
             f"activity {owner[row]} depends on activity {program.dep[row]}: dependencies must point downwards"
         )
-    for name, values in program.tags.items():
-        _array(f'tags["{name}"]', values, np.int32, count)
 
 
 def _unique(what: str, names: Sequence[str]) -> None:
@@ -186,7 +200,7 @@ def _array(name: str, values: NDArray[Any], dtype: type, count: int) -> None:
 def _range(name: str, values: NDArray[Any], low: int, high: int) -> None:
     if not values.size:
         return
-    least, most = int(values.min()), int(values.max())
+    least, most = int(np.minimum.reduce(values)), int(np.maximum.reduce(values))
     if least < low or most > high:
         row = int(values.argmin() if least < low else values.argmax())
         raise MalformedProgramError(f"{name}[{row}] is {int(values[row])}, outside {low} to {high}")
@@ -201,8 +215,12 @@ def _rows(name: str, pointers: NDArray[Any], dtype: type, count: int) -> int:
 
 
 def _once(verb: str, classes: Classes, pointers: NDArray[np.int32], values: NDArray[np.int32]) -> None:
-    owner = np.repeat(np.arange(len(classes.labels), dtype=np.int64), np.diff(pointers))
-    keys = np.sort((owner << 32) | values)
+    sizes = np.diff(pointers)
+    if not sizes.size or int(sizes.max()) <= 1:
+        return
+    keys = np.repeat(np.arange(len(sizes), dtype=np.int64) << 32, sizes)
+    keys |= values
+    keys.sort()
     twice = np.flatnonzero(keys[1:] == keys[:-1])
     if twice.size:
         row, value = divmod(int(keys[twice[0]]), 1 << 32)

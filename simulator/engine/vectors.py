@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from simulator.engine import jit, vector_kernel
 from simulator.engine.builder import ProgramBuilder
-from simulator.engine.program import I32, I64, Program
+from simulator.engine.program import I32, I64, Program, read_only
 from simulator.engine.tables import ClassTable, room
 
 F64 = NDArray[np.float64]
@@ -66,10 +66,16 @@ def contention(program: Program, shared: I64) -> str:
     drew, holding = (np.full((capacities, lanes), -1, np.int32) for _ in range(2))
     last = np.full(lanes, -1, np.int32)
     user: I32 = np.nonzero(users)[1].astype(np.int32)
-    columns = (program.lane, program.cls, program.dep_ptr, program.dep)
-    draws, holds = (classes.demand_ptr, classes.demand_capacity), (classes.hold_ptr, classes.hold_capacity)
     culprit, other, capacity = vector_kernel.first_unordered(
-        *columns, *draws, *holds, user_ptr, user, crowded, known, drew, holding, last
+        read_only(program.lane),
+        read_only(program.cls),
+        read_only(program.dep_ptr),
+        read_only(program.dep),
+        read_only(classes.demand_ptr),
+        read_only(classes.demand_capacity),
+        read_only(classes.hold_ptr),
+        read_only(classes.hold_capacity),
+        *(user_ptr, user, crowded, known, drew, holding, last),
     )
     if culprit < 0:
         return ""
@@ -104,8 +110,10 @@ def plan_vectors(program: Program) -> VectorPlan:
     last_use, free = np.full(count, -1, np.int64), np.empty(count, np.int32)
     before = np.full(len(program.lanes.names), -1, np.int32)
     slots = vector_kernel.allocate(
-        *(program.lane, program.dep_ptr, program.dep, before.copy(), before, last_use, free),
-        *(pred_ptr, pred, slot),
+        read_only(program.lane),
+        read_only(program.dep_ptr),
+        read_only(program.dep),
+        *(before.copy(), before, last_use, free, pred_ptr, pred, slot),
     )
     return VectorPlan(pred_ptr, pred[: pred_ptr[-1]], slot, slots)
 

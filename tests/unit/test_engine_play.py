@@ -297,3 +297,17 @@ def test_compiled_code_on_disk_is_told_apart_by_all_that_is_in_it() -> None:
     """numba looks at the file of the entry points alone: the number in it must be that of its parts."""
     kernel, jit = (importlib.import_module(f"simulator.engine.{name}") for name in ("kernel", "jit"))
     assert jit.checksum() == kernel.PARTS, f'write PARTS: Final = "{jit.checksum()}" into engine/kernel.py'
+
+
+def test_programs_that_can_be_written_into_need_no_compiled_code_of_their_own() -> None:
+    kernel = importlib.import_module("simulator.engine.kernel")
+    builder = ProgramBuilder()
+    link = builder.capacity("link", rate=1)
+    for name in ("one", "other"):
+        builder.activity(builder.lane(name), {link: 1})
+    for writeable in (True, False):
+        program = builder.build()
+        for array in (program.lane, program.cls, program.dep_ptr, program.dep):
+            array.flags.writeable = writeable
+        play(program, "compiled")
+    assert [len(entry.signatures) for entry in (kernel.begin, kernel.run, kernel.sort_segments)] == [1, 1, 1]

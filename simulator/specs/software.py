@@ -46,6 +46,9 @@ class SoftwareSpec(Spec):
     fused_norm_activation: bool = True
     """A batch norm, the sum of a residual block behind it and a ReLU are one kernel, in models given layer by
     layer."""
+    fused_norm_statistics: bool = False
+    """A convolution on the matrix units sums the statistics of the batch norm behind it while it writes its
+    output, in models given layer by layer."""
     convolution_layout: Literal["channels_last", "channels_first"] = "channels_last"
     """Order of tensors in memory; where channels come first, the library brings what convolutions on the
     matrix units read and write into the other order, and back."""

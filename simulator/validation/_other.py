@@ -9,6 +9,7 @@ from simulator.errors import Problem, UnsupportedError
 from simulator.measurements import Metric, Row, accelerator, family, fault_of_count, problems_of_cells
 from simulator.specs import Calibration
 from simulator.validation._kind import MeasurementKind, measurement_kind
+from simulator.validation._layer_lists import layer_list, layer_list_mapping
 from simulator.validation._training import TrainingRuns
 
 _STEP_TIME: Final = Metric("step time of named models", "s", "predicted_step_time_s", "model")
@@ -37,9 +38,8 @@ _FIGURES: Final = (
 class NamedRuns(MeasurementKind):
     """Samples a second of a model by its name: data parallel, one replica a GPU.
 
-    Transformers whose name the catalogue knows are predicted, where the row says how long a sequence is.
-    Images, speech and detection are not: the columns hold no size of a sample, and a pipeline on the host
-    (decoding, augmentation) is part of what was timed.
+    Transformers whose name the catalogue knows are predicted, where the row says how long a sequence is;
+    models of images and speech with samples of the size that the catalogue has (`_layer_lists.py`).
     """
 
     name = "training runs of named models"
@@ -62,9 +62,20 @@ class NamedRuns(MeasurementKind):
         return f"accelerator {family(accelerator(cells['gpu'], ''))}", None
 
     def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
-        """As a described run of the same figures."""
-        seconds = TrainingRuns().predict(described(cells), calibration)["predicted_step_time_s"]
+        """As a described run of the same figures, or as the catalogue has the model layer by layer."""
+        layers = layer_list(cells["model"])
+        if layers is None:
+            seconds = TrainingRuns().predict(described(cells), calibration)["predicted_step_time_s"]
+        else:
+            seconds = _step_time(layer_list_mapping(cells, layers), calibration)
         return {"predicted_step_time_s": seconds, "predicted_samples_per_s": _batch(cells) / seconds}
+
+
+def _step_time(mapping: Mapping[str, Any], calibration: Calibration) -> float:
+    from simulator.run import simulate
+    from simulator.scenario import scenario_from_mapping
+
+    return simulate(scenario_from_mapping(mapping), calibration=calibration).step_time_s
 
 
 def described(cells: Mapping[str, str]) -> dict[str, str]:
@@ -77,7 +88,7 @@ def described(cells: Mapping[str, str]) -> dict[str, str]:
 
     name = cells["model"].casefold()
     if name not in names("models"):
-        raise UnsupportedError(("model",), f'"{cells["model"]}" is not a transformer of the catalogue')
+        raise UnsupportedError(("model",), f'"{cells["model"]}" is not in the catalogue')
     if "sequence_length" not in cells:
         raise UnsupportedError(("training", "sequence_length"), f"{cells['model']}: not given")
     if any(word in cells.get("notes", "").casefold() for word in _UNPADDED):

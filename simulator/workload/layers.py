@@ -15,6 +15,7 @@ from simulator.specs.layers import ActivationLayer, BlockLayer, EmbeddingLayer, 
 from simulator.specs.model import LayerListSpec
 from simulator.specs.shapes import Placed
 from simulator.workload.blocks import Block, PassBuilder, Shard
+from simulator.workload.kernels import Kernel
 from simulator.workload.list_layers import BUILDERS
 from simulator.workload.operators import pointwise
 from simulator.workload.parameters import layer_parameters
@@ -102,6 +103,7 @@ class _Walk:
             item.name, item.layer, item.takes, item.gives, shard, x, y, trains, flows, joined, activated
         )
         BUILDERS[type(item.layer)](site, item.layer)
+        y.convolved = any(isinstance(n.op, Kernel) and n.op.kind == "convolution" for n in site.forward.nodes)
         block = site.block(parameters, beside)
         if isinstance(item.layer, EmbeddingLayer):
             block = replace(block, input_bytes=8 * x.elements)

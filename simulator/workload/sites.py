@@ -26,11 +26,13 @@ class Tensor:
         elements: Numbers of it on this GPU.
         flows: Whether its gradient is wanted.
         kept: Whether a layer keeps it for its backward pass already.
+        convolved: Whether a convolution on the matrix units writes it.
     """
 
     elements: int
     flows: bool
     kept: bool = False
+    convolved: bool = False
 
 
 @dataclass(slots=True)
@@ -131,7 +133,7 @@ class Product:
 
     Attributes:
         kind: ``matmul`` or ``convolution``; ``depthwise`` for one that leaves the matrix units alone.
-        flops: Arithmetic of each of the three [FLOP].
+        flops: Arithmetic of each of the three, as the model needs it [FLOP].
         forward: Shape of the product.
         input_gradient: That of the gradient of its input.
         weight_gradient: That of the gradient of its weight.
@@ -195,7 +197,7 @@ def _kernel(name: str, product: Product, shape: MatmulShape, read: int, written:
     return Kernel(
         name=name,
         kind=product.kind,
-        flops=product.flops,
+        flops=product.flops if on_vectors else 2 * shape.m * shape.n * shape.k * shape.batch,
         read_bytes=read,
         write_bytes=written,
         precision="fp32" if on_vectors else shard.precision,

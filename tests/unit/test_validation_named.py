@@ -53,13 +53,13 @@ def test_a_named_model_is_that_of_the_catalogue(tmp_path: Path) -> None:
 
 def test_what_is_not_predicted_says_why(tmp_path: Path) -> None:
     rows = (
-        BERT.replace("bert,", "a,").replace("bert-large", "resnet50-v1.5"),
+        BERT.replace("bert,", "a,").replace("bert-large", "mask-rcnn-r50"),
         BERT.replace("bert,", "b,").replace(",128,", ",,"),
     )
     found = validate(write(tmp_path, *rows))
     assert found.predicted == 0
     assert set(found.reasons) == {
-        'model: "resnet50-v1.5" is not a transformer of the catalogue',
+        'model: "mask-rcnn-r50" is not in the catalogue',
         "training.sequence_length: bert-large: not given",
     }
 

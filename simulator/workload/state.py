@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from simulator.workload.optimizers import OPTIMIZERS
@@ -119,6 +120,7 @@ class StateBytes:
         return 2 if FORMATS[self.kept].block_units else 1
 
 
+@cache
 def _width(precision: str, passes: str, *, weight: bool = False) -> Width:
     """Of a precision below 16 bits; what is no matrix of a layer has that of the passes then."""
     found = FORMATS[precision]

@@ -95,9 +95,8 @@ def compile_stages(
         tied = tuple(tie for tie in parts.ties if stage in tie.stages)
         at = [plan.placement.part(stage, chunk) for chunk in range(len(chunks))]
         ends = tuple((part > 0, part < plan.placement.depth - 1) for part in at)
-        held = tuple(tuple(id(block) for block in chunk) for chunk in chunks)
         gpus = parts.offload.nodes.gpus[stage] if parts.offload else 0
-        key = (held, ends, tuple(tie.name for tie in tied), gpus)
+        key = (chunks, ends, tuple(tie.name for tie in tied), gpus)
         if key not in known:
             maker = _StageMaker(scenario, plan, describe, parts, stage, assembly)
             known[key] = maker.make(kinds, tied)
@@ -115,6 +114,7 @@ class _StageMaker:
     parts: ModelParts
     stage: int
     assembly: Assembly
+    reduced: dict[tuple[Block, ...], tuple[Reduction, ...]] = field(default_factory=dict)
 
     def make(self, kinds: frozenset[str], tied: tuple[Tie, ...]) -> CompiledStage:
         plan, parts = self.plan, self.parts
@@ -126,12 +126,12 @@ class _StageMaker:
             parts.shard,
             waits_to_launch=waits,
             offload=self._offload,
+            gathering=gathering(plan, parts.state_bytes, self._offload),
         )
         result = CompiledStage(compiler.table)
         known: dict[object, int] = {}
         for chunk, blocks in enumerate(parts.blocks[self.stage]):
             part = plan.placement.part(self.stage, chunk)
-            blocks_key = tuple(id(block) for block in blocks)
             for kind in sorted(kinds):
                 inner = part > 0
                 if kind != "forward":
@@ -140,45 +140,39 @@ class _StageMaker:
                 received = (part - 1 if kind == "forward" else part) if inner else None
                 received = None if kind == "weight_gradient" else received
                 for completes in (False,) if kind in ("forward", "input_gradient") else (False, True):
-                    key = (kind, blocks_key, received is not None, completes)
+                    reduced = self._reduced(kind, blocks, completes=completes)
+                    key = (kind, blocks, received is not None, bool(reduced))
                     if key not in known:
-                        known[key] = self._pass(
-                            compiler, kind, blocks, received=received, completes=completes
-                        )
-                    template = result.passes[kind, chunk, completes] = known[key]
-                    shape = self.assembly.templates[template]
-                    if shape.lane[shape.entry] != LANE["compute"]:
-                        result.on_communication.add(template)
+                        prefix = () if received is None else self._gather_received(received, kind)
+                        if kind == "forward":
+                            shape = compiler.forward(blocks, prefix)
+                        else:
+                            shape = compiler.backward(blocks, reduced, prefix, kind=kind)
+                        known[key] = template = self.assembly.register(shape)
+                        if shape.lane[shape.entry] != LANE["compute"]:
+                            result.on_communication.add(template)
+                    result.passes[kind, chunk, completes] = known[key]
         before, after = self._update(compiler, parts.states[self.stage], tied)
         result.before_join = self.assembly.register(before.build())
         result.after_join = self.assembly.register(after.build())
         return result
 
-    def _pass(
-        self,
-        compiler: StageCompiler,
-        kind: str,
-        blocks: tuple[Block, ...],
-        *,
-        received: int | None,
-        completes: bool,
-    ) -> int:
-        plan, per = self.plan, self.parts.state_bytes
-        prefix = () if received is None else self._gather_received(received, kind)
-        gathered = gathering(plan, per, self._offload)
-        if kind == "forward":
-            return self.assembly.register(compiler.forward(blocks, prefix, gathered))
-        reduced: tuple[Reduction, ...] = ()
-        if kind != "input_gradient" and (completes or plan.sharding.each):
-            reduced = reductions(
+    def _reduced(self, kind: str, blocks: tuple[Block, ...], *, completes: bool) -> tuple[Reduction, ...]:
+        """What a pass reduces: nothing before the gradients are complete, unless each micro-batch does."""
+        plan = self.plan
+        if kind in ("forward", "input_gradient") or not (completes or plan.sharding.each):
+            return ()
+        found = self.reduced.get(blocks)
+        if found is None:
+            found = self.reduced[blocks] = reductions(
                 plan,
-                per,
+                self.parts.state_bytes,
                 blocks,
                 limit=self.scenario.parallelism.gradient_bucket,
                 overlaps=self._overlaps,
                 offload=self._offload,
             )
-        return self.assembly.register(compiler.backward(blocks, reduced, prefix, gathered, part=kind))
+        return found
 
     @property
     def _offload(self) -> StageOffload | None:

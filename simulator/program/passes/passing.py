@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from simulator.engine import Label
 from simulator.program.passes.exchanges import (
@@ -29,6 +28,19 @@ from simulator.program.pricing.works import Ranks
 from simulator.workload import Block, Communication, Kernel, Shard
 
 
+class _Part(NamedTuple):
+    """Blocks of a chunk in the order of the forward pass, with what all passes through them go by."""
+
+    numbered: list[tuple[int, Block]]
+    """Layer of each block, from 0 in blocks named ``layer``, -1 for others; and the block."""
+    modes: tuple[Mode, ...]
+    """What its forward pass keeps."""
+    again: tuple[tuple[int, ...], ...]
+    """Places of the blocks that are computed again before its backward pass."""
+    leaving: tuple[int, ...]
+    """Bytes of its activations that leave the GPU between its passes."""
+
+
 @dataclass(slots=True)
 class StageCompiler:
     """Compiles the passes of one kind of stage into templates over one table of rows."""
@@ -39,40 +51,34 @@ class StageCompiler:
     shard: Shard
     waits_to_launch: bool = False
     offload: StageOffload | None = None
+    gathering: Gathering | None = None
+    """How parameters are gathered, if they are sharded."""
     stretches: dict[tuple[Block, str, Mode, Beside], Stretch | None] = field(default_factory=dict)
     """What blocks do, by block, pass and memory: equal layers are one object and are compiled once."""
     reductions: dict[tuple[Item, int], int] = field(default_factory=dict)
+    parts: dict[tuple[Block, ...], _Part] = field(default_factory=dict)
 
-    def forward(
-        self,
-        blocks: Sequence[Block],
-        prefix: Sequence[Communication] = (),
-        gathering: Gathering | None = None,
-    ) -> Template:
-        """The forward pass through the blocks; layers count from 0 in blocks named ``layer``."""
-        into = TemplateBuilder()
-        numbered = _numbered(blocks)
-        gathers = self._gathers(into, numbered, gathering, "forward")
+    def forward(self, blocks: tuple[Block, ...], prefix: Sequence[Communication] = ()) -> Template:
+        """The forward pass through the blocks."""
+        into, part = TemplateBuilder(), self._part(blocks)
+        gathers = self._gathers(into, part.numbered, "forward")
         previous = self._receive(into, prefix, "forward")
-        modes = self.recompute.modes(blocks)
-        stores = Stores(self.offload, self.table, into, self._leaving(blocks, modes))
+        stores = Stores(self.offload, self.table, into, part.leaving) if self.offload else None
         ends = [previous]
-        for position, (layer, block) in enumerate(numbered):
-            gathered = gathers.nodes.get(position, -1) if gathers else -1
-            released = gathers.size(position) if gathers and gathers.gathering.release else 0
-            previous = self._run(
-                into,
-                block,
-                "forward",
-                layer,
-                mode=modes[position],
-                after=(previous, gathered, stores.room(position)),
-                beside=Beside(let_go=released),
-            )
+        for position, (layer, block) in enumerate(part.numbered):
+            after, beside = [previous], NOTHING
+            if gathers:
+                after.append(gathers.nodes.get(position, -1))
+                if gathers.gathering.release:
+                    beside = Beside(let_go=gathers.size(position))
+            if stores:
+                after.append(stores.room(position))
+            previous = self._run(into, block, "forward", layer, after, part.modes[position], beside)
             ends.append(previous)
             if gathers:
                 gathers.done(position, previous)
-            stores.behind(position, layer, previous)
+            if stores:
+                stores.behind(position, layer, previous)
         into.exit = previous if self.offload else None
         return self._built(into, ends)
 
@@ -83,22 +89,25 @@ class StageCompiler:
             into.transfers = replace(into.transfers, turns=turns)
         return into.build()
 
-    def _leaving(self, blocks: Sequence[Block], modes: Sequence[Mode]) -> tuple[int, ...]:
-        """Bytes of each block's activations that leave the GPU between its passes."""
+    def _part(self, blocks: tuple[Block, ...]) -> _Part:
+        found = self.parts.get(blocks)
+        if found is None:
+            modes = self.recompute.modes(blocks)
 
-        def kept(place: int) -> int:
-            return bytes_kept(blocks[place], modes[place], self.shard)
+            def kept(place: int) -> int:
+                return bytes_kept(blocks[place], modes[place], self.shard)
 
-        return leaving(self.offload, [block.name for block in blocks], kept)
+            away = leaving(self.offload, [block.name for block in blocks], kept)
+            found = self.parts[blocks] = _Part(_numbered(blocks), modes, computed_again(modes), away)
+        return found
 
     def backward(
         self,
-        blocks: Sequence[Block],
+        blocks: tuple[Block, ...],
         reductions: Sequence[Reduction] = (),
         prefix: Sequence[Communication] = (),
-        gathering: Gathering | None = None,
         *,
-        part: str = "backward",
+        kind: str = "backward",
     ) -> Template:
         """The backward pass through the blocks, last block first, with what is computed again before each.
 
@@ -108,65 +117,65 @@ class StageCompiler:
             blocks: Blocks in the order of the forward pass.
             reductions: What is reduced behind which blocks.
             prefix: What makes the incoming gradient whole.
-            gathering: How parameters are gathered, if they are sharded.
-            part: ``backward``, or one half of it: ``input_gradient`` or ``weight_gradient``.
+            kind: ``backward``, or one half of it: ``input_gradient`` or ``weight_gradient``.
         """
-        into = TemplateBuilder()
-        in_order = _numbered(blocks)
-        numbered = list(reversed(in_order))
-        modes = self.recompute.modes(blocks)
-        again = computed_again(modes)
-        gathers: Gathers | None = None
-        places: list[Sequence[int]] = [()] * len(blocks)
-        if part != "weight_gradient":
-            gathers = self._gathers(into, numbered, gathering, "backward")
-            # A group that is computed again needs its input before the backward pass of its last block.
-            own = [(place,) if mode == "all" else again[place] for place, mode in enumerate(modes)]
-            places = list(reversed(own))
-        kept = self._leaving(blocks, modes)
-        fetches = Fetches(self.offload, self.table, into, kept, places, [layer for layer, _ in in_order])
-        fetches.start()
+        into, part = TemplateBuilder(), self._part(blocks)
+        whole = kind != "weight_gradient"  # that half needs nothing again
+        turns = part.numbered[::-1]
+        gathers = self._gathers(into, turns, "backward") if whole else None
+        stays = self.gathering if whole and self.gathering and not self.gathering.release else None
+        fetches = self._fetches(into, part, whole=whole)
         previous = self._receive(into, prefix, "backward")
         ends, sent = [previous], list[int]()
-        begun, ended = defaultdict[int, int](int), defaultdict[int, list[Reduction]](list)
-        for reduction in reductions:
-            begun[reduction.first] += reduction.held
-            ended[reduction.last].append(reduction)
-        for position, (layer, block) in enumerate(numbered):
-            place = len(blocks) - 1 - position
-            gathered = gathers.nodes.get(position, -1) if gathers else -1
-            after: tuple[int, ...] = (previous, gathered, fetches.nodes.get(position, -1))
-            for other in again[place] if part != "weight_gradient" else ():
-                where, earlier = in_order[other]
-                previous = self._run(into, earlier, "recompute", where, after=after, mode=modes[other])
-                after = (previous, *after[1:])
-            let_go = gathers.size(position) if gathers else 0
-            if gathering and not gathering.release and part != "weight_gradient":
-                let_go = gathering.size(block)
-            kept_input = modes[place] == "input" and part != "weight_gradient"
-            take = begun[position]
-            beside = Beside(take, block.input_bytes if kept_input else 0, let_go)
-            begin, room = len(into.lanes), self._room(into) if take else -1
-            if take and len(sent) > 1:
-                after = (*after, sent[-2])  # gradients that leave have two buffers
-            previous = self._run(into, block, part, layer, after=(*after, room), beside=beside)
+        begun, ended = _by_block(reductions)
+        for position, (layer, block) in enumerate(turns):
+            place, after = len(blocks) - 1 - position, [previous]
+            if gathers:
+                after.append(gathers.nodes.get(position, -1))
+            if fetches:
+                after.append(fetches.nodes.get(position, -1))
+            for other in part.again[place] if whole else ():
+                where, earlier = part.numbered[other]
+                after[0] = self._run(into, earlier, "recompute", where, after, part.modes[other])
+            let_go = gathers.size(position) if gathers else stays.size(block) if stays else 0
+            kept_input = block.input_bytes if whole and part.modes[place] == "input" else 0
+            take = begun.get(position, 0)
+            beside = Beside(take, kept_input, let_go) if take or kept_input or let_go else NOTHING
+            begin = len(into.lanes)
+            if take:
+                after += (*sent[-2:-1], self._room(into))  # gradients that leave have two buffers
+            previous = self._run(into, block, kind, layer, after, beside=beside)
             ends.append(previous)
             if take:
-                into.fills.append(
-                    next(i for i in range(begin, previous + 1) if into.lanes[i] != LANE["launch"])
-                )
+                fill = next(i for i in range(begin, previous + 1) if into.lanes[i] != LANE["launch"])
+                into.fills.append(fill)
             if gathers:
                 gathers.done(position, previous)
-            fetches.done(position, previous)
+            if fetches:
+                fetches.done(position, previous)
             into.exit = max(previous, 0)
-            for reduction in ended[position]:
+            for reduction in ended.get(position, ()):
                 sent += self._reduce_behind(into, reduction, layer)
-        if gathering and not gathering.release and part != "weight_gradient":
+        if stays:
             into.tails.append(previous)
         if not into.lanes:
             # Frozen blocks have no gradients of weights; the pass has its place in the order all the same.
             into.add(LANE["compute"], self.table.add(Row(Label("frozen.pass", "compute.none", "backward"))))
         return self._built(into, ends)
+
+    def _fetches(self, into: TemplateBuilder, part: _Part, *, whole: bool) -> Fetches | None:
+        """Activations that come back to a backward pass; None if none are away."""
+        if self.offload is None:
+            return None
+        places: list[Sequence[int]] = [()] * len(part.numbered)
+        if whole:
+            # A group that is computed again needs its input before the backward pass of its last block.
+            own = [(place,) if mode == "all" else part.again[place] for place, mode in enumerate(part.modes)]
+            places = list(reversed(own))
+        layers = [layer for layer, _ in part.numbered]
+        fetches = Fetches(self.offload, self.table, into, part.leaving, places, layers)
+        fetches.start()
+        return fetches
 
     def update(
         self, before: Sequence[tuple[Item, Ranks | None]], kernels: Iterable[Kernel]
@@ -188,16 +197,11 @@ class StageCompiler:
             row = self.describe.communication(item, "optimizer", ranks=ranks)
         into.add(LANE["data_parallel"], self.table.add(row), after=(len(into.lanes) - 1,))
 
-    def _gathers(
-        self,
-        into: TemplateBuilder,
-        numbered: list[tuple[int, Block]],
-        gathering: Gathering | None,
-        phase: str,
-    ) -> Gathers | None:
+    def _gathers(self, into: TemplateBuilder, turns: list[tuple[int, Block]], phase: str) -> Gathers | None:
+        gathering = self.gathering
         if gathering is None or (phase == "backward" and not gathering.release):
             return None
-        gathers = Gathers(self.describe, self.table, into, numbered, gathering, phase)
+        gathers = Gathers(self.describe, self.table, into, turns, gathering, phase)
         gathers.start()
         return gathers
 
@@ -255,8 +259,7 @@ class StageCompiler:
         block: Block,
         what: str,
         layer: int,
-        *,
-        after: tuple[int, ...],
+        after: Sequence[int],
         mode: Mode = "all",
         beside: Beside = NOTHING,
     ) -> int:
@@ -271,26 +274,31 @@ class StageCompiler:
             mode: What its forward pass keeps.
             beside: Memory that comes and goes with it.
         """
-        phase = phase_of(what)
         key = (block, what, mode, beside)
-        if key not in self.stretches:
-            self.stretches[key] = self._stretch(*key)
-        stretch = self.stretches[key]
+        try:
+            stretch = self.stretches[key]
+        except KeyError:
+            stretch = self.stretches[key] = self._stretch(*key)
         if stretch is not None:
             return into.add_stretch(stretch, after, layer)
         if beside == NOTHING:
             return after[0]
-        row = beside.on(Row(Label("memory.pass", "memory", phase)), first=True, last=True)
+        row = beside.on(Row(Label("memory.pass", "memory", phase_of(what))), first=True, last=True)
         return into.add(LANE["compute"], self.table.add(row), after, layer)
 
     def _stretch(self, block: Block, what: str, mode: Mode, beside: Beside) -> Stretch | None:
         """A block's nodes in classes of this table; None if there are none."""
         found = block_stretch(self.describe, self.shard, block, what, mode, beside)
-        if found is None:
-            return None
-        places = [self.table.add(row) for row in found.rows]
-        shape = found.stretch
-        return replace(shape, classes=array("i", [places[row] for row in shape.classes]))
+        return None if found is None else found.stretch.of(self.table.places(found.rows))
+
+
+def _by_block(reductions: Sequence[Reduction]) -> tuple[dict[int, int], dict[int, list[Reduction]]]:
+    """Bytes that reductions take from a block on, and those behind one, by turns of the backward pass."""
+    begun, ended = dict[int, int](), dict[int, list[Reduction]]()
+    for reduction in reductions:
+        begun[reduction.first] = begun.get(reduction.first, 0) + reduction.held
+        ended.setdefault(reduction.last, []).append(reduction)
+    return begun, ended
 
 
 def _numbered(blocks: Sequence[Block]) -> list[tuple[int, Block]]:

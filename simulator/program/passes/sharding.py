@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache, lru_cache
+from typing import Final
 
 from simulator.program.passes.exchanges import Gathering, Item, Reduction
 from simulator.program.passes.offload import Leg, StageOffload
 from simulator.program.passes.reductions import converted, reduced
 from simulator.program.planning.plan import Plan
 from simulator.workload import Block, Communication, Parameters, StateBytes
+from simulator.workload.blocks import BLOCKS_KNOWN
 from simulator.workload.kernels import Axis
 from simulator.workload.state import NO_PARAMETERS, Width
 
 Kinds = tuple[Parameters, Parameters]
 """Parameters that all replicas hold, and those of routed experts."""
+
+_NONE: Final = (NO_PARAMETERS, NO_PARAMETERS)
 
 DEFAULT_BUCKET_GRADIENTS = 40_000_000
 """Gradients in a bucket, unless there are more than 40 replicas: then a million for each.
@@ -37,6 +42,8 @@ def gradient_collectives(
         ("expert_gradients", expert, "expert_data", "expert_shard", "expert_replica"),
     )
     for name, count, everyone, shard, replica in groups:
+        if not count.total:
+            continue
         if not plan.sharding.optimizer:
             found += reduced(plan, per, name, "all_reduce", everyone, count)
             continue
@@ -78,11 +85,13 @@ def gathering(plan: Plan, per: StateBytes, offload: StageOffload | None = None) 
         return None
     of_teacher = replace(per, kept=per.passes, gathered=per.passes)
 
+    @cache
     def of(block: Block) -> tuple[Item, ...]:
         if block.teacher:
             return _gathers(plan, of_teacher, *_read(block)) if teacher else ()
         return _gathers(plan, per, *_read(block)) if sharded else ()
 
+    @cache
     def fetched(block: Block, phase: str) -> tuple[Leg, ...]:
         size = _share(plan, *_read(block), sharded=sharded).size(per.parameters)
         if offload is None or place is None or not size or block.teacher:
@@ -125,13 +134,6 @@ def _gathers(
     return tuple(found)
 
 
-@dataclass(slots=True)
-class _Bucket:
-    first: int = -1
-    dense: Parameters = NO_PARAMETERS
-    expert: Parameters = NO_PARAMETERS
-
-
 def reductions(
     plan: Plan,
     per: StateBytes,
@@ -163,27 +165,33 @@ def reductions(
     if not overlaps:
         limit = float("inf")
     found: list[Reduction] = []
-    bucket = _Bucket()
+    known: dict[Kinds, tuple[Item, ...]] = {}
+    width, first, bucket = per.gradients, -1, _NONE
     for position, block in enumerate(reversed(blocks)):
-        dense, expert = block.trained
-        if dense + expert and bucket.first < 0:
-            bucket.first = position
-        matrices = block.trained_matrices
-        bucket.dense += Parameters(dense, matrices[0])
-        bucket.expert += Parameters(expert, matrices[1])
-        size = (bucket.dense + bucket.expert).size(per.gradients)
+        bucket = _with(bucket, block)
+        dense, expert = bucket
+        first = position if first < 0 and dense.total + expert.total else first
+        size = (dense + expert).size(width)
         if size and (size >= limit or position == len(blocks) - 1):
-            items = gradient_collectives(plan, per, bucket.dense, bucket.expert)
+            if bucket not in known:
+                known[bucket] = gradient_collectives(plan, per, dense, expert)
+            items = known[bucket]
             held = size if plan.sharding.gradients and plan.sharding.each else 0
             share, legs = 0, tuple[Leg, ...]()
             if offload is not None and offload.settings.gradients:
-                left = _share(plan, bucket.dense, bucket.expert, sharded=plan.sharding.gradients)
-                share = left.size(per.gradients)
+                share = _share(plan, dense, expert, sharded=plan.sharding.gradients).size(width)
                 held, legs = size, _leaving(plan, offload, share)
             if items or legs:
-                found.append(Reduction(bucket.first, position, items, held, legs, share))
-            bucket = _Bucket()
+                found.append(Reduction(first, position, items, held, legs, share))
+            first, bucket = -1, _NONE
     return tuple(found)
+
+
+@lru_cache(maxsize=4 * BLOCKS_KNOWN)
+def _with(bucket: Kinds, block: Block) -> Kinds:
+    """A bucket with the gradients of one more block."""
+    dense, expert = (Parameters(*each) for each in zip(block.trained, block.trained_matrices, strict=True))
+    return bucket[0] + dense, bucket[1] + expert
 
 
 def _leaving(plan: Plan, offload: StageOffload, size: int) -> tuple[Leg, ...]:

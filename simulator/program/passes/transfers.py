@@ -30,14 +30,14 @@ class Stores:
     """What leaves the GPU in a forward pass, behind the blocks that keep it.
 
     Attributes:
-        offload: What is copied where; None for nothing.
+        offload: What is copied where.
         table: Takes the rows.
         into: Takes the copies.
         kept: Bytes that each block of the pass keeps and that leave; 0 for what stays.
         ends: Copies so far.
     """
 
-    offload: StageOffload | None
+    offload: StageOffload
     table: RowTable
     into: TemplateBuilder
     kept: Sequence[int]
@@ -51,7 +51,7 @@ class Stores:
     def behind(self, position: int, layer: int, last: int) -> None:
         """Sends off what a block has kept."""
         size = self.kept[position]
-        if self.offload is None or not size:
+        if not size:
             return
         legs = self.offload.out(
             ACTIVATIONS, "forward", size, self.offload.settings.activations or "", give=size
@@ -69,7 +69,7 @@ class Fetches:
     """What comes back in a backward pass, one block ahead of the one that needs it.
 
     Attributes:
-        offload: What is copied where; None for nothing.
+        offload: What is copied where.
         table: Takes the rows.
         into: Takes the copies.
         kept: Bytes of each block of the part, in the order of the forward pass, that have left.
@@ -78,7 +78,7 @@ class Fetches:
         nodes: The copy that each turn waits for.
     """
 
-    offload: StageOffload | None
+    offload: StageOffload
     table: RowTable
     into: TemplateBuilder
     kept: Sequence[int]
@@ -97,8 +97,6 @@ class Fetches:
             self._issue(turn + AHEAD + 1, last)
 
     def _issue(self, turn: int, after: int) -> None:
-        if self.offload is None:
-            return
         transfers = self.into.transfers
         for place in self.needed[turn]:
             size, first = self.kept[place], len(self.into.lanes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd, prod
 
@@ -39,6 +39,16 @@ class Axes:
     expert_tensor_parallel: int = 1
     sharding_group: int = 1
     copies: int = 1
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """All that asks for a group looks its members up."""
+        sizes = self.expert_parallel, self.expert_tensor_parallel, self.sharding_group, self.copies
+        object.__setattr__(self, "_hash", hash((self.order, self.degrees, sizes)))
+
+    def __hash__(self) -> int:
+        """Worked out once."""
+        return self._hash
 
     @property
     def num_ranks(self) -> int:

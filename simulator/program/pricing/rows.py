@@ -66,16 +66,21 @@ class Row:
 class RowTable:
     """Distinct rows, each with its index."""
 
-    rows: list[Row] = field(default_factory=list)
     index: dict[Row, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows in the order of their indices."""
+        return list(self.index)
 
     def add(self, row: Row) -> int:
         """Index of the row, added if it is new."""
-        found = self.index.get(row)
-        if found is None:
-            found = self.index[row] = len(self.rows)
-            self.rows.append(row)
-        return found
+        return self.index.setdefault(row, len(self.index))
+
+    def places(self, rows: Iterable[Row]) -> list[int]:
+        """Indices of rows, added if they are new."""
+        index = self.index
+        return [index.setdefault(row, len(index)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -144,6 +144,11 @@ class Stretch:
     dep_back: array[int]
     first: int
     last_on_data_parallel: int = -1
+
+    def of(self, classes: Sequence[int]) -> Stretch:
+        """The same activities in other classes, given by those that they have."""
+        own = array("i", [classes[cls] for cls in self.classes])
+        return Stretch(self.lanes, own, self.dep_count, self.dep_back, self.first, self.last_on_data_parallel)
 
 
 @dataclass(slots=True)

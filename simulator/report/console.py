@@ -71,7 +71,7 @@ def _headline(page: Page, result: Result) -> None:
     verb = "trains" if result.num_gpus == 1 else "train"
     speed = ""
     if result.tokens_per_s_per_gpu is not None:
-        speed = f" at {quantity(result.tokens_per_s_per_gpu)} tokens/s per GPU"
+        speed = f" at {quantity(result.tokens_per_s_per_gpu)} {_unit(result)}/s per GPU"
     elif result.samples_per_s is not None:
         speed = f" at {quantity(result.samples_per_s)} samples/s"
     used = f" (MFU {percent(result.mfu)})" if result.mfu is not None else ""
@@ -84,6 +84,12 @@ def _headline(page: Page, result: Result) -> None:
             f"The job starves on {_culprit(result)}: the GPUs wait for data during {share} of the step.",
             "red",
         )
+
+
+def _unit(result: Result) -> str:
+    """What is counted: samples of a single token, such as images, are none."""
+    single = result.tokens_per_s is not None and result.tokens_per_s == result.samples_per_s
+    return "samples" if single else "tokens"
 
 
 def _culprit(result: Result) -> str:
@@ -100,8 +106,8 @@ def _throughput(page: Page, result: Result) -> None:
     page.title("Throughput")
     figures = [
         ("step time", step_time(result.step_time_s)),
-        ("tokens/s", _maybe(result.tokens_per_s)),
-        ("tokens/s per GPU", _maybe(result.tokens_per_s_per_gpu)),
+        *((("tokens/s", _maybe(result.tokens_per_s)),) if _unit(result) == "tokens" else ()),
+        (f"{_unit(result)}/s per GPU", _maybe(result.tokens_per_s_per_gpu)),
         ("samples/s", _maybe(result.samples_per_s)),
         ("TFLOP/s per GPU", _maybe(result.model_tflops_per_gpu)),
         ("MFU", "-" if result.mfu is None else percent(result.mfu)),

@@ -222,3 +222,9 @@ def test_negligible_causes_share_one_row() -> None:
 def test_letters_that_the_terminal_lacks_become_question_marks(encoding: str, model: str) -> None:
     text = report(dataclasses.replace(make_result(), model="model-é漢", warnings=["漢"]), 120, encoding)
     assert f"train {model} at" in text
+
+
+def test_images_are_samples_and_no_tokens() -> None:
+    result = make_result()
+    text = report(dataclasses.replace(result, tokens_per_s=result.samples_per_s))
+    assert "samples/s per GPU" in text and "tokens/s" not in text

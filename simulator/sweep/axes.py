@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ MAX_VALUES: Final = 100_000
 
 _DIGITS: Final = 6
 """Significant digits of a value inside a range; its ends stay as they are written."""
+
+_NUMBER: Final = re.compile(r"^[-+\d.eE\s]*\d[\s]*")
+"""What stands before the unit of a quantity."""
 
 _RANGE_KEYS: Final = ("from", "to", "points", "step", "scale")
 
@@ -37,10 +41,12 @@ class Axis:
     Attributes:
         key: Dotted key of the scenario.
         values: As a scenario file would hold them.
+        unit: In which its values are written, None where they have none or several.
     """
 
     key: str
     values: tuple[Any, ...]
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +58,30 @@ class Span:
         low: Lower end, SI units.
         high: Upper end.
         logarithmic: Whether samples are even in the logarithm.
+        unit: In which both ends are written, None where they have none or two.
     """
 
     key: str
     low: float
     high: float
     logarithmic: bool
+    unit: str | None = None
 
     def at(self, fraction: float) -> object:
         """The value at a fraction of the interval, as a scenario takes it."""
         return _between(self, fraction, key_facts(self.key))
+
+    def drawn(self, fraction: float) -> object:
+        """The value of a sample; of a key that counts, each whole number has an equal part of the interval.
+
+        Rounding would give both ends half of what the others get.
+        """
+        if not key_facts(self.key).whole:
+            return self.at(fraction)
+        low, high = math.ceil(self.low), math.floor(self.high)
+        if not self.logarithmic:
+            return min(high, low + math.floor(fraction * (high - low + 1)))
+        return min(high, math.floor(low * ((high + 1) / low) ** fraction))
 
 
 def read_axis(key: str, written: object, *, sampled: bool) -> Axis | Span:
@@ -80,7 +100,7 @@ def read_axis(key: str, written: object, *, sampled: bool) -> Axis | Span:
             raise AxisError("an axis without values")
         if len(written) > MAX_VALUES:
             raise AxisError(f"an axis of {len(written):,} values; at most {MAX_VALUES:,}")
-        return Axis(key, tuple(written))
+        return Axis(key, tuple(written), _unit(key, written))
     if not isinstance(written, Mapping) or not ({"from", "to"} & set(written)):
         raise AxisError("expected a list of values, or {from: ..., to: ..., points: ..., scale: log}")
     span, facts = _span(key, written), key_facts(key)
@@ -95,7 +115,7 @@ def read_axis(key: str, written: object, *, sampled: bool) -> Axis | Span:
     values = [_between(span, fraction, facts) for fraction in fractions]
     if len({repr(value) for value in values}) < len(values):
         raise AxisError(f"{len(values)} points give the same whole number more than once", "points")
-    return Axis(key, tuple(values))
+    return Axis(key, tuple(values), span.unit)
 
 
 def _span(key: str, written: Mapping[str, Any]) -> Span:
@@ -110,7 +130,15 @@ def _span(key: str, written: Mapping[str, Any]) -> Span:
         raise AxisError("must be linear or log", "scale")
     if scale == "log" and low <= 0:
         raise AxisError("a logarithmic range must begin above zero", "from")
-    return Span(key, low, high, scale == "log")
+    return Span(key, low, high, scale == "log", _unit(key, [written["from"], written["to"]]))
+
+
+def _unit(key: str, written: Sequence[object]) -> str | None:
+    """The unit that all of some quantities are written in."""
+    if key_facts(key).dimension is None:
+        return None
+    units = {_NUMBER.sub("", value, 1) if isinstance(value, str) else "" for value in written}
+    return (units.pop() or None) if len(units) == 1 else None
 
 
 def _end(key: str, written: Mapping[str, Any], name: str) -> float:

@@ -20,6 +20,7 @@ from simulator.sweep.ledger import FILE, Ledger
 from simulator.sweep.lock import locked
 from simulator.sweep.point import FAILED, ILLEGAL, STATUSES, Base, Evaluate, Outcome, evaluate
 from simulator.sweep.processes import Done, Task, in_processes, in_this_process
+from simulator.sweep.values import base_value
 from simulator.sweep.version import code_version
 
 TIMEOUT_S: Final = 600.0
@@ -198,13 +199,25 @@ def _about(sweep: Sweep, name: str) -> dict[str, Any]:
         "name": sweep.name,
         "identity": name,
         "version": code_version(),
-        "axes": [
-            {"key": key, "dimension": key_facts(key).dimension, "derived": key in sweep.derive}
-            for key in sweep.keys
-        ],
+        "axes": [_axis(sweep, key) for key in sweep.keys],
         "model": sweep.scenario.model.name,
         "plot": dict(sweep.plot),
         "base": resolved_yaml(sweep.scenario),
+    }
+
+
+def _axis(sweep: Sweep, key: str) -> dict[str, Any]:
+    spans = [span for grid in sweep.grids for span in grid.spans if span.key == key]
+    units = {span.unit for span in spans}
+    for grid in sweep.grids:
+        units |= {axis.unit for group in grid.groups for axis in group if axis.key == key}
+    return {
+        "key": key,
+        "dimension": key_facts(key).dimension,
+        "unit": units.pop() if len(units) == 1 else None,
+        "derived": key in sweep.derive,
+        "sampled": bool(spans),
+        "base": base_value(sweep.scenario, key),
     }
 
 

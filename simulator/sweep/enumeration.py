@@ -120,7 +120,7 @@ def _drawn(spans: tuple[Span, ...], sample: Sample) -> list[dict[str, Any]]:
                 unit = qmc.Sobol(len(spans), scramble=True, rng=rng).random(sample.points)
         else:
             unit = qmc.LatinHypercube(len(spans), rng=rng).random(sample.points)
-    return [{span.key: span.at(float(u)) for span, u in zip(spans, row, strict=True)} for row in unit]
+    return [{span.key: span.drawn(float(u)) for span, u in zip(spans, row, strict=True)} for row in unit]
 
 
 def _derived(sweep: Sweep, overrides: dict[str, Any], identity: str, values: Values) -> Point | None:

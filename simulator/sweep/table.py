@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from simulator.errors import ClustersimError, EnvironmentFailure
 from simulator.sweep.keys import key_facts
 from simulator.sweep.ledger import FILE, Ledger
+from simulator.sweep.values import may_change
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,10 +61,11 @@ def load_table(path: str | os.PathLike[str]) -> SweepTable:
     with Ledger(file, write=False) as ledger:
         about = ledger.about()
         keys = [axis["key"] for axis in about.get("axes", [])]
+        base = {axis["key"]: axis.get("base") for axis in about.get("axes", [])}
         columns: dict[str, list[Any]] = {name: [] for name in ("point", *keys, "status", "reason")}
         count = 0
         for row in ledger.rows():
-            for name, value in _row(*row):
+            for name, value in _row(base, *row):
                 column = columns.setdefault(name, [])
                 # A figure that earlier points did not have is missing there.
                 column += [None] * (count - len(column))
@@ -137,13 +139,22 @@ def _guarded(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _row(number: int, status: str, reason: str, overrides: str, result: str) -> Iterator[tuple[str, Any]]:
+def _row(
+    base: dict[str, Any], number: int, status: str, reason: str, overrides: str, result: str
+) -> Iterator[tuple[str, Any]]:
+    """Names and values of a point's cells; an axis of another grid has the base's value."""
     yield "point", number
-    for key, value in json.loads(overrides).items():
+    swept = json.loads(overrides)
+    for key, value in swept.items():
         yield key, _figure(key, value) if isinstance(value, str) else _cell(value)
+    for key, value in base.items():
+        if key not in swept and not any(may_change(other, key) for other in swept):
+            yield key, value
     yield "status", status
     yield "reason", reason
     for name, value in (json.loads(result) if result else {}).items():
+        if name in base:
+            continue  # an axis such as `model`, whose value the point has already
         if isinstance(value, dict):
             head = WIDE.get(name, name)
             for inner, figure in value.items():

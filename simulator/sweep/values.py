@@ -52,7 +52,7 @@ class Values:
         if name in self.fixed:
             return self.fixed[name]
         if name not in self.changing:
-            self.changing[name] = tuple(key for key in self.sweep.keys if _may_change(key, name))
+            self.changing[name] = tuple(key for key in self.sweep.keys if may_change(key, name))
         relevant = {key: self.overrides[key] for key in self.changing[name] if key in self.overrides}
         value = _look_up(_resolved(self.sweep, relevant), name)
         if not self.changing[name]:
@@ -60,7 +60,8 @@ class Values:
         return value
 
 
-def _may_change(key: str, name: str) -> bool:
+def may_change(key: str, name: str) -> bool:
+    """Whether an override of a key may change what a name stands for."""
     if name == _NUM_GPUS:
         return key in _SIZES or key.startswith("cluster.node_groups")
     if name.startswith("cluster.") and key in ("cluster", "cluster.system"):
@@ -70,6 +71,17 @@ def _may_change(key: str, name: str) -> bool:
         or key.startswith(f"{name}.")
         or (key.startswith("model") and name.startswith("model"))
     )
+
+
+def base_value(scenario: Scenario, key: str) -> str | float | None:
+    """What a key is where nothing overrides it: a value in SI units or a part's name, if it has either."""
+    try:
+        value = _look_up(scenario, key)
+    except UnknownNameError:
+        return None
+    except ExpressionError:
+        value = getattr(_inside(scenario, key), "name", None)
+    return value if value is None or isinstance(value, (int, float, str)) else None
 
 
 _known: dict[tuple[int, str], Scenario] = {}
@@ -97,6 +109,13 @@ def _resolved(sweep: Sweep, relevant: dict[str, Any]) -> Scenario:
 def _look_up(scenario: Scenario, name: str) -> object:
     if name == _NUM_GPUS:
         return scenario.cluster.num_gpus
+    inside = _inside(scenario, name)
+    if inside is None or isinstance(inside, (bool, int, float, str)):
+        return inside
+    raise ExpressionError(f"{name} is no single value")
+
+
+def _inside(scenario: Scenario, name: str) -> Any:
     inside: Any = scenario
     steps = name.split(".")
     for place, step in enumerate(steps):
@@ -112,9 +131,7 @@ def _look_up(scenario: Scenario, name: str) -> object:
             return None
         else:
             raise UnknownNameError(_unknown(name, steps[:place], step, inside))
-    if inside is None or isinstance(inside, (bool, int, float, str)):
-        return inside
-    raise ExpressionError(f"{name} is no single value")
+    return inside
 
 
 def _unknown(name: str, above: list[str], step: str, inside: object) -> str:

@@ -82,17 +82,34 @@ _OVERLAPPED: Final = ("moe_a2a_overlap=true", "ep overlap", "+ overlap")
 """How notes say that the exchange among experts runs beside the passes of another micro-batch."""
 
 
-def profile(cells: Mapping[str, str]) -> str | dict[str, str]:
-    """The profile of a row; with the dispatcher of tokens that its notes name, and LitGPT's norms.
+def profile(cells: Mapping[str, str]) -> str | dict[str, str | bool]:
+    """The profile of a row; with the dispatcher of tokens that its notes name, NeMo's pieces, LitGPT's norms.
 
     Source: RMSNorm in litgpt/model.py of Lightning-AI/litgpt, written in steps over an fp32 copy.
     """
     name, notes = software(cells), cells.get("notes", "").casefold()
     if "litgpt" in cells.get("framework", "").casefold():
         return {"base": name, "norm": "separate"}
+    told: dict[str, str | bool] = {}
     if "num_experts" in cells and any(word in notes for word in _BY_NODE):
-        return {"base": name, "expert_dispatch": "deduplicated"}
-    return name
+        told["expert_dispatch"] = "deduplicated"
+    if _in_pieces(cells):
+        told["pipelined_tensor_parallel"] = True
+    return {"base": name, **told} if told else name
+
+
+def _in_pieces(cells: Mapping[str, str]) -> bool:
+    """Whether products and tensor-parallel collectives run side by side in pieces.
+
+    Recipes of NeMo and Megatron-Bridge do so when they train a model from the start, but not in nvfp4.
+
+    Source: ``ub_tp_comm_overlap: true`` in the training configurations of NVIDIA/NeMo-Framework-Launcher,
+        ``MegatronCommOverlapCallback(tp_comm_overlap=True, ...)`` in the recipes of NVIDIA/NeMo, and
+        ``CommOverlapConfig`` in those of NVIDIA-NeMo/Megatron-Bridge, whose tests want it off for nvfp4.
+    """
+    split = int(float(cells.get("tensor_parallel", "1"))) > 1
+    whole = cells.get("workload", "pretrain") == "pretrain" and cells.get("precision") not in ("fp4", "nvfp4")
+    return split and whole and _is_recipe(cells)
 
 
 def expert_overlap(cells: Mapping[str, str]) -> dict[str, bool]:

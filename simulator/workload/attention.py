@@ -5,7 +5,7 @@ from __future__ import annotations
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains, operators
 from simulator.workload.blocks import PassBuilder, Shard
-from simulator.workload.columns import add_column_gradient, add_gather, casts_to_gather, reduce
+from simulator.workload.columns import add_column_gradient, add_gather, add_reduce, casts_to_gather
 from simulator.workload.context import Core, add_core, add_core_gradient
 from simulator.workload.lora import reads_input
 from simulator.workload.matrices import add_input_gradient, add_product
@@ -50,7 +50,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
         shard,
         kept_operand=reads_input(shard, "attention.output"),
     )
-    into.add(reduce(shard, "attention", tokens * width * element))
+    add_reduce(into, shard, "attention", tokens * width * element)
     into.add(
         chains.residual("attention.residual", residual * width, model.attention_output_bias, shard),
         kept=residual * width * shard.dropout,

@@ -247,9 +247,15 @@ def _kept_bytes(block: Block) -> int:
 
 @dataclass(slots=True)
 class PassBuilder:
-    """Collects the nodes of one pass; a node follows the one before it unless told otherwise."""
+    """Collects the nodes of one pass; a node follows the one before it unless told otherwise.
+
+    What runs beside the next product is no such node; `join` makes what follows wait for it, too.
+    """
 
     nodes: list[Node] = field(default_factory=list)
+    last: int = -1
+    beside: tuple[int, ...] = ()
+    joined: tuple[int, ...] = ()
     modules: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
 
@@ -264,6 +270,17 @@ class PassBuilder:
     def needs(self, *modules: str) -> None:
         """The next node of this backward pass is the first that needs these modules."""
         self.needed += modules
+
+    def add_beside(self, op: Communication) -> None:
+        """Appends what runs beside all that is added until `join`."""
+        before = self.last
+        self.beside += (self.add(op),)
+        self.last = before
+
+    def join(self) -> None:
+        """The next node waits for what has run beside."""
+        self.joined += self.beside
+        self.beside = ()
 
     def add(
         self,
@@ -280,14 +297,15 @@ class PassBuilder:
     ) -> int:
         """Appends a node and returns its index; `None` appends nothing and returns the last index."""
         if op is None:
-            return len(self.nodes) - 1
-        previous = (len(self.nodes) - 1,) if self.nodes else ()
+            return self.last
+        previous = (self.last,) if self.last >= 0 else ()
         before, modules = previous if after is None else after, (*self.modules, *self.needed)
+        before, self.joined = (*before, *self.joined), ()
         self.nodes.append(
             Node(op, before, kept, freed, role, held, kept_input, kept_output, modules, read_by_host)
         )
-        self.needed = ()
-        return len(self.nodes) - 1
+        self.needed, self.last = (), len(self.nodes) - 1
+        return self.last
 
     def done(self) -> tuple[Node, ...]:
         """The finished pass."""

@@ -7,6 +7,8 @@ parallelism turns each all-reduce into an all-gather and a reduce-scatter and sp
 
 from __future__ import annotations
 
+from typing import Final
+
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains
 from simulator.workload.blocks import PassBuilder, Shard
@@ -40,7 +42,41 @@ def add_gather(into: PassBuilder, shard: Shard, name: str, width: int, *, made_b
     if casts_to_gather(shard):
         with into.of(*((made_by,) if made_by else ())):
             into.add(cast(name, shard.residual_tokens * width, shard))
-    into.add(gather(shard, name, gathered_bytes(shard, shard.tokens * width)))
+    gathered = gather(shard, name, gathered_bytes(shard, shard.tokens * width))
+    if gathered is not None and in_pieces(shard):
+        into.add_beside(gathered)
+    else:
+        into.add(gathered)
+
+
+_PIECES: Final = 4
+"""Pieces in which a product's output is reduced while it is made.
+
+Source: ``num_splits`` of PipelineOverlapCfg in the configurations of NVIDIA/NeMo
+    (nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py).
+"""
+
+
+def in_pieces(shard: Shard) -> bool:
+    """Whether products and the collectives around them run side by side, piece by piece.
+
+    A product begins with the part of the sequence that its own GPU holds, while the others arrive; what it
+    has finished is reduced while it goes on. Adapters need their inputs and outputs whole.
+
+    Source: Userbuffers, ``tp_comm_overlap`` of Megatron-Core and Transformer Engine (te.pytorch.ub_overlap).
+    """
+    split = shard.sequence_parallel and shard.tensor_parallel > 1 and not shard.lora_rank
+    return shard.software.pipelined_tensor_parallel and split
+
+
+def add_reduce(into: PassBuilder, shard: Shard, name: str, message_bytes: int) -> None:
+    """What a row-split matrix needs after it, beside its product but for the last piece, or behind it."""
+    if not in_pieces(shard):
+        into.add(reduce(shard, name, message_bytes))
+        return
+    product, last = into.last, message_bytes // _PIECES
+    early = into.add(reduce(shard, name, message_bytes - last), after=into.nodes[product].after)
+    into.add(reduce(shard, name, last), after=(product, early))
 
 
 def casts_to_gather(shard: Shard) -> bool:

@@ -13,7 +13,14 @@ from simulator.specs.model import LatentAttentionSpec, TransformerSpec
 from simulator.workload import chains, operators
 from simulator.workload.attention import add_norm, add_scores, add_scores_gradient, casts_output
 from simulator.workload.blocks import PassBuilder, Shard
-from simulator.workload.columns import add_gather, add_split_gradient, casts_to_gather, gather, reduce
+from simulator.workload.columns import (
+    add_gather,
+    add_reduce,
+    add_split_gradient,
+    casts_to_gather,
+    gather,
+    reduce,
+)
 from simulator.workload.context import Core
 from simulator.workload.kernels import Kernel
 from simulator.workload.lora import reads_input
@@ -58,7 +65,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, latent: LatentAttenti
     add_scores(into, core, shard)
     kept_operand = reads_input(shard, "attention.output")
     add_product(into, "attention.output", tokens, width, core.output_width, shard, kept_operand=kept_operand)
-    into.add(reduce(shard, "attention", tokens * width * element))
+    add_reduce(into, shard, "attention", tokens * width * element)
     into.add(
         chains.residual("attention.residual", own * width, model.attention_output_bias, shard),
         kept=own * width * shard.dropout,

@@ -54,6 +54,7 @@ def add_product(
             size = shard.operand_bytes(elements) if kept_operand else 0
             after = (*made, into.add(operand, after=after, kept=size))
     into.add(_product(name, m, n, k, batch, shard), after=after, kept=kept)
+    into.join()
     return lora.add_forward(into, name, m, n, k, shard, batch=batch)
 
 
@@ -71,7 +72,8 @@ def add_input_gradient(
 ) -> int:
     """The gradient [m, n] of a product's input from that of its output [m, k], which is cast before.
 
-    Where it comes cast already (`ready`), only its copy by columns for the weight's gradient is left to make.
+    Where it comes cast already (`ready`), only its copy by columns for the weight's gradient is left to make:
+    before the product, or behind it where its pieces arrive beside it.
 
     Returns:
         Index of the last node.
@@ -80,10 +82,12 @@ def add_input_gradient(
     operand, weight = make(f"{name}.gradient", batch * m * k, shard, batch), batch * k * n
     made = add_weight(into, name, weight, shard, after=after, backward=True)
     after = made or after
-    if operand is not None:
-        after = (*made, into.add(operand, after=after))
+    if operand is not None and not (ready and into.beside):
+        after, operand = (*made, into.add(operand, after=after)), None
     product = _product(f"{name}.input_gradient", m, n, k, batch, shard)
-    return into.add(product, after=after, freed=kept_weight(weight, shard))
+    into.add(product, after=after, freed=kept_weight(weight, shard))
+    into.join()
+    return into.add(operand)
 
 
 def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | None:

@@ -6,7 +6,7 @@ from simulator.specs.model import TransformerSpec
 from simulator.workload import chains
 from simulator.workload.attention import add_norm
 from simulator.workload.blocks import PassBuilder, Shard
-from simulator.workload.columns import add_column_gradient, add_gather, casts_to_gather, reduce
+from simulator.workload.columns import add_column_gradient, add_gather, add_reduce, casts_to_gather
 from simulator.workload.matrices import add_input_gradient, add_product
 
 
@@ -25,7 +25,7 @@ def add_forward(into: PassBuilder, model: TransformerSpec, shard: Shard) -> None
         kept = chains.kept_by_activation(tokens * inner, model, shard)
         into.add(chains.activation(model, tokens * inner, shard), after=(last,), kept=kept)
         add_product(into, "mlp.down", tokens, width, inner, shard)
-        into.add(reduce(shard, "mlp", tokens * width * element))
+        add_reduce(into, shard, "mlp", tokens * width * element)
     into.add(
         chains.residual("mlp.residual", residual * width, model.mlp_bias, shard),
         kept=residual * width * shard.dropout,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.engine import Program
+from simulator.errors import UnsupportedError
 from simulator.program.drafting.drafts import DRAFTS
 from simulator.program.drafting.model import StageState
 from simulator.program.passes.loading import loader_cores
@@ -58,6 +59,15 @@ def lower(scenario: Scenario, calibration: Calibration | None = None) -> Lowered
         UnsupportedError: Something that is not modelled.
     """
     calibration = calibration or Calibration.load()
+    try:
+        return _lowered(scenario, calibration)
+    except OverflowError:
+        # Sizes are reckoned exactly and laid out in 64 bits.
+        message = "an operator asks for 2^63 bytes or operations and more, which cannot be counted"
+        raise UnsupportedError(("model",), message) from None
+
+
+def _lowered(scenario: Scenario, calibration: Calibration) -> Lowered:
     outline = Outline.of(scenario)
     drafted = DRAFTS.get(outline, calibration, scenario)
     cluster, plan = scenario.cluster, drafted.plan

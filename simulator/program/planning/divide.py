@@ -43,8 +43,6 @@ def layers_per_part(
         return given
     most = -(-layers // parts)
     short = most * parts - layers
-    ends = [end for step in range(parts // 2 + 1) for end in (parts - 1 - step, step)]
-    lacking = set(list(dict.fromkeys(ends))[:short])
     if most == 1 and short > 2:
         chunks = "" if placement.chunks == 1 else f" x {placement.chunks} chunks"
         raise PlanError(
@@ -52,6 +50,8 @@ def layers_per_part(
             f"pipeline_parallel {placement.stages}{chunks} = {parts} parts are too many for "
             f"num_hidden_layers: {layers}; at most two of them, first and last, can do without a layer",
         )
+    ends = [end for step in range(parts // 2 + 1) for end in (parts - 1 - step, step)]
+    lacking = set(list(dict.fromkeys(ends))[:short])
     return tuple(most - (part in lacking) for part in range(parts))
 
 

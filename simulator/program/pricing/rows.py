@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from simulator.engine import Classes, Label
 from simulator.engine.program import I32, I64
-from simulator.errors import UnsupportedError
 from simulator.program.pricing.prices import PricedColumns, Work
 
 T = TypeVar("T")
@@ -162,11 +161,7 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
         np.array([stage for stage, _ in pairs], np.int32), np.array([len(table) for _, table in pairs])
     )
     numbers = [(r.take, r.give, r.transient, *r.buffers, *r.host) for r in rows]
-    try:
-        take, give, transient, *pools = np.array(numbers, np.int64).reshape(-1, 7).T[:, of]
-    except OverflowError:
-        message = "an operator works on 2^63 bytes and more, which are too many to count"
-        raise UnsupportedError(("model",), message) from None
+    take, give, transient, *pools = np.array(numbers, np.int64).reshape(-1, 7).T[:, of]
     amounts = [(row.flops, row.model_flops, row.traffic) for row in rows]
     flops, model_flops, traffic = np.array(amounts, np.float64).reshape(-1, 3).T[:, of]
 

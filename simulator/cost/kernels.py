@@ -55,7 +55,9 @@ def kernel_demand(
             amounts["memory_bandwidth"] = moving * longer * bandwidth
     else:
         if kernel.flops:
-            amounts["vector"] = kernel.flops / constants.vector_peak_fraction
+            # Data sheets count two FLOP for an instruction of each lane, as a multiply-add has.
+            work = max(kernel.flops / constants.vector_peak_fraction, 2.0 * kernel.instructions)
+            amounts["vector"] = work
         if traffic:
             amounts["memory_bandwidth"] = traffic / constants.memory_fraction
     amounts["host"] = kernel.launches * constants.host_launch_time

@@ -49,6 +49,9 @@ class SoftwareSpec(Spec):
     fused_norm_statistics: bool = False
     """A convolution on the matrix units sums the statistics of the batch norm behind it while it writes its
     output, in models given layer by layer."""
+    depthwise_kernels: Literal["tuned", "direct"] = "tuned"
+    """Depthwise convolutions as a library tunes them, or as loops over the kernel for each output (`direct`),
+    which compute addresses and bounds for every multiply-add."""
     convolution_layout: Literal["channels_last", "channels_first"] = "channels_last"
     """Order of tensors in memory; where channels come first, the library brings what convolutions on the
     matrix units read and write into the other order, and back."""

@@ -83,6 +83,8 @@ class Kernel:
         shape: Shape of a matmul, convolution (as a matmul) or attention.
         launches: Kernel launches that this stands for; 0 for a part of the one behind it.
         model_flops: The part of `flops` that counts towards MFU (recomputation does not) [FLOP].
+        instructions: What the vector units do, a lane at a time, where addresses and bounds take them longer
+            than `flops`.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Kernel:
     shape: MatmulShape | AttentionShape | None = None
     launches: int = 1
     model_flops: int = 0
+    instructions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

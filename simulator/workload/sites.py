@@ -14,6 +14,15 @@ from simulator.workload.kernels import Kernel, KernelKind, MatmulShape
 from simulator.workload.operators import pointwise
 from simulator.workload.weights import add_weight
 
+_DIRECT: Final = {"": 16, ".input_gradient": 19, ".weight_gradient": 46}
+"""Instructions for each multiply-add of direct depthwise kernels, by what they compute: two loads with their
+addresses, conversions and the bounds of both sides; for the gradient of the weight a division by the width.
+
+Source: counted in conv_depthwise2d_forward_kernel, _backward_kernel and _grad_weight_kernel of PyTorch 1.9,
+    aten/src/ATen/native/cuda/DepthwiseConv2d.cu; an unsigned division by a variable is some 20 instructions.
+Valid: to a fifth, as compilers arrange them.
+"""
+
 _NO_MATRIX_UNITS: Final = ("fp32", "fp64")
 """Precisions whose products need no particular order of channels and positions."""
 
@@ -165,7 +174,7 @@ def add_forward(site: Site, product: Product, *, name: str = "", bias: bool = Fa
     elements = product.inputs, product.weights, product.outputs
     _add_layout(site.forward, name, product, elements, shard)
     read, written = (product.inputs + product.weights) * element, product.outputs * element
-    site.forward.add(_kernel(name, product, product.forward, read, written, shard), kept=kept)
+    site.forward.add(_kernel(name, "", product, product.forward, read, written, shard), kept=kept)
     site.forward.add(chains.linear_bias(name, product.outputs, bias, shard))
 
 
@@ -179,7 +188,7 @@ def add_backward(site: Site, product: Product, *, name: str = "", bias: bool = F
         _add_layout(into, f"{name}.input_gradient", product, elements, shard)
         read, written = (product.outputs + product.weights) * element, product.inputs * element
         shape = product.input_gradient
-        into.add(_kernel(f"{name}.input_gradient", product, shape, read, written, shard))
+        into.add(_kernel(name, ".input_gradient", product, shape, read, written, shard))
     if not site.trains:
         return
     into.add(chains.bias_gradient(name, product.outputs, bias, shard))
@@ -188,14 +197,17 @@ def add_backward(site: Site, product: Product, *, name: str = "", bias: bool = F
     gradient = product.weights * shard.gradient_bytes
     read = (product.outputs + product.inputs) * element + gradient
     shape = product.weight_gradient
-    kernel = _kernel(f"{name}.weight_gradient", product, shape, read, gradient, shard)
+    kernel = _kernel(name, ".weight_gradient", product, shape, read, gradient, shard)
     into.add(kernel, role="weight_gradient")
 
 
-def _kernel(name: str, product: Product, shape: MatmulShape, read: int, written: int, shard: Shard) -> Kernel:
+def _kernel(
+    name: str, suffix: str, product: Product, shape: MatmulShape, read: int, written: int, shard: Shard
+) -> Kernel:
     on_vectors = product.kind == "depthwise"
+    direct = on_vectors and shard.software.depthwise_kernels == "direct"
     return Kernel(
-        name=name,
+        name=name + suffix,
         kind=product.kind,
         flops=product.flops if on_vectors else 2 * shape.m * shape.n * shape.k * shape.batch,
         read_bytes=read,
@@ -203,6 +215,7 @@ def _kernel(name: str, product: Product, shape: MatmulShape, read: int, written:
         precision="fp32" if on_vectors else shard.precision,
         shape=None if on_vectors else shape,
         model_flops=product.flops,
+        instructions=product.flops // 2 * _DIRECT[suffix] if direct else 0,
     )
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from simulator import catalog
+from simulator.cost import kernel_demand
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.run import run
 from simulator.scenario import scenario_from_mapping
-from simulator.specs import LayerListSpec
+from simulator.specs import Calibration, LayerListSpec
 from simulator.specs.layer_list import placed_layers
 from simulator.specs.shapes import leaves
 from simulator.workload import Block, Kernel, MatmulShape, Shard, layer_list_blocks
@@ -225,6 +226,19 @@ def test_depthwise_convolutions_leave_the_matrix_units_alone() -> None:
     assert (kernel.kind, kernel.shape) == ("depthwise", None)
     assert kernel.flops == 2 * SAMPLES * 8 * 256 * 9
     assert kernel.read_bytes + kernel.write_bytes == (2 * SAMPLES * 8 * 256 + 8 * 9) * 2
+
+
+def test_direct_kernels_take_many_instructions_for_a_multiply_add() -> None:
+    """A100: 108 units of 64 lanes at 1.41 GHz do one instruction a lane and cycle."""
+    found = blocks(layered([conv(8), conv(8, groups=8), {"type": "loss"}]), "pytorch-ddp")
+    products = SAMPLES * 8 * 256 * 9
+    expected = {"": 16, ".input_gradient": 19, ".weight_gradient": 46}
+    accelerator, calibration = scenario("resnet50").cluster.node_groups[0].accelerator, Calibration.load()
+    for suffix, each in expected.items():
+        kernel = named(found, f"1.convolution{suffix}")
+        assert kernel.instructions == products * each and kernel.model_flops == 2 * products
+        seconds = kernel_demand(kernel, accelerator, calibration).amounts["vector"] / accelerator.vector_flops
+        assert seconds == pytest.approx(products * each / (108 * 64 * 1.41e9), rel=0.01)
 
 
 # Traffic and what is kept.

@@ -202,12 +202,13 @@ def predicted_share(cells: Mapping[str, str]) -> dict[str, float]:
     name = cells.get("framework", "").casefold()
     if cells.get("family") != "encoder" or "libai" in name or _is_megatron_lm(name):
         return {}
-    gathers = any(word in name for word in _GATHERING) or _since(name, _GATHERED_SINCE)
+    gathers = any(word in name for word in _GATHERING) or container_since(name, _GATHERED_SINCE)
     return {"predicted_share": _MASKED} if gathers else {}
 
 
-def _since(name: str, first: tuple[int, int]) -> bool:
-    release = re.search(r"pytorch (\d\d)\.(\d\d)", name)
+def container_since(framework: str, first: tuple[int, int]) -> bool:
+    """Whether a framework's name is that of a container of PyTorch from this year and month or later."""
+    release = re.search(r"pytorch (\d\d)\.(\d\d)", framework.casefold())
     return release is not None and (int(release[1]), int(release[2])) >= first
 
 

@@ -9,7 +9,7 @@ import pytest
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.specs import Calibration
 from simulator.validation import NamedRuns, TrainingRuns, scenario_mapping, validate
-from simulator.validation._other import described
+from simulator.validation._other import binned_length, described
 
 HEADER = (
     "id,group,model,gpu,num_gpus,gpus_per_node,precision,micro_batch_size,global_batch_size,sequence_length,"
@@ -101,3 +101,17 @@ def test_sixteen_v100_of_a_node_are_those_of_a_machine_with_switches() -> None:
     row = dict(zip(HEADER.split(","), BERT.split(","), strict=True))
     sixteen = described(row | {"gpu": "V100-SXM2-32GB", "num_gpus": "16", "gpus_per_node": "16"})
     assert scenario_mapping(sixteen)["cluster"]["scale_up"] == "NVLink2"
+
+
+@pytest.mark.parametrize(
+    ("longest", "family", "framework", "length"),
+    [
+        (512, "encoder", "PyTorch 21.11 NGC", 288),  # half of 512, and half a bin of 64
+        (128, "encoder", "PyTorch 21.11 NGC", 128),
+        (512, "encoder", "PyTorch 20.06 NGC", 512),
+        (512, "encoder", "TF2 21.02 NGC + XLA", 512),
+        (512, "decoder", "PyTorch 21.11 NGC", 512),
+    ],
+)
+def test_samples_of_like_length_share_a_batch(longest: int, family: str, framework: str, length: int) -> None:
+    assert binned_length(longest, family, framework) == length

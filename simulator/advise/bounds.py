@@ -98,7 +98,7 @@ def bounds(scenario: Scenario, calibration: Calibration, prices: Prices | None =
     plan = plan_of(outline)
     check_groups(plan.schedule, plan.pipeline_parallel, plan.num_micro_batches)
     check_precision(scenario)
-    parts = build_parts(outline, plan, Overheads.of(calibration))
+    parts = build_parts(outline, Overheads.of(calibration))
     memory = _memory_bytes(outline, plan, parts)
     capacity = int(scenario.cluster.node_groups[0].accelerator.memory_capacity)
     alone = _Alone(scenario, plan, calibration, recomputation(outline), {} if prices is None else prices)

@@ -58,6 +58,8 @@ class Drafts:
         """Forgets all, and what was kept to make it; nothing but time depends on it."""
         self._kept.clear()
         self._activities = 0
+        plan_of.cache_clear()
+        build_parts.cache_clear()
         forget_blocks()
         forget_stretches()
         forget_prices()
@@ -65,7 +67,7 @@ class Drafts:
     def _make(self, outline: Outline, overheads: Overheads, scenario: Scenario) -> _Kept:
         plan = plan_of(outline)
         check_precision(scenario)
-        parts = build_parts(outline, plan, overheads)
+        parts = build_parts(outline, overheads)
         size = expected(plan, parts, outline.steps)
         size.check(scenario)
         return _Kept(size, draft(outline, plan, parts))

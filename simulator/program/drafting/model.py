@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from simulator.program.drafting.memory import (
     BUCKETS,
@@ -18,7 +19,7 @@ from simulator.program.drafting.memory import (
 from simulator.program.passes.offload import Offload, check_offload, make_offload
 from simulator.program.planning.layout import Blocks, Layout, Tie, lay_out, with_teacher
 from simulator.program.planning.outline import Outline
-from simulator.program.planning.plan import Plan
+from simulator.program.planning.plan import KEPT_PLANS, Plan, plan_of
 from simulator.program.planning.precisions import precisions
 from simulator.program.planning.recomputation import recomputation, with_modules
 from simulator.program.pricing.slots import SLOTS, held_by_stage, slot_bytes
@@ -121,12 +122,14 @@ class ModelParts:
     offload: Offload | None = None
 
 
-def build_parts(scenario: Outline, plan: Plan, overheads: Overheads) -> ModelParts:
-    """The model's blocks on the plan's stages.
+@lru_cache(maxsize=KEPT_PLANS)
+def build_parts(scenario: Outline, overheads: Overheads) -> ModelParts:
+    """The model's blocks on the stages of its plan, laid out once.
 
     Raises:
         UnsupportedError: The model has something that is not modelled.
     """
+    plan = plan_of(scenario)
     states = precisions(scenario, plan.num_micro_batches)
     check_offload(scenario, plan, states)
     offload = make_offload(scenario, plan)

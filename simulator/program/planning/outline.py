@@ -125,6 +125,8 @@ class Outline:
                 training.global_batch_size,
                 parallelism.tensor_parallel,
                 parallelism.pipeline_parallel,
+                parallelism.virtual_pipeline,
+                training.recompute,
             )
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from simulator.errors import PlanError
 from simulator.program.planning.admissible import (
@@ -32,6 +34,9 @@ from simulator.program.schedules.order import Visits, merged, own_order, visits
 from simulator.program.schedules.schedule import SCHEDULES, Held, Order, Placement
 from simulator.scenario import Scenario
 from simulator.specs.model import TransformerSpec
+
+KEPT_PLANS: Final = 256
+"""Plans that are kept at most, and models laid out by them: a search looks at many before it plays some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +161,9 @@ def make_plan(scenario: Scenario) -> Plan:
     return plan
 
 
+@lru_cache(maxsize=KEPT_PLANS)
 def plan_of(scenario: Outline) -> Plan:
-    """The plan of all scenarios of an outline; `make_plan` says what it raises."""
+    """The plan of all scenarios of an outline, made once; `make_plan` says what it raises."""
     refuse_unsupported(scenario)
     parallelism = scenario.parallelism
     if isinstance(scenario.model, TransformerSpec):

@@ -1,11 +1,15 @@
-"""Whatever stands at whatever key: a scenario or a list of mistakes, never anything else."""
+"""Whatever stands at whatever key: a scenario, a result or a list of mistakes, never anything else."""
+
+import math
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.documents import parse_document
-from simulator.errors import ScenarioError
-from simulator.scenario import resolved_yaml, scenario_from_mapping
+from simulator.errors import ClustersimError, ScenarioError
+from simulator.run import simulate
+from simulator.scenario import json_schema, load_scenario, resolved_yaml, scenario_from_mapping
+from support.inputs import shipped
 
 LAYERS = [
     {"type": "linear", "in_features": 10, "out_features": 2},
@@ -140,3 +144,50 @@ def test_any_override_anywhere(place, value, noise):
         scenario_from_mapping(data, {".".join(path): value} | ({noise: value} if noise else {}))
     except ScenarioError as error:
         assert all("\n" not in problem.message for problem in error.problems)
+
+
+SCHEMA = json_schema()
+DEEPEST = 4
+"""Levels of keys that are changed."""
+
+
+def keys_of(node, path=(), depth=0):
+    """Dotted keys of the schema of scenarios, each with what may stand there."""
+    if "$ref" in node:
+        node = SCHEMA["$defs"][node["$ref"].rpartition("/")[2]]
+    for way in ("anyOf", "oneOf", "allOf"):
+        for each in node.get(way, ()):
+            yield from keys_of(each, path, depth)
+    if node.get("properties") and depth < DEEPEST:
+        for key, each in node["properties"].items():
+            yield from keys_of(each, (*path, key), depth + 1)
+    elif path:
+        yield ".".join(path), node
+
+
+def allowed(node):
+    """Values that the schema names for a key, numbers small and large, or else what it may not expect."""
+    found = [*node.get("enum", ()), *node.get("examples", ()), *([node["const"]] if "const" in node else ())]
+    kind = node.get("type")
+    if kind == "boolean":
+        found += [True, False]
+    if kind in ("integer", "number"):
+        found += [0, 1, 2, 3, 4, 8, 0.5, 10**9]
+    return found or [1, 2, "8", None, [], {}, "llama3-8b", "1 GB", "0.5"]
+
+
+CHANGES = {(key, repr(value)): value for key, node in keys_of(SCHEMA) for value in allowed(node)}
+BASES = ("mlp_adam", "quickstart", "starved_vision", "transformer_1k", "translation_transformer")
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(BASES), st.lists(st.sampled_from(sorted(CHANGES)), min_size=1, max_size=4))
+def test_what_the_schema_allows_is_simulated_or_refused_in_words(base, changes):
+    overrides = {"simulation.max_memory": "300 MB"} | {change[0]: CHANGES[change] for change in changes}
+    try:
+        result = simulate(load_scenario(shipped(base), overrides))
+    except ClustersimError as error:
+        assert 10 < len(str(error)) < 5000
+    else:
+        assert math.isfinite(result.step_time_s)
+        assert result.step_time_s > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import ceil
 from typing import Final
@@ -150,6 +150,18 @@ class Shard:
     def calls(self, batch: int) -> int:
         """Launches of a product, or of a cast before it, for as many experts."""
         return batch if self.software.grouped_products == "one_each" else 1
+
+    def called(self, product: Kernel, batch: int) -> Kernel:
+        """A product of as many experts' weights with its launches, of which compiled code makes all but one.
+
+        Weights of fewer bits are objects of the interpreter, which looks up each; so are gradients, which
+        autograd and the hooks of the data parallelism hand on one by one.
+
+        Source: ``te_general_grouped_gemm`` loops over the experts; ``get_weight_workspace`` for each weight
+            (pytorch/module/grouped_linear.py and base.py of Transformer Engine).
+        """
+        launches = self.calls(batch)
+        return replace(product, launches=launches, looped=0 if self.casts else launches - 1)
 
     @property
     def residual_source_tokens(self) -> int:

@@ -82,6 +82,7 @@ class Kernel:
         precision: Precision of the arithmetic, a key of `AcceleratorSpec.peak_flops`.
         shape: Shape of a matmul, convolution (as a matmul) or attention.
         launches: Kernel launches that this stands for; 0 for a part of the one behind it.
+        looped: Of these, launches of a loop that compiled code runs inside an operator of the interpreter.
         model_flops: The part of `flops` that counts towards MFU (recomputation does not) [FLOP].
         instructions: What the vector units do, a lane at a time, where addresses and bounds take them longer
             than `flops`.
@@ -95,6 +96,7 @@ class Kernel:
     precision: str
     shape: MatmulShape | AttentionShape | None = None
     launches: int = 1
+    looped: int = 0
     model_flops: int = 0
     instructions: int = 0
 

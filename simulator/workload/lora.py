@@ -146,7 +146,7 @@ def add_backward(
 
 def _product(name: str, m: int, n: int, k: int, shard: Shard, batch: int) -> Kernel:
     product = operators.matmul(name, m, n, k, shard.precision, batch=batch)
-    return replace(product, launches=shard.calls(batch))
+    return shard.called(product, batch)
 
 
 def _gradient(name: str, m: int, n: int, k: int, shard: Shard, batch: int) -> Kernel:

@@ -95,15 +95,17 @@ def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | Non
     recipe = RECIPES.get(shard.recipe)
     if recipe is None:
         return None
-    return operators.pointwise(
+    calls = shard.calls(batch)
+    made = operators.pointwise(
         f"{name}.cast",
         "elementwise",
         elements,
         reads=recipe.reads * shard.element_bytes,
         writes=shard.layouts * shard.operand.number_bytes,
         flops=2 * recipe.reads,
-        launches=recipe.reads * shard.calls(batch),
+        launches=recipe.reads * calls,
     )
+    return replace(made, looped=(recipe.reads - 1) * calls)
 
 
 def transpose(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | None:
@@ -119,7 +121,7 @@ def transpose(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel 
 def _product(name: str, m: int, n: int, k: int, batch: int, shard: Shard) -> Kernel:
     precision, out, each = shard.matrix_precision, shard.element_bytes, shard.operand.number_bytes
     product = operators.matmul(name, m, n, k, precision, batch=batch, operand_bytes=each, out_bytes=out)
-    return replace(product, launches=shard.calls(batch))
+    return shard.called(product, batch)
 
 
 def count_part(into: PassBuilder, prefix: str, part: int, whole: int, *, first: int) -> None:

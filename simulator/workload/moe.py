@@ -57,7 +57,7 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
     router.add_choice(into, mixture.num_experts, shard)
     way = r.dispatched
     into.add(r.cast("experts.dispatch", residual * width, way))
-    into.add(r.moved("experts.permute", way))
+    into.add(r.copied("experts.permute", way))
     placed = len(into.nodes) - 1
     sent = into.add(r.exchange("experts.dispatch", way))
     with into.of("shared_experts"):
@@ -158,13 +158,13 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
     into.needs("layernorm:mlp", "moe")
     way = r.dispatched
     into.add(r.cast("experts.combine.gradient", normed, way))
-    placed = into.add(r.moved("experts.unpermute.gradient", way))
+    placed = into.add(r.copied("experts.unpermute.gradient", way, backward=True))
     sent = into.add(r.exchange("experts.combine.gradient", way))
     shared = _add_shared_gradient(into, r, placed)
     if _splits(r):
         sent = into.add(r.inside("experts.combine.gradient", "all_gather"), after=(sent,))
     if r.sorts:
-        sent = into.add(r.moved("experts.unsort.gradient", way), after=(sent,))
+        sent = into.add(r.moved("experts.unsort.gradient", way, backward=True), after=(sent,))
     operand = r.arrived("experts.down.gradient", gradient=True)
     sent = sent if operand is None else into.add(operand, after=(sent,))
     restored = chains.add_restore(into, "experts.activation", r.worked * r.up, shard, after=(sent,))
@@ -188,7 +188,9 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         freed=chains.stored_input(r.worked * r.up, shard),
     )
     data = add_input_gradient(into, "experts.up", r.per_expert, width, r.up, shard, batch=r.experts)
-    back = into.add(r.moved("experts.sort.gradient", shard.precision), after=(data,)) if r.sorts else data
+    back = data
+    if r.sorts:
+        back = into.add(r.moved("experts.sort.gradient", shard.precision, backward=True), after=(data,))
     if _splits(r):
         back = into.add(r.inside("experts.dispatch.gradient", "reduce_scatter"), after=(back,))
     returned = r.cast("experts.dispatch.gradient", r.exchanged * width, r.combined)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Final
 
 from simulator.specs.model import MixtureSpec, TransformerSpec
 from simulator.workload import operators
@@ -11,6 +12,15 @@ from simulator.workload.blocks import Shard
 from simulator.workload.kernels import Collective, Communication, Kernel, Routed
 from simulator.workload.matrices import transpose
 from simulator.workload.precision import FORMATS, RECIPES, sized
+
+_MAP_LAUNCHES: Final = 3
+"""Kernels that turn the choice of experts into places of copies.
+
+Source: ``make_row_id_map`` in common/triton/permutation.py of Transformer Engine.
+"""
+
+_CHUNK_LAUNCHES: Final = 1
+"""The same for what arrives rank by rank (``make_chunk_sort_map``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +168,23 @@ class Routing:
         """
         return self.shard.expert_parallel > 1 and self.experts > 1 and self.routed is None
 
-    def moved(self, name: str, precision: str) -> Kernel:
+    def moved(self, name: str, precision: str, *, backward: bool = False) -> Kernel:
         """Copies of tokens put into the order of their experts, or back."""
-        element = FORMATS[precision].number_bytes
+        element, launches = FORMATS[precision].number_bytes, 1 + _CHUNK_LAUNCHES * (not backward)
+        size = self.sent * self.width
         return operators.pointwise(
-            name, "elementwise", self.sent * self.width, reads=element, writes=element, flops=1
+            name, "elementwise", size, reads=element, writes=element, flops=1, launches=launches
+        )
+
+    def copied(self, name: str, precision: str, *, backward: bool = False) -> Kernel:
+        """Tokens, or their gradients, written once for each of their experts, in the order of these.
+
+        Copies that travel on their own are made where the tokens are, which are read once; else they are
+        made of what arrived, nearly one for each.
+        """
+        element = FORMATS[precision].number_bytes
+        reads = element / self.mixture.num_experts_per_tok if self.routed is None else element
+        size, launches = self.sent * self.width, 1 + _MAP_LAUNCHES * (not backward)
+        return operators.pointwise(
+            name, "elementwise", size, reads=reads, writes=element, flops=1, launches=launches
         )

@@ -1,4 +1,4 @@
-"""Products of experts: one launch for all of a GPU's, or one an expert."""
+"""Products of experts: one launch for all of a GPU's, or one an expert; tokens put into their order."""
 
 from __future__ import annotations
 
@@ -54,3 +54,25 @@ def test_launches_of_products_and_casts_are_those_of_the_experts_on_a_gpu(way: s
     assert {name: experts[name] for name in products} == {name: calls * alone[name] for name in products}
     others = [kernel for kernel in kernels if kernel.name not in products]
     assert all(kernel.launches == alone[kernel.name] for kernel in others)
+
+
+@pytest.mark.parametrize(("recipe", "looped"), [("", 3), ("fp8", 0)])
+def test_compiled_code_loops_over_products_of_weights_that_the_interpreter_does_not_see(
+    recipe: str, looped: int
+) -> None:
+    """Four experts: the first launch is the operator's; gradients pass through autograd one by one."""
+    software = SoftwareSpec(name="test", grouped_products="one_each")
+    block = layer_block(MODEL, replace(SHARD, recipe=recipe, software=software), dense=False)
+    found = {n.op.name: n.op.looped for n in (*block.forward, *block.backward) if isinstance(n.op, Kernel)}
+    assert found["experts.up"] == found["experts.down.input_gradient"] == looped
+    assert found["experts.up.weight_gradient"] == found["attention.qkv"] == 0
+
+
+@pytest.mark.parametrize(("dispatch", "reads"), [("all_to_all", 1), ("deduplicated", 2)])
+def test_tokens_are_read_once_and_written_for_each_of_their_experts(dispatch: str, reads: int) -> None:
+    software = SoftwareSpec.model_validate({"name": "test", "expert_dispatch": dispatch})
+    block = layer_block(MODEL, replace(SHARD, recipe="", software=software), dense=False)
+    kernels = {n.op.name: n.op for n in (*block.forward, *block.backward) if isinstance(n.op, Kernel)}
+    tokens = 512 * 512 * 2
+    for name in ("experts.permute", "experts.unpermute.gradient"):
+        assert (kernels[name].read_bytes, kernels[name].write_bytes) == (reads * tokens, 2 * tokens)

@@ -74,3 +74,32 @@ def test_reading_launches_what_is_read_and_nothing_twice() -> None:
 
     more = launching() - launching(host_counts_tokens=False)
     assert more == pytest.approx(LAYERS * BATCHES * 11 * operator, rel=1e-4)
+
+
+def test_launches_in_loops_of_compiled_code_take_no_interpreter() -> None:
+    """Two experts a GPU: two products forward and two of inputs' gradients have one launch in a loop each."""
+    found = []
+    for operator, bare in ((1e-5, 1e-6), (2e-5, 1e-6), (1e-5, 2e-6)):
+        values = {"python_operator_time": operator, "host_launch_time": bare}
+        given = scenario()
+        given["parallelism"]["expert_parallel"] = 4
+        calibration = Calibration.load().with_values(**values)
+        told = simulate(scenario_from_mapping(given), calibration=calibration).operators
+        found.append(float(told[told["cause"] == "host.launch"]["time_s"].sum()))
+    base, slower, loops = found
+    assert loops - base == pytest.approx(LAYERS * BATCHES * 4 * 1e-6, rel=1e-3)
+    assert slower - base == pytest.approx(base - LAYERS * BATCHES * 4 * 1e-6, rel=1e-3)
+
+
+def test_passes_side_by_side_are_run_piece_by_piece() -> None:
+    """Four exchanges a layer, each a piece of its own with one behind it: eight operators more."""
+
+    def launching(overlap: bool) -> float:
+        given = scenario()
+        given["parallelism"]["overlap_expert_exchange"] = overlap
+        calibration = Calibration.load().with_values(python_operator_time=1e-5)
+        told = simulate(scenario_from_mapping(given), calibration=calibration).operators
+        return float(told[told["cause"] == "host.launch"]["time_s"].sum())
+
+    more = launching(overlap=True) - launching(overlap=False)
+    assert more == pytest.approx(LAYERS * BATCHES * 8 * 1e-5, rel=1e-3)

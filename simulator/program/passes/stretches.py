@@ -29,6 +29,14 @@ LAYER_INPUT = "layer.input"
 """Keeper of what full recomputation starts from."""
 
 
+_PIECES: Final = 2
+"""Operators besides for each exchange of a pass that runs beside another: it, and what stands behind it, are
+run by hand, each a graph of autograd's of its own.
+
+Source: ``ScheduleNode`` in pipeline_parallel/utils.py and ``TransformerLayerSchedulePlan`` in
+    models/common/model_chunk_schedule_plan.py of Megatron-Core.
+"""
+
 KEPT_STRETCHES: Final = 4096
 """Stretches that are kept at most; some ten kilobytes each."""
 
@@ -63,7 +71,8 @@ def block_stretch(
         mode: What its forward pass keeps.
         beside: Memory that comes and goes with it.
     """
-    key = (block, what, mode, beside, shard, describe.software.cuda_graphs, describe.meets(block))
+    how = describe.software.cuda_graphs, describe.plan.pairs
+    key = (block, what, mode, beside, shard, *how, describe.meets(block))
     try:
         found = _KNOWN[key]
     except KeyError:
@@ -98,10 +107,10 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
     reads a result, it goes on only when that is there, and the device waits for the first launch behind it.
     """
     into, table, places = TemplateBuilder(), RowTable(), list[int]()
-    graph, read = describe.software.cuda_graphs, -1
+    graph, pairs, read = describe.software.cuda_graphs, describe.plan.pairs, -1
 
-    def launch(operators: int) -> int:
-        row = table.add(describe.launching(operators, phase))
+    def launch(operators: int, looped: int = 0) -> int:
+        row = table.add(describe.launching(operators, phase, looped))
         return -1 if graph else into.add(LANE["launch"], row, (read,))
 
     launched = -1
@@ -109,11 +118,11 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
         node, first, last = step.node, number == 0, number == len(steps) - 1
         waits = () if first else tuple(places[a] for a in node.after)
         if first:
-            launched = launch(_operators(steps))
+            launched = launch(*_operators(steps, pairs))
         elif read >= 0:
-            launched, left = launch(1), _operators(steps[number:]) - 1
+            launched, (left, looped) = launch(1), _operators(steps[number:], pairs)
             waits, read = (*waits, launched), -1
-            launched = launch(left) if left else launched
+            launched = launch(left - 1, looped) if left + looped > 1 else launched
         if last or node.read_by_host:
             waits = (*waits, launched)
         row = beside.on(_row(describe, step, phase), first=first, last=last)
@@ -125,15 +134,18 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
     return BlockStretch(tuple(table.rows), shape)
 
 
-def _operators(steps: Sequence[Step]) -> int:
-    """Launches up to the first result that the launching thread reads."""
-    launches = 0
+def _operators(steps: Sequence[Step], pairs: bool) -> tuple[int, int]:
+    """Operators up to the first result that the launching thread reads, and launches in loops inside them."""
+    operators = looped = 0
     for step in steps:
         op = step.node.op
-        launches += op.launches if isinstance(op, Kernel) else 1
+        if isinstance(op, Kernel):
+            operators, looped = operators + op.launches - op.looped, looped + op.looped
+        else:
+            operators += 1 + _PIECES * (pairs and (op.collective, op.axis) == ("all_to_all", "expert"))
         if step.node.read_by_host:
             break
-    return launches
+    return operators, looped
 
 
 def _lane(op: Kernel | Communication) -> int:

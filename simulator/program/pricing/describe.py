@@ -79,9 +79,9 @@ class Describer:
         through_core = (self.core, self.plan.num_gpus_per_stage) if self.core >= 0 else ()
         return *(self.ranks(axis) for axis in _axes_of(block)), *through_core
 
-    def launching(self, operators: int, phase: str) -> Row:
-        """The row of the launching thread's work for some operators."""
-        return Row(Label("launch", "host.launch", phase), Launching(operators))
+    def launching(self, operators: int, phase: str, looped: int = 0) -> Row:
+        """The row of the launching thread's work for some operators, and launches in loops inside of them."""
+        return Row(Label("launch", "host.launch", phase), Launching(operators, looped))
 
 
 @lru_cache(maxsize=4096)

@@ -176,10 +176,16 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class Launching:
-    """The launching thread's work for some operators."""
+    """The launching thread's work.
+
+    Attributes:
+        operators: Operators of the framework.
+        looped: Further launches that compiled code makes inside of them.
+    """
 
     absolute: ClassVar[bool] = False
     operators: int
+    looped: int = 0
 
     @staticmethod
     def depends_on(figures: Figures) -> tuple[object, ...]:
@@ -187,10 +193,10 @@ class Launching:
         return figures.calibration, figures.software.launcher
 
     def price(self, figures: Figures) -> Price:
-        """So much time of the thread for each."""
+        """So much time of the thread for each; a bare launch for those that no interpreter makes."""
         constants = figures.calibration.kernels
-        python = figures.software.launcher == "python"
-        seconds = self.operators * (constants.python_operator_time if python else constants.host_launch_time)
+        bare, python = constants.host_launch_time, figures.software.launcher == "python"
+        seconds = self.operators * (constants.python_operator_time if python else bare) + self.looped * bare
         return Price(demands=((SLOT["launch"], whole(seconds * NANOSECONDS)),))
 
 

@@ -157,6 +157,7 @@ FITS: Final = (
             Free("scale_up_fraction", 0.8, 0.2),
             Free("scale_out_fraction", 0.85, 0.2),
             Free("local_passes", 3.0, 0.5),
+            Free("exchange_meetings", 0.1, 0.7),
             Free("early_launch", 30e-6, 0.7),
             Free("in_network_fraction", 0.7, 0.2),
             Free("ll_fraction", 0.3, 0.5),

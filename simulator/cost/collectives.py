@@ -280,9 +280,15 @@ def _options(
             + hops[1] * _hop_between(problem, constants, hop)
         )
         usable = problem.members.exchange_share if peers else problem.members.ring_share
-        up = sent[0] / (_fraction(problem, constants) * share * usable)
-        out = _network_bytes(sent[1], share, problem, constants)
+        meet = 1.0 + constants.exchange_meetings * _meetings(peers)
+        up = sent[0] * meet / (_fraction(problem, constants) * share * usable)
+        out = _network_bytes(sent[1] * meet, share, problem, constants)
         yield _Option(f"{name}, {protocol}", delay, up, out, sent[1] / constants.pcie_fraction, copies)
+
+
+def _meetings(peers: int) -> float:
+    """Share of an exchange among all pairs that meets at its receiver what another member sends there."""
+    return 1.0 - 1.0 / peers if peers else 0.0
 
 
 def _start(problem: _Problem, constants: CollectiveConstants, protocol: float) -> float:

@@ -74,6 +74,7 @@ class CollectiveConstants:
     direct_link_fraction: float
     scale_out_fraction: float
     local_passes: float
+    exchange_meetings: float
     in_network_fraction: float
     ll_fraction: float
     ll128_fraction: float

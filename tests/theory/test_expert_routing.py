@@ -83,6 +83,16 @@ def test_a_token_crosses_the_network_once_for_each_node_that_it_visits():
     assert together.amounts["scale_up"] > apart.amounts["scale_up"]
 
 
+@pytest.mark.parametrize(("ranks", "met"), [(2, 0.0), (4, 2 / 3), (8, 6 / 7)])
+def test_what_meets_others_at_its_receiver_takes_longer(ranks: int, met: float):
+    crowded = IDEAL.with_values(exchange_meetings=0.5)
+    alone = collective_demand("all_to_all", 10**8, group(ranks, ranks), IDEAL)
+    found = collective_demand("all_to_all", 10**8, group(ranks, ranks), crowded)
+    assert found.amounts["scale_up"] == pytest.approx(alone.amounts["scale_up"] * (1 + 0.5 * met))
+    ring = collective_demand("all_gather", 10**8, group(ranks, ranks), crowded)
+    assert ring.amounts["scale_up"] == pytest.approx(10**8 * (ranks - 1) / ranks)
+
+
 def test_inside_one_domain_only_experts_of_one_rank_share_a_token():
     size = 10**8
     together = collective_demand("all_to_all", size, group(8, 8), IDEAL, routed=Routed(128, 8))

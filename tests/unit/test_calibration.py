@@ -164,7 +164,7 @@ def test_leaving_an_accelerator_out_is_a_fit_that_has_not_seen_it(tmp_path: Path
 
 def test_too_few_measurements_are_refused_by_kind(tmp_path: Path) -> None:
     write(tmp_path / "c.csv", collectives()[:30])
-    with pytest.raises(ClustersimError, match=r"collectives: 30 measurements for 13 constants; at least 52"):
+    with pytest.raises(ClustersimError, match=r"collectives: 30 measurements for 14 constants; at least 56"):
         fitted(tmp_path)
 
 

@@ -10,9 +10,10 @@ from simulator.scenario._scenario import Scenario
 from simulator.workload.precision import FORMATS, base_precision, matrix_precision
 
 _NEAREST: Final = {
-    "nvfp4": ("mxfp8", "fp8_block", "fp8", "bf16", "fp16", "fp32"),
-    "mxfp8": ("fp8_block", "fp8", "bf16", "fp16", "fp32"),
-    "fp8_block": ("fp8", "bf16", "fp16", "fp32"),
+    "nvfp4": ("mxfp8", "fp8_block", "fp8_current", "fp8", "bf16", "fp16", "fp32"),
+    "mxfp8": ("fp8_block", "fp8_current", "fp8", "bf16", "fp16", "fp32"),
+    "fp8_block": ("fp8_current", "fp8", "bf16", "fp16", "fp32"),
+    "fp8_current": ("fp8", "bf16", "fp16", "fp32"),
     "fp8": ("bf16", "fp16", "fp32"),
     "bf16": ("fp16", "fp32"),
     "fp16": ("bf16", "fp32"),

@@ -11,8 +11,10 @@ from pydantic_core import core_schema
 
 from simulator.specs._base import Spec
 
-TrainingPrecision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "fp8_block", "mxfp8", "nvfp4"]
-StoredPrecision = Literal["fp32", "fp16", "bf16", "fp8", "fp8_block", "mxfp8", "nvfp4"]
+TrainingPrecision = Literal[
+    "fp32", "tf32", "fp16", "bf16", "fp8", "fp8_current", "fp8_block", "mxfp8", "nvfp4"
+]
+StoredPrecision = Literal["fp32", "fp16", "bf16", "fp8", "fp8_current", "fp8_block", "mxfp8", "nvfp4"]
 """tf32 is a precision of products; its operands lie in memory as fp32."""
 
 

@@ -98,8 +98,9 @@ class TrainingSpec(Spec):
     global_batch_size: Count
     """Sequences between two updates of the parameters, all replicas together."""
     precision: TrainingPrecision = "bf16"
-    """Precision of forward and backward passes. With `fp8` (one scale a tensor), `fp8_block` (one a block),
-    `mxfp8` and `nvfp4` only the layers' matrix products have fewer bits; all else is in bf16."""
+    """Precision of forward and backward passes. With `fp8` (one scale a tensor, which earlier steps say),
+    `fp8_current` (its own largest number says it), `fp8_block` (one a block), `mxfp8` and `nvfp4` only the
+    layers' matrix products have fewer bits; all else is in bf16."""
     parameter_precision: StoredPrecision | None = None
     """Precision in which parameters are kept and gathered; that of the passes if not given. Below 16 bits it
     is that of the layers' matrices alone, which are cast once, behind the update; it must be `precision`."""

@@ -43,6 +43,7 @@ FORMATS: Final = {
     "fp16": Format(16),
     "bf16": Format(16),
     "fp8": Format(8),
+    "fp8_current": Format(8),
     "fp8_block": Format(8, block=128, scale_bits=32, tile=128 * 128),
     "mxfp8": Format(8, block=32, scale_bits=8, tile=32, block_units=True),
     "nvfp4": Format(4, block=16, scale_bits=8, tile=16, block_units=True),
@@ -77,12 +78,14 @@ class Recipe:
 
 RECIPES: Final = {
     "fp8": Recipe("bf16", "fp8", reads=1),
-    "fp8_block": Recipe("bf16", "fp8", reads=2),
+    "fp8_current": Recipe("bf16", "fp8", reads=2),
+    "fp8_block": Recipe("bf16", "fp8", reads=1),
     "mxfp8": Recipe("bf16", "fp8", reads=1),
     "nvfp4": Recipe("bf16", "fp4", reads=2),
 }
-"""By precision, the format of the operands: one delayed scale a tensor; scales of blocks (DeepSeek-V3); OCP
-microscaling; NVFP4. Sources as of `FORMATS`."""
+"""By precision, the format of the operands: one scale a tensor, which earlier steps say or its own largest
+value; scales of blocks (DeepSeek-V3), OCP microscaling, whose numbers a kernel holds while it looks for their
+largest; NVFP4, which has a scale of the whole tensor besides. Sources as of `FORMATS`."""
 
 
 def base_precision(precision: str) -> str:

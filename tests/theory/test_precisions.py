@@ -23,7 +23,7 @@ TOKENS = 512
 
 def stored(precision: str, rows: int, columns: int, *, weight: bool = False) -> int:
     """Bytes of a matrix, counted: numbers, and a scale for every block of them."""
-    bits = {"fp8": 8, "fp8_block": 8, "mxfp8": 8, "nvfp4": 4, "bf16": 16, "fp16": 16, "fp32": 32}[precision]
+    bits = {"fp32": 32, "bf16": 16, "fp16": 16, "nvfp4": 4}.get(precision, 8)
     whole = rows * columns * bits // 8
     if precision == "fp8_block":
         blocks = ceil(rows / 128) * (columns // 128) if weight else rows * columns // 128
@@ -381,7 +381,7 @@ def test_a_step_on_slow_links_falls_with_the_bytes(sharding: str, few: dict[str,
         (
             {"optimizer_precision": "fp9"},
             {},
-            "must be fp32, fp16, bf16, fp8, fp8_block, mxfp8 or nvfp4, not the text",
+            "must be fp32, fp16, bf16, fp8, fp8_current, fp8_block, mxfp8 or nvfp4, not the text",
         ),
         ({"communication_precision": {"grads": "fp8"}}, {}, 'did you mean "gradients"'),
         (
@@ -403,6 +403,15 @@ def test_precisions_that_cannot_be_are_refused_in_one_line(
         lower(scenario(training, plan))
     assert said in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "times"), [("fp8", 1), ("fp8_current", 2), ("fp8_block", 1), ("nvfp4", 2)]
+)
+def test_operands_are_read_again_where_a_scale_is_that_of_the_whole_tensor_itself(
+    recipe: str, times: int
+) -> None:
+    assert kernel(layer(recipe), "mlp.down.cast").read_bytes == times * 2 * TOKENS * 11008
 
 
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": INNER}

@@ -14,7 +14,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | gpus_per_node | 8, or all GPUs where there are fewer; those of one node leave the rest of the 8 idle |
 | scale_up | that of the maker's reference system; refused without one, unless there is one GPU |
 | scale_out_gbps_per_gpu | as for scale_up; refused without a system, unless there is one node |
-| precision | bf16, or fp16 on a card without it |
+| precision | bf16, or fp16 on a card without it; how fp8 is scaled: delayed, unless a note says otherwise |
 | degrees of parallelism | 1; data parallel: what is left of the GPUs; virtual pipeline: as recipes have it |
 | data_parallel_sharding | none; in recipes that always share out the optimizer's state, that |
 | sequence_parallel | off |
@@ -25,12 +25,13 @@ What an empty cell means (`—` where the cell may not be empty):
 | recompute_num_layers, recompute_method | what a note quotes of the recipe; all layers else |
 | optimizer | adam |
 | rank of adapters (no column) | 8, on queries, keys and values |
-| latent attention (no columns) | that of the catalogue's model of the same name |
+| latent attention, norms of queries (no columns) | those of the catalogue's model of the same name |
 | predicted positions (no column) | all; of an encoder in frameworks that gather them, 20 of 128 |
 | flash_attention | as the framework's profile has it; Megatron-LM: unfused |
 
 The framework is a profile of the catalogue's software (`_software.py`): what it fuses, overlaps and defaults
-to. MPT models are trained without dropout, as their configurations say.
+to; what is done with experts follows from notes and recipes (`_experts.py`). MPT models are trained without
+dropout, as their configurations say.
 
 What no column says follows from `gated_mlp`: with a gate the block is Llama's (RMSNorm, rotary positions,
 SiLU, no biases), without it is GPT-2's (LayerNorm, learned positions, GELU, biases). A table of learned
@@ -47,6 +48,7 @@ from typing import Any, Final, get_args
 from simulator.errors import UnsupportedError
 from simulator.measurements import words
 from simulator.validation._cluster import cluster, count
+from simulator.validation._experts import expert_plan
 from simulator.validation._recompute import (
     recomputed_layers,
     recomputed_modules,
@@ -55,7 +57,7 @@ from simulator.validation._recompute import (
 )
 from simulator.validation._software import (
     attention,
-    expert_overlap,
+    passes_precision,
     precisions,
     predicted_share,
     profile,
@@ -133,21 +135,27 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         "max_position_embeddings": count(cells, "sequence_length", 1),
         "tie_word_embeddings": _flag(cells, "tie_word_embeddings") or False,
         **_block(gated),
+        "qk_norm": bool(_named(cells).get("qk_norm")),
         **({"mixture": mixture | _leading_dense(latent, cells)} if mixture else {}),
         **({"latent_attention": latent["latent_attention"]} if latent else {}),
         **layers_of_stacks(cells),
     }
 
 
-def _latent(cells: Mapping[str, str]) -> Mapping[str, Any]:
-    """The catalogue's model whose latent attention a row's model has; empty for a model without one."""
+def _named(cells: Mapping[str, str]) -> Mapping[str, Any]:
+    """The catalogue's model of the row's name, if there is one."""
     from simulator.catalog import entry, names
 
     name = "".join(words(cells.get("model", "")))
-    if not name.startswith(_LATENT_ATTENTION):
-        return {}
     fitting = [each for each in names("models") if name.startswith("".join(words(each)))]
-    found = entry("models", max(fitting, key=len)) if fitting else {}
+    return entry("models", max(fitting, key=len)) if fitting else {}
+
+
+def _latent(cells: Mapping[str, str]) -> Mapping[str, Any]:
+    """The catalogue's model whose latent attention a row's model has; empty for a model without one."""
+    if not "".join(words(cells.get("model", ""))).startswith(_LATENT_ATTENTION):
+        return {}
+    found = _named(cells)
     if "latent_attention" not in found:
         raise UnsupportedError(
             ("model",), f'"{cells["model"]}": the columns do not describe its latent attention'
@@ -200,7 +208,7 @@ def _training(cells: Mapping[str, str], card: str) -> Mapped:
         **decoder_length(cells),
         "micro_batch_size": count(cells, "micro_batch_size", 1),
         "global_batch_size": _global_batch(cells),
-        "precision": _allowed("training", "precision", cells.get("precision") or _usual_precision(card)),
+        "precision": _allowed("training", "precision", passes_precision(cells) or _usual_precision(card)),
         "optimizer": _allowed("training", "optimizer", cells.get("optimizer", "adam")),
         "recompute": _allowed("training", "recompute", usual_recompute(cells, software(cells))),
         **recomputed_layers(cells),
@@ -241,20 +249,12 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
     if schedule != "none":
         mapped["pipeline_schedule"] = _allowed("parallelism", "pipeline_schedule", schedule)
         mapped["optimizer_post_validation"] = schedule.startswith("zb")
-    mapped |= expert_overlap(cells)
-    if "num_experts" in cells and mapped["tensor_parallel"] > 1:
-        mapped["expert_tensor_parallel"] = _expert_tensor_parallel(mapped)
+    mapped |= expert_plan(cells, mapped)
     group = count(cells, "sharding_group_size", 0)
     if group and group != mapped["data_parallel"]:
         _require_key("parallelism", "sharding_group_size")
         mapped["sharding_group_size"] = group
     return mapped
-
-
-def _expert_tensor_parallel(mapped: Mapped) -> int:
-    """Experts are split like all else, unless their degree needs the tensor-parallel GPUs, too."""
-    ranks = mapped["data_parallel"] * mapped["context_parallel"]
-    return int(mapped["tensor_parallel"]) if ranks % mapped["expert_parallel"] == 0 else 1
 
 
 def _data_parallel(cells: Mapping[str, str]) -> int:

@@ -18,8 +18,7 @@ The first line whose words all stand in the cell `framework` decides:
 | any other, tensor or pipeline parallel | megatron-core |
 | any other | pytorch-ddp |
 
-Which dispatcher took tokens to their experts, and whether beside other work, stands in `notes`: DeepEP and
-HybridEP send a token to each node once; where notes are silent, every copy travels, and nothing beside it.
+What notes say of experts is read in `_experts.py`.
 The year of Megatron-LM stands in `framework`, or is that of the paper on arXiv that `source` names; else
 the run's youngest feature tells: fused attention came in 2023, sequence parallelism and selective
 recomputation in 2022 (Korthikanti et al., arXiv:2205.05198).
@@ -30,6 +29,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Final
+
+from simulator.validation._experts import dispatcher
 
 _OLD_COMMITS: Final = ("6985e589",)
 """Commits of Megatron-LM from before 2022 that published runs name: that of April 2021 (arXiv:2104.04473)."""
@@ -75,11 +76,8 @@ def software(cells: Mapping[str, str]) -> str:
     return "megatron-core" if split > 1 else "pytorch-ddp"
 
 
-_BY_NODE: Final = ("deepep", "hybridep")
-"""Dispatchers that send a token to each node once: DeepSeek's DeepEP, NVIDIA's HybridEP."""
-
-_OVERLAPPED: Final = ("moe_a2a_overlap=true", "ep overlap", "+ overlap")
-"""How notes say that the exchange among experts runs beside the passes of another micro-batch."""
+_NOT_IN_PIECES: Final = "ub_tp_comm_overlap false"
+"""How notes say that tensor-parallel collectives are whole."""
 
 
 def profile(cells: Mapping[str, str]) -> str | dict[str, str | bool]:
@@ -87,12 +85,10 @@ def profile(cells: Mapping[str, str]) -> str | dict[str, str | bool]:
 
     Source: RMSNorm in litgpt/model.py of Lightning-AI/litgpt, written in steps over an fp32 copy.
     """
-    name, notes = software(cells), cells.get("notes", "").casefold()
+    name = software(cells)
     if "litgpt" in cells.get("framework", "").casefold():
         return {"base": name, "norm": "separate"}
-    told: dict[str, str | bool] = {}
-    if "num_experts" in cells and any(word in notes for word in _BY_NODE):
-        told["expert_dispatch"] = "deduplicated"
+    told: dict[str, str | bool] = {**dispatcher(cells)}
     if _in_pieces(cells):
         told["pipelined_tensor_parallel"] = True
     return {"base": name, **told} if told else name
@@ -101,7 +97,8 @@ def profile(cells: Mapping[str, str]) -> str | dict[str, str | bool]:
 def _in_pieces(cells: Mapping[str, str]) -> bool:
     """Whether products and tensor-parallel collectives run side by side in pieces.
 
-    Recipes of NeMo and Megatron-Bridge do so when they train a model from the start, but not in nvfp4.
+    Recipes of NeMo and Megatron-Bridge do so when they train a model from the start, but not in nvfp4, and
+    not where a note says otherwise.
 
     Source: ``ub_tp_comm_overlap: true`` in the training configurations of NVIDIA/NeMo-Framework-Launcher,
         ``MegatronCommOverlapCallback(tp_comm_overlap=True, ...)`` in the recipes of NVIDIA/NeMo, and
@@ -109,14 +106,8 @@ def _in_pieces(cells: Mapping[str, str]) -> bool:
     """
     split = int(float(cells.get("tensor_parallel", "1"))) > 1
     whole = cells.get("workload", "pretrain") == "pretrain" and cells.get("precision") not in ("fp4", "nvfp4")
-    return split and whole and _is_recipe(cells)
-
-
-def expert_overlap(cells: Mapping[str, str]) -> dict[str, bool]:
-    """Keys of `parallelism`: whether the notes say that the exchange among experts is hidden."""
-    notes = cells.get("notes", "").casefold()
-    split = float(cells.get("expert_parallel", "1")) > 1
-    return {"overlap_expert_exchange": True} if split and any(w in notes for w in _OVERLAPPED) else {}
+    off = _NOT_IN_PIECES in cells.get("notes", "").casefold()
+    return split and whole and _is_recipe(cells) and not off
 
 
 def sharding(cells: Mapping[str, str]) -> str:
@@ -161,6 +152,20 @@ def _is_recipe(cells: Mapping[str, str]) -> bool:
     return ("nemo" in name and "nemo megatron" not in name) or "megatron-bridge" in name
 
 
+_SCALES: Final = {"fp8-cs": "fp8_current", "fp8-mx": "mxfp8", "fp8-sc": "fp8_block", "fp8-ss": "fp8_block"}
+"""Recipes of scales in notes: current scaling, MXFP8, blocks (sub-channels).
+
+Source: ``get_precision_config`` in scripts/performance/utils of NVIDIA-NeMo/Megatron-Bridge.
+"""
+
+
+def passes_precision(cells: Mapping[str, str]) -> str:
+    """The row's precision; of fp8, with the scales that a note names. Empty if the row does not say."""
+    given = cells.get("precision", "")
+    notes = cells.get("notes", "").casefold()
+    return next((scaled for word, scaled in _SCALES.items() if word in notes and given == "fp8"), given)
+
+
 def precisions(cells: Mapping[str, str]) -> dict[str, object]:
     """Keys of `training` that a framework's recipes set otherwise than its profile.
 
@@ -177,8 +182,8 @@ def precisions(cells: Mapping[str, str]) -> dict[str, object]:
         return {"master_parameters": False, "gradient_precision": "bf16", "optimizer_precision": "bf16"}
     if not _is_recipe(cells):
         return {}
-    eight = cells.get("precision") == "fp8"
-    return {"gradient_precision": "bf16", **({"parameter_precision": "fp8"} if eight else {})}
+    eight = {"parameter_precision": passes_precision(cells)} if cells.get("precision") == "fp8" else {}
+    return {"gradient_precision": "bf16", **eight}
 
 
 _GATHERING: Final = ("oneflow", "mxnet", "tensorflow", "tf2", "paddle")

@@ -159,19 +159,78 @@ def test_sequence_parallel_means_nothing_without_tensor_parallel() -> None:
     assert not scenario(LLAMA | {"tensor_parallel": "1"}).parallelism.sequence_parallel
 
 
+EXPERTS = {
+    "family": "moe",
+    "num_experts": "8",
+    "num_experts_per_tok": "2",
+    "moe_intermediate_size": "32768",
+    "num_shared_experts": "0",
+}
+
+
 def test_experts_become_a_mixture() -> None:
-    moe = {
-        "family": "moe",
-        "num_experts": "8",
-        "num_experts_per_tok": "2",
-        "moe_intermediate_size": "32768",
-        "num_shared_experts": "0",
-    }
     cells = {key: text for key, text in LLAMA.items() if key != "intermediate_size"}
-    model: Any = scenario(cells | moe).model
+    model: Any = scenario(cells | EXPERTS).model
     assert model.family == "decoder"
     assert model.intermediate_size == model.mixture.moe_intermediate_size == 32768
     assert (model.mixture.num_experts, model.mixture.num_experts_per_tok) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("notes", "capacity", "dispatch", "overlap"),
+    [
+        ("force-balanced dropless MoE", None, "all_to_all", None),
+        ("moe_flex_dispatcher_backend=deepep, moe_a2a_overlap=True", None, "deduplicated", True),
+        ("HybridEP tuned (32 SMs) + overlap", None, "deduplicated", True),
+        ("alltoall, no CUDA graph, no overlap", None, "all_to_all", None),
+        ("token-drop MoE; recipe@v0.2.0: moe_a2a_overlap=True", 1.0, "all_to_all", None),
+    ],
+)
+def test_notes_say_what_was_done_with_experts(
+    notes: str, capacity: float | None, dispatch: str, overlap: bool | None
+) -> None:
+    cells = LLAMA | EXPERTS | {"expert_parallel": "8", "notes": notes}
+    made = scenario(cells)
+    assert made.parallelism.expert_capacity_factor == capacity
+    assert made.parallelism.overlap_expert_exchange == overlap
+    assert made.software.expert_dispatch == dispatch
+
+
+@pytest.mark.parametrize(
+    ("framework", "experts", "split"),
+    [("NeMo 25.02-era", "8", 4), ("NeMo 25.02-era", "64", 1), ("Megatron-Bridge/Megatron-Core", "8", 1)],
+)
+def test_experts_are_split_like_the_rest_but_in_recipes_of_megatron_bridge(
+    framework: str, experts: str, split: int
+) -> None:
+    cells = LLAMA | EXPERTS | {"framework": framework, "num_experts": "64", "expert_parallel": experts}
+    assert scenario(cells).parallelism.expert_tensor_parallel == split
+
+
+@pytest.mark.parametrize(("notes", "pieces"), [("", True), ("yaml: ub_tp_comm_overlap false", False)])
+def test_recipes_of_nemo_work_in_pieces_unless_a_note_says_otherwise(notes: str, pieces: bool) -> None:
+    made = scenario(LLAMA | {"framework": "NeMo 25.02-era", "notes": notes})
+    assert made.software.pipelined_tensor_parallel is pieces
+
+
+def test_norms_of_queries_and_keys_are_those_of_the_model_of_that_name() -> None:
+    named: Any = scenario(LLAMA | {"model": "qwen3-32b"}).model
+    assert named.qk_norm
+    other: Any = scenario(LLAMA).model
+    assert not other.qk_norm
+
+
+@pytest.mark.parametrize(
+    ("notes", "precision"),
+    [
+        ("raw precision fp8-cs; NeMo 25.11", "fp8_current"),
+        ("raw precision fp8-ds", "fp8"),
+        ("", "fp8"),
+    ],
+)
+def test_notes_say_how_fp8_is_scaled(notes: str, precision: str) -> None:
+    made = scenario(LLAMA | {"precision": "fp8", "notes": notes, "framework": "Megatron-Bridge"})
+    assert made.training.precision == made.training.parameter_precision == precision
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""What a measured run did with its experts: its plan, how tokens travelled, and what that was hidden behind.
+
+No column says it; notes, and recipes by the name of their framework, do:
+
+| what | said by |
+|---|---|
+| a dispatcher that sends a token to each node once | `DeepEP`, `HybridEP` in the notes |
+| exchange beside another micro-batch's passes | `moe_a2a_overlap=True`, `EP overlap`, `+ overlap` there |
+| as many slots an expert as its mean of tokens | `token-drop` in the notes; all-to-all beside nothing then |
+| experts are not split | Megatron-Bridge; others split them like all else, unless GPUs are too few |
+
+Where notes are silent every copy of a token travels, none is dropped, and nothing runs beside the exchange.
+
+Source: ``apply_moe_token_drop`` (capacity factor 1, padded, with the all-to-all dispatcher) and
+``expert_tensor_parallel_size=1`` in all performance recipes of NVIDIA-NeMo/Megatron-Bridge, of which those of
+release 25.09 drop tokens and know no overlap of the exchange beside it; ``expert_tensor_parallel_size`` of
+Megatron-Core, which is that of the dense layers if not given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_BY_NODE: Final = ("deepep", "hybridep")
+"""Dispatchers that send a token to each node once: DeepSeek's DeepEP, NVIDIA's HybridEP."""
+
+_OVERLAPPED: Final = ("moe_a2a_overlap=true", "ep overlap", "+ overlap")
+"""How notes say that the exchange among experts runs beside the passes of another micro-batch."""
+
+_DROPPED: Final = "token-drop"
+"""How they say that experts have as many slots as the mean of their tokens."""
+
+
+def dispatcher(cells: Mapping[str, str]) -> dict[str, str]:
+    """Keys of `software`: the dispatcher of tokens that the notes name."""
+    notes = _notes(cells)
+    by_node = _DROPPED not in notes and any(word in notes for word in _BY_NODE)
+    return {"expert_dispatch": "deduplicated"} if by_node else {}
+
+
+def expert_plan(cells: Mapping[str, str], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of `parallelism`: slots of experts, what their exchange runs beside, and who splits them.
+
+    Args:
+        cells: The row.
+        plan: Its degrees of parallelism so far.
+    """
+    if "num_experts" not in cells:
+        return {}
+    notes, keys = _notes(cells), dict[str, Any]()
+    if _DROPPED in notes:
+        keys["expert_capacity_factor"] = 1.0
+    elif plan["expert_parallel"] > 1 and any(word in notes for word in _OVERLAPPED):
+        keys["overlap_expert_exchange"] = True
+    if plan["tensor_parallel"] > 1:
+        keys["expert_tensor_parallel"] = _split(cells, plan)
+    return keys
+
+
+def _split(cells: Mapping[str, str], plan: Mapping[str, Any]) -> int:
+    """GPUs that each expert is split over."""
+    ranks = plan["data_parallel"] * plan["context_parallel"]
+    whole = "megatron-bridge" in cells.get("framework", "").casefold()
+    return 1 if whole or ranks % plan["expert_parallel"] else int(plan["tensor_parallel"])
+
+
+def _notes(cells: Mapping[str, str]) -> str:
+    return cells.get("notes", "").casefold() if "num_experts" in cells else ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -114,6 +115,8 @@ class _Course:
         self.group = np.cumsum(~self.second) - 1
         self.pairs = np.flatnonzero(order.paired[self.lead])
         self.template = self._templates()
+        columns = np.array([_numbers(template) for template in rules.assembly.templates], np.int64).T
+        self.columns = dict(zip(_NUMBERS, columns, strict=True))
         self.stage = order.stage[self.lead]
         waits, source = self.kinds["waits"] != 0, order.source
         self.loads = waits & (source < 0) & (order.kind == FORWARD) & (rules.load is not None)
@@ -145,18 +148,18 @@ class _Course:
         if self.rules.load is not None:
             template[self.load_at[loads]] = self.rules.load.template
         self.instance = template
-        sizes = self._column("size")[template]
+        sizes = self.columns["size"][template]
         self.base = np.cumsum(sizes) - sizes
         self.size = int(sizes.sum())
 
     def _exits(self, waits: Flags) -> None:
         """What each visit puts out and needs, and what the next group on the stage may have to wait for."""
         passes, source = self.base[self.pass_at], self.order.source
-        self.entry = passes + self._column("entry")[self.template]
-        exits = passes + self._column("exit")[self.template]
+        self.entry = passes + self.columns["entry"][self.template]
+        exits = passes + self.columns["exit"][self.template]
         self.done = exits[self.group]
         second = self.group[self.second]
-        self.done[self.second] = passes[second] + self._column("second_exit")[self.template[second]]
+        self.done[self.second] = passes[second] + self.columns["second_exit"][self.template[second]]
         exits[second] = np.maximum(exits[second], self.done[self.second])
         self.compute = exits
         sent = self.base[np.where(self.sends, self.send_at, 0)]
@@ -165,10 +168,6 @@ class _Course:
         copied = self.rules.assembly.templates[load.template].exit if load is not None else 0
         loaded = self.base[np.where(self.loads, self.load_at, 0)] + copied
         self.needs = np.where(self.loads, loaded, np.where(waits & (source >= 0), self.out[source], -1))
-
-    def _column(self, name: str) -> I64:
-        """A number of each template."""
-        return np.array([getattr(template, name) for template in self.rules.assembly.templates], np.int64)
 
     def finished(self) -> Course:
         """The whole."""
@@ -183,7 +182,7 @@ class _Course:
         edges = np.concatenate([*self._edges(), np.array(beside, np.int64).reshape(-1, 2).T], axis=1)
         compute, reduced = (np.full(self.rules.stages, -1) for _ in range(2))
         compute[self.stage] = self.compute
-        last = self._column("last_on_data_parallel")[self.template]
+        last = self.columns["last_on_data_parallel"][self.template]
         reducing = last >= 0
         reduced[self.stage[reducing]] = (self.base[self.pass_at] + last)[reducing]
         gone = (each.gone for each in so_far)
@@ -225,7 +224,7 @@ class _Course:
         before[firsts] = -2 - stage[firsts]
         entries = self.entry[group]
         behind = group[self.second]
-        inside = self._column("second_entry")[self.template[behind]]
+        inside = self.columns["second_entry"][self.template[behind]]
         entries[self.second] = self.base[self.pass_at[behind]] + inside
         yield _edges(before[group], entries)
         if self.rules.blocking:
@@ -245,11 +244,10 @@ class _Course:
     def _beside(self, so_far: list[StageSoFar]) -> Iterator[tuple[int, int]]:
         """Edges for parameters that are gathered, gradients that share buckets, and what leaves the GPU."""
         templates = self.rules.assembly.templates
-        plain = [
-            not (each.heads or each.tails or each.fills or each.drains) and each.transfers == NO_TRANSFERS
-            for each in templates
-        ]
-        if all(plain[template] for template in np.unique(self.template).tolist()):
+        used = [templates[template] for template in set(self.template.tolist())]
+        if not any(each.heads or each.tails or each.fills or each.drains for each in used) and all(
+            each.transfers == NO_TRANSFERS for each in used
+        ):
             return
         stored: dict[tuple[int, int, int, int], int] = {}
         columns = self.order.stage, self.order.chunk, self.order.micro_batch
@@ -263,6 +261,11 @@ class _Course:
                 stored[(*forward, place)] = base + node
             for place, node in shape.transfers.fetched:
                 yield stored[(*backward, place)], base + node
+
+
+_NUMBERS: Final = "size", "entry", "exit", "second_entry", "second_exit", "last_on_data_parallel"
+_numbers = attrgetter(*_NUMBERS)
+"""What is asked of every template."""
 
 
 def _kinds(order: Visits, rules: Rules) -> dict[str, I64]:

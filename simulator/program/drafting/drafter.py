@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -64,7 +65,8 @@ class _Drafter:
         self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]
         self.sends: dict[tuple[int, int, int, bool], tuple[int, int]] = {}
         self.two_stacks = two_stacks(scenario)
-        self.crossing: dict[tuple[int, bool], int] = {}
+        self.send_tables: dict[tuple[int, int, int, bool], list[Row]] = {}
+        self.crossing: dict[tuple[int, str], int] = {}
         self.first_layer = list(itertools.accumulate(plan.layers_per_part, initial=0))
         self.send_template = {
             forward: self.assembly.register(_single(LANE[f"send_{kind}"], 0))
@@ -86,8 +88,8 @@ class _Drafter:
         )
         self.join_template = self.assembly.register(_single(self.loader_lane + READ_LANE + 2, 0))
         self.launch_template = self.assembly.register(_single(LANE["launch"], 0))
-        row = describe.launching(1, "forward")
-        self.launch_class = [self.tables.add(stage, [row]) for stage in range(self.stages)]
+        table = [describe.launching(1, "forward")]
+        self.launch_class = [self.tables.add(stage, table) for stage in range(self.stages)]
         self.copies: list[int] = []
         self.step_ends: list[tuple[int, ...]] = []
 
@@ -95,16 +97,20 @@ class _Drafter:
         """Template and class base of a send from one stage to another, behind a part of the model."""
         found = self.sends.get((stage, to, boundary, forward))
         if found is None:
-            kind = "forward" if forward else "backward"
             place = boundary if self.two_stacks else 0
-            crossing = self.crossing.get((place, forward))
-            if crossing is None:
-                crossing = message_bytes(self.scenario, self.plan, boundary, kind)
-                self.crossing[place, forward] = crossing
-            row = send_row(self.topology, stage, to, kind, crossing)
-            found = self.send_template[forward], self.tables.add(stage, [row])
+            table = self.send_tables.get((stage, to, place, forward))
+            if table is None:
+                table = [self._send_row(stage, to, place, "forward" if forward else "backward")]
+                self.send_tables[stage, to, place, forward] = table
+            found = self.send_template[forward], self.tables.add(stage, table)
             self.sends[stage, to, boundary, forward] = found
         return found
+
+    def _send_row(self, stage: int, to: int, place: int, kind: str) -> Row:
+        crossing = self.crossing.get((place, kind))
+        if crossing is None:
+            crossing = self.crossing[place, kind] = message_bytes(self.scenario, self.plan, place, kind)
+        return send_row(self.topology, stage, to, kind, crossing)
 
     def run(self) -> Draft:
         course = course_of(self.order, self._rules())
@@ -121,7 +127,9 @@ class _Drafter:
             topology=self.topology,
             blank=self._blank(classes),
             classes=classes,
-            prices=PriceList(classes.works, classes.facts.stage, len(SLOTS), self.topology.same),
+            prices=PriceList(
+                classes.works, classes.work, classes.facts.stage, len(SLOTS), self.topology.same
+            ),
             step_ends=tuple(self.step_ends),
             checkpoint=checkpoint,
             saved=saved,
@@ -134,7 +142,7 @@ class _Drafter:
         rates = np.zeros(len(topology.names), np.int64)
         return arrays.program(
             capacities=Capacities(topology.names, topology.kinds, topology.owners, rates, topology.units),
-            lanes=self._lanes(),
+            lanes=_lanes(self.stages),
             pools=self._pools(),
             classes=classes.priced(PricedColumns(i64, i32, i32, i64, i32, i32, i64)),
             job="",
@@ -291,16 +299,6 @@ class _Drafter:
             written.append(base + 1)
         return tuple(copies if self.scenario.asynchronous else written), tuple(written)
 
-    def _lanes(self) -> Lanes:
-        names = [f"stage{stage}.{name}" for stage in range(self.stages) for name, _ in LANES]
-        kinds = [kind for _ in range(self.stages) for _, kind in LANES]
-        owners = [f"stage{stage}" for stage in range(self.stages) for _ in LANES]
-        return Lanes(
-            (*names, "loader.read", "loader.decode", "job.join"),
-            (*kinds, "storage", "host", "join"),
-            (*owners, "storage", "loader", "job"),
-        )
-
     def _pools(self) -> Pools:
         owners = tuple(f"stage{stage}" for stage in range(self.stages))
         initial = np.array([state.resident_bytes for state in self.parts.states], np.int64)
@@ -313,6 +311,19 @@ class _Drafter:
             initial=initial,
             blocking=blocking,
         )
+
+
+@lru_cache(maxsize=64)
+def _lanes(stages: int) -> Lanes:
+    """The lanes of all stages, and behind them those that belong to none."""
+    names = [f"stage{stage}.{name}" for stage in range(stages) for name, _ in LANES]
+    kinds = [kind for _ in range(stages) for _, kind in LANES]
+    owners = [f"stage{stage}" for stage in range(stages) for _ in LANES]
+    return Lanes(
+        (*names, "loader.read", "loader.decode", "job.join"),
+        (*kinds, "storage", "host", "join"),
+        (*owners, "storage", "loader", "job"),
+    )
 
 
 def _single(lane: int, cls: int) -> Template:

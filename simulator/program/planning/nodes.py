@@ -27,12 +27,9 @@ def nodes_of(plan: Plan) -> Nodes:
 
     Valid: all nodes of a stage hold as many of its GPUs as that of its representative.
     """
-    ranks = np.arange(plan.num_gpus)
-    stage = ranks // plan.axes.stride("pipeline") % plan.pipeline_parallel
-    node = ranks // plan.group.gpus_per_node
-    lowest = [int(np.argmax(stage == number)) for number in range(plan.pipeline_parallel)]
-    at = [int(node[rank]) for rank in lowest]
-    return Nodes(
-        home=tuple(at.index(each) for each in at),
-        gpus=tuple(int(((stage == number) & (node == each)).sum()) for number, each in enumerate(at)),
-    )
+    stages, stride, per_node = plan.pipeline_parallel, plan.axes.stride("pipeline"), plan.group.gpus_per_node
+    number = np.arange(stages)
+    node = number * stride // per_node
+    ranks = node[:, None] * per_node + np.arange(per_node)
+    own = (ranks // stride % stages == number[:, None]) & (ranks < plan.num_gpus)
+    return Nodes(home=tuple(np.searchsorted(node, node).tolist()), gpus=tuple(own.sum(axis=1).tolist()))

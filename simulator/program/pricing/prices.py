@@ -201,29 +201,27 @@ class PriceList:
     """The works of all classes of a Program, and the prices last worked out for each kind of work.
 
     Args:
-        works: Work of each class, None for what takes no time.
+        works: What classes do, None for what takes no time.
+        work: Place among them of each class.
         stages: Stage of each class, -1 for none.
         slots: Slots of one stage's GPU.
         same: For each capacity the one that is drawn on for it.
     """
 
-    def __init__(self, works: Sequence[Work | None], stages: I32, slots: int, same: I32) -> None:
+    def __init__(self, works: Sequence[Work | None], work: I64, stages: I32, slots: int, same: I32) -> None:
         kinds: dict[type[Any], dict[Work | None, int]] = {type(None): {None: 0}}
-        # Stages that do the same have the same objects, which need not be compared.
-        keys = list(map(id, works))
-        distinct = dict(zip(keys, works, strict=True))
-        for work in distinct.values():
-            known = kinds.setdefault(type(work), {})
-            known.setdefault(work, len(known))
+        places = []
+        for each in works:
+            known = kinds.setdefault(type(each), {})
+            places.append((type(each), known.setdefault(each, len(known))))
         self._kinds = [list(known) for known in kinds.values()]
         first, base = 0, {}
         for kind, known in kinds.items():
             base[kind] = first
             first += len(known)
-        place = {id_: base[type(work)] + kinds[type(work)][work] for id_, work in distinct.items()}
-        number = list(map(place.__getitem__, keys))
-        relative = [work is not None and not work.absolute for kind in self._kinds for work in kind]
-        self._work = np.array(number, np.int32)
+        number = [base[kind] + place for kind, place in places]
+        relative = [each is not None and not each.absolute for kind in self._kinds for each in kind]
+        self._work = np.array(number, np.int32)[work]
         offset = slots * np.maximum(stages, 0).astype(np.int64)
         ways = np.array(relative, np.int64)
         self._demands = _Spread(self._work, offset, ways, slots, same)

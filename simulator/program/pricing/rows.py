@@ -117,7 +117,8 @@ class UnpricedClasses:
 
     Attributes:
         labels: Label of each class.
-        works: What is to be priced of each.
+        works: What is to be priced, in any order.
+        work: Place among them of each class, int64.
         facts: What the analysis wants to know of each.
         weight: As in `Classes`.
         pool_ptr: As in `Classes`.
@@ -128,6 +129,7 @@ class UnpricedClasses:
 
     labels: tuple[Label, ...]
     works: tuple[Work | None, ...]
+    work: I64
     facts: ClassFacts
     weight: I64
     pool_ptr: I32
@@ -151,49 +153,54 @@ class UnpricedClasses:
 def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
     """All tables one behind the other, each at its stage (-1 for none)."""
     pairs = list(tables)
-    every = [row for _, table in pairs for row in table]
-    # Stages that do the same have the same objects; what they say is read once.
-    keys = list(map(id, every))
-    rows = list(dict(zip(keys, every, strict=True)).values())
-    place = {id(row): number for number, row in enumerate(rows)}
-    of = np.array(list(map(place.__getitem__, keys)), np.int64)
-    stages = np.repeat(
-        np.array([stage for stage, _ in pairs], np.int32), np.array([len(table) for _, table in pairs])
-    )
+    # Stages that do the same have the same table; what it says is read once.
+    rows: list[Row] = []
+    first: dict[int, int] = {}
+    for _, table in pairs:
+        if id(table) not in first:
+            first[id(table)] = len(rows)
+            rows += table
+    sizes = np.array([len(table) for _, table in pairs])
+    begins = np.array([first[id(table)] for _, table in pairs]) - (np.cumsum(sizes) - sizes)
+    of = np.repeat(begins, sizes)
+    of += np.arange(len(of))
+    numbers_of = of.tolist()
+    stages = np.repeat(np.array([stage for stage, _ in pairs], np.int32), sizes)
     numbers = [(r.take, r.give, r.transient, *r.buffers, *r.host) for r in rows]
     take, give, transient, *pools = np.array(numbers, np.int64).reshape(-1, 7).T[:, of]
     amounts = [(row.flops, row.model_flops, row.traffic) for row in rows]
     flops, model_flops, traffic = np.array(amounts, np.float64).reshape(-1, 3).T[:, of]
 
-    def each(column: Iterable[T]) -> tuple[T, ...]:
-        return tuple(map(list(column).__getitem__, of.tolist()))
+    def each(column: Sequence[T]) -> tuple[T, ...]:
+        return tuple(map(column.__getitem__, numbers_of))
 
     facts = ClassFacts(
         flops=flops,
         model_flops=model_flops,
         traffic=traffic,
-        precision=each(row.precision for row in rows),
+        precision=each([row.precision for row in rows]),
         stage=stages,
-        axis=each(row.axis for row in rows),
+        axis=each([row.axis for row in rows]),
         transient=transient,
         buffers=np.stack(pools[:2], axis=1),
-        keeper=each(row.keeper or row.label.name for row in rows),
+        keeper=each([row.keeper or row.label.name for row in rows]),
         host=np.stack(pools[2:], axis=1),
     )
     moves = (take != 0) | (give != 0)
-    pool_ptr = np.zeros(len(every) + 1, np.int32)
+    pool_ptr = np.zeros(len(of) + 1, np.int32)
     np.cumsum(moves, out=pool_ptr[1:])
     found = UnpricedClasses(
-        labels=each(row.label for row in rows),
-        works=each(row.work for row in rows),
+        labels=each([row.label for row in rows]),
+        works=tuple(row.work for row in rows),
+        work=of,
         facts=facts,
-        weight=np.ones(len(every), np.int64),
+        weight=np.ones(len(of), np.int64),
         pool_ptr=pool_ptr,
         pool_id=np.maximum(stages[moves], 0),
         pool_take=take[moves],
         pool_give=give[moves],
     )
-    freeze(found.weight, found.pool_ptr, found.pool_id, found.pool_take, found.pool_give)
+    freeze(found.work, found.weight, found.pool_ptr, found.pool_id, found.pool_take, found.pool_give)
     freeze(
         facts.flops, facts.model_flops, facts.traffic, facts.stage, facts.transient, facts.buffers, facts.host
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +159,24 @@ def make_topology(cluster: ClusterShape, plan: Plan, *, drives: bool = False) ->
         plan: The plan on it.
         drives: Whether GPUs use the drives of their nodes besides what all share.
     """
-    stages = plan.pipeline_parallel
+    named = _named(plan.pipeline_parallel, cluster.oversubscribed, cluster.storage is not None)
+    same = _shared_in_nodes(plan, len(named.names), named.shared if cluster.storage == "local" else {})
+    return Topology(plan, *named, same, drives=drives)
+
+
+class _Named(NamedTuple):
+    """Columns of a topology that are the same for all plans with as many stages."""
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    owners: tuple[str, ...]
+    units: tuple[str, ...]
+    shared: dict[str, int]
+
+
+@lru_cache(maxsize=64)
+def _named(stages: int, oversubscribed: bool, storage: bool) -> _Named:
+    """Names and the like of the slots of all stages, and behind them of what all share."""
     names = [f"stage{stage}.{name}" for stage in range(stages) for name, _, _ in SLOTS]
     kinds = [kind for _, kind, _ in SLOTS] * stages
     owners = [f"stage{stage}" for stage in range(stages) for _ in SLOTS]
@@ -171,25 +190,23 @@ def make_topology(cluster: ClusterShape, plan: Plan, *, drives: bool = False) ->
         owners.append(owner)
         units.append(unit)
 
-    if cluster.oversubscribed:
+    if oversubscribed:
         share("core", "fabric_core", "fabric", "B")
-    if cluster.storage is not None:
+    if storage:
         for name in STORAGE_CAPACITIES:
             share(name, name, "storage", "op" if name.endswith("operations") else "B")
-    same = _shared_in_nodes(plan, len(names), shared if cluster.storage == "local" else {})
-    return Topology(
-        plan, tuple(names), tuple(kinds), tuple(owners), tuple(units), shared, same, drives=drives
-    )
+    return _Named(tuple(names), tuple(kinds), tuple(owners), tuple(units), shared)
 
 
 def _shared_in_nodes(plan: Plan, count: int, shared: dict[str, int]) -> NDArray[np.int32]:
     """What is drawn on for each capacity; the loader reads the drives of the first stage's node."""
     same = np.arange(count, dtype=np.int32)
-    for stage, home in enumerate(nodes_of(plan).home):
-        for name in ("host_memory", "nvme.read", "nvme.write"):
-            place = home * len(SLOTS) + SLOT[name]
-            if home == 0 and name != "host_memory":
-                place = shared.get(name.replace("nvme.", "storage_"), place)
-            same[stage * len(SLOTS) + SLOT[name]] = place
+    home = np.array(nodes_of(plan).home)
+    slots = same[: len(home) * len(SLOTS)].reshape(-1, len(SLOTS))
+    for name in ("host_memory", "nvme.read", "nvme.write"):
+        slots[:, SLOT[name]] = home * len(SLOTS) + SLOT[name]
+        if name != "host_memory":
+            first = shared.get(name.replace("nvme.", "storage_"), SLOT[name])
+            slots[home == 0, SLOT[name]] = first
     same.flags.writeable = False
     return same

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.cost import read_demand, storage_rates
+from simulator.cost import access_demand, storage_rates
 from simulator.program import Lowered
 from simulator.specs import StorageSpec
 
@@ -26,10 +26,10 @@ def restore_seconds(lowered: Lowered, storage: StorageSpec) -> float:
     writers = sum(state.checkpoint_writers for state in states)
     local = min(writers, group.gpus_per_node)
     if storage.kind == "shared":
-        demand = read_demand(sum(state.checkpoint_bytes for state in states), writers, storage)
+        demand = access_demand("read", sum(state.checkpoint_bytes for state in states), writers, storage)
         path = largest * local / group.host.storage_bandwidth
     else:
-        demand, path = read_demand(largest * local, local, storage), 0.0
+        demand, path = access_demand("read", largest * local, local, storage), 0.0
     rates = storage_rates(storage)
     read = demand.delay + max(path, *(amount / rates[name] for name, amount in demand.amounts.items()))
     copy = max(state.checkpoint_copied for state in states) / group.host.pcie_bandwidth

@@ -6,21 +6,21 @@ from simulator.cost.device import FEW_UNITS
 from simulator.cost.groups import RankGroup
 from simulator.cost.kernels import kernel_demand
 from simulator.cost.step import in_step
-from simulator.cost.storage import STORAGE_CAPACITIES, read_demand, storage_rates, write_demand
+from simulator.cost.storage import STORAGE_CAPACITIES, Access, access_demand, storage_rates
 
 __all__ = [
     "FEW_UNITS",
     "STORAGE_CAPACITIES",
+    "Access",
     "Demand",
     "RankGroup",
+    "access_demand",
     "capacity_rates",
     "collective_demand",
     "in_step",
     "kernel_demand",
     "link_rates",
-    "read_demand",
     "send_demand",
     "storage_rates",
     "tensor_rate",
-    "write_demand",
 ]

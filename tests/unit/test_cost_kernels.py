@@ -2,7 +2,8 @@
 
 import pytest
 
-from simulator.cost import Demand, capacity_rates, kernel_demand, read_demand, tensor_rate, write_demand
+from simulator.cost import Demand, access_demand, capacity_rates, kernel_demand, tensor_rate
+from simulator.cost.step import in_step
 from simulator.errors import UnsupportedError
 from simulator.specs import AcceleratorSpec, Calibration, StorageSpec
 from simulator.workload.kernels import AttentionShape, Kernel, MatmulShape
@@ -125,10 +126,23 @@ def test_storage_spreads_bytes_and_requests_over_its_servers():
             "latency": "1 ms",
         }
     )
-    read = read_demand(8e9, 1000, storage)
+    read = access_demand("read", 8e9, 1000, storage)
     assert read.delay == pytest.approx(1e-3)
     assert read.amounts == {"storage_read": 2e9, "storage_read_operations": 250.0}
-    assert write_demand(8e9, 0, storage).amounts == {"storage_write": 2e9}
-    assert read_demand(0, 0, storage) == Demand(delay=0.0)
+    assert access_demand("write", 8e9, 0, storage).amounts == {"storage_write": 2e9}
+    assert access_demand("read", 0, 0, storage) == Demand(delay=0.0)
     with pytest.raises(ValueError, match="negative"):
-        write_demand(-1, 0, storage)
+        access_demand("write", -1, 0, storage)
+
+
+@pytest.mark.parametrize(("precision", "slower"), [("bf16", True), ("fp8", True), ("fp32", False)])
+def test_a_step_slows_products_of_matrix_units_only(precision: str, slower: bool):
+    gpu = accelerator(
+        peak_flops={"bf16": "1000 TFLOP/s", "fp8": "2000 TFLOP/s", "fp32": "60 TFLOP/s"},
+        vector_flops="60 TFLOP/s",
+    )
+    kernel = matmul(8192, 8192, 8192, precision)
+    alone = kernel_demand(kernel, gpu, CALIBRATION)
+    inside = in_step(kernel, alone, gpu, CALIBRATION, launched_ahead=True)
+    share = CALIBRATION.kernels.step_matrix_fraction if slower else 1.0
+    assert inside.amounts["tensor"] == pytest.approx(alone.amounts["tensor"] / share)

@@ -12,7 +12,7 @@ from simulator.program.pricing.prices import whole
 from simulator.program.pricing.rows import Row
 from simulator.program.pricing.templates import LANE, Template, TemplateBuilder
 from simulator.program.pricing.topology import NANOSECONDS, SLOT, Topology
-from simulator.program.pricing.works import Drawing, Reading, Writing
+from simulator.program.pricing.works import Drawing, Storing
 from simulator.specs.hardware import HostSpec
 from simulator.specs.training import DataSpec
 
@@ -60,7 +60,8 @@ def make_loader(
     own = micro_batch_size * data.sample_size
     requests = _requests(data) * micro_batch_size
     spread = readers if storage == "shared" else local
-    reading = Reading(
+    reading = Storing(
+        "read",
         num_bytes=own * spread,
         requests=requests * spread,
         own_requests=requests,
@@ -106,7 +107,8 @@ def checkpoint_row(
     if storage is None:
         raise PlanError(("checkpoint",), "a checkpoint needs storage: cluster.storage is not given")
     per_node = min(writers, plan.group.gpus_per_node)
-    writing = Writing(
+    writing = Storing(
+        "write",
         num_bytes=state if storage == "shared" else largest * per_node,
         requests=max(1, writers),
         ids=topology.storage(),

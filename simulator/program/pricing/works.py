@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from simulator.cost import (
     FEW_UNITS,
+    Access,
     Demand,
     RankGroup,
+    access_demand,
     collective_demand,
     in_step,
     kernel_demand,
-    read_demand,
     send_demand,
     tensor_rate,
-    write_demand,
 )
 from simulator.program.pricing.prices import Figures, Pairs, Price, picoseconds, whole
 from simulator.program.pricing.topology import NANOSECONDS, SLOT
@@ -220,25 +220,27 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Samples read from storage.
+class Storing:
+    """Samples read from storage, or a checkpoint written to it.
 
     Attributes:
-        num_bytes: Bytes read, all servers together [B].
+        way: Which of both.
+        num_bytes: Bytes, all servers together [B].
         requests: Requests, all servers together.
-        own_requests: Requests of one reader, whose workers share them.
-        workers: Its workers; each makes one request after the other.
         ids: Id of each of the storage's capacities by name.
         beside: What else it draws on.
+        own_requests: Requests of one rank, which its workers share.
+        workers: Its workers; each makes one request after the other.
     """
 
     absolute: ClassVar[bool] = False
+    way: Access
     num_bytes: float
     requests: float
-    own_requests: float
-    workers: int
     ids: tuple[tuple[str, int], ...]
     beside: Pairs
+    own_requests: float = 1.0
+    workers: int = 1
 
     @staticmethod
     def depends_on(figures: Figures) -> tuple[object, ...]:
@@ -247,31 +249,11 @@ class Reading:
 
     def price(self, figures: Figures) -> Price:
         """Servers' bandwidth and requests; a latency for each request that a worker makes."""
-        storage = _given(figures.storage)
-        demand = read_demand(self.num_bytes, self.requests, storage)
+        storage, ids = _given(figures.storage), dict(self.ids)
+        demand = access_demand(self.way, self.num_bytes, self.requests, storage)
         delay = picoseconds(storage.latency * self.own_requests / self.workers)
-        return Price(delay, _on_storage(demand, self.ids) + self.beside)
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """A checkpoint written to storage; attributes as in `Reading`."""
-
-    absolute: ClassVar[bool] = False
-    num_bytes: float
-    requests: float
-    ids: tuple[tuple[str, int], ...]
-    beside: Pairs
-
-    @staticmethod
-    def depends_on(figures: Figures) -> tuple[object, ...]:
-        """See `Work`."""
-        return (figures.storage,)
-
-    def price(self, figures: Figures) -> Price:
-        """Servers' bandwidth and requests, all at once."""
-        demand = write_demand(self.num_bytes, self.requests, _given(figures.storage))
-        return Price(picoseconds(demand.delay), _on_storage(demand, self.ids) + self.beside)
+        drawn = tuple((ids[kind], whole(amount)) for kind, amount in demand.amounts.items())
+        return Price(delay, drawn + self.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +261,7 @@ class Driving:
     """Drives of a node, read or written through its memory by all GPUs of a stage that it holds."""
 
     absolute: ClassVar[bool] = False
-    way: Literal["read", "write"]
+    way: Access
     num_bytes: int
 
     @staticmethod
@@ -289,8 +271,7 @@ class Driving:
 
     def price(self, figures: Figures) -> Price:
         """Bandwidth alone: drives take requests of a megabyte and more at their full bandwidth."""
-        access = read_demand if self.way == "read" else write_demand
-        demand = access(self.num_bytes, 0.0, _given(figures.drives))
+        demand = access_demand(self.way, self.num_bytes, 0.0, _given(figures.drives))
         drive = (SLOT[f"nvme.{self.way}"], whole(demand.amounts[f"storage_{self.way}"]))
         return Price(picoseconds(demand.delay), (drive, (SLOT["host_memory"], whole(self.num_bytes))))
 
@@ -298,11 +279,6 @@ class Driving:
 def _given(storage: StorageSpec | None) -> StorageSpec:
     assert storage is not None, "an outline with storage is priced with storage"
     return storage
-
-
-def _on_storage(demand: Demand, ids: tuple[tuple[str, int], ...]) -> Pairs:
-    by_name = dict(ids)
-    return tuple((by_name[kind], whole(amount)) for kind, amount in demand.amounts.items())
 
 
 def _holds(demand: Demand, accelerator: AcceleratorSpec) -> Pairs:

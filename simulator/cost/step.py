@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, cast
 
 from simulator.cost.attention import FLASH, PORTABLE, attention_seconds
 from simulator.cost.demand import Demand
 from simulator.cost.device import matrix_unit
-from simulator.specs import AcceleratorSpec
+from simulator.specs import AcceleratorSpec, Precision
 from simulator.specs.calibration import Calibration
 from simulator.workload.kernels import AttentionShape, Kernel
 
@@ -27,8 +27,9 @@ def in_step(
 
     Matrix products are fitted to tuned libraries in a loop: operands warm in the cache, a cool chip, the best
     of several algorithms. Inside a step they reach `step_matrix_fraction` of that rate:
-    ``tensor / step_matrix_fraction``. Fused attention has one algorithm, and its operands stream; but it is
-    slower where its kernels were not written for the accelerator (`attention_slowdown`).
+    ``tensor / step_matrix_fraction``; on vector units (`on_vector_units`) they are slow enough for operands
+    to be there in time, and too slow to heat the chip. Fused attention has one algorithm, and its operands
+    stream; but it is slower where its kernels were not written for the accelerator (`attention_slowdown`).
 
     Args:
         kernel: The kernel.
@@ -45,9 +46,19 @@ def in_step(
         amounts.pop("host", None)
     if kernel.kind == "attention":
         amounts["tensor"] *= attention_slowdown(kernel, attention, accelerator, calibration)
-    elif "tensor" in amounts:
+    elif "tensor" in amounts and not on_vector_units(kernel.precision, accelerator):
         amounts["tensor"] /= calibration.kernels.step_matrix_fraction
     return Demand(demand.delay, amounts, demand.compute_units, demand.detail)
+
+
+def on_vector_units(precision: str, accelerator: AcceleratorSpec) -> bool:
+    """Whether products of a precision have no rate but that of the vector units (fp32 on GPUs of NVIDIA)."""
+    peak = accelerator.peak_flops.get(cast(Precision, precision), 0.0)
+    return precision == "fp32" and peak <= accelerator.vector_flops * _SAME_RATE
+
+
+_SAME_RATE: Final = 1.01
+"""Data sheets round the two."""
 
 
 def attention_slowdown(

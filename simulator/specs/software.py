@@ -66,6 +66,9 @@ class SoftwareSpec(Spec):
     masked and normalised in fp32, between conversions."""
     fused_softmax_keys: Count | None = None
     """Most keys that it takes; any number if not given."""
+    transposed_heads: bool = False
+    """Kernels of their own bring queries, keys and values of unfused attention head by head into memory, and
+    the gradient of what the heads make of them; else products read them where they are."""
     fused_rotary: bool = True
     """Rotary positions are one kernel."""
     fused_cross_entropy: bool = True

@@ -81,7 +81,7 @@ _NOT_IN_PIECES: Final = "ub_tp_comm_overlap false"
 
 
 def profile(cells: Mapping[str, str]) -> str | dict[str, str | bool]:
-    """The profile of a row; with the dispatcher of tokens that its notes name, NeMo's pieces, LitGPT's norms.
+    """The profile of a row, and what its framework does otherwise by its notes, recipe or model.
 
     Source: RMSNorm in litgpt/model.py of Lightning-AI/litgpt, written in steps over an fp32 copy.
     """
@@ -89,9 +89,37 @@ def profile(cells: Mapping[str, str]) -> str | dict[str, str | bool]:
     if "litgpt" in cells.get("framework", "").casefold():
         return {"base": name, "norm": "separate"}
     told: dict[str, str | bool] = {**dispatcher(cells)}
+    told |= _as_written(cells)
     if _in_pieces(cells):
         told["pipelined_tensor_parallel"] = True
     return {"base": name, **told} if told else name
+
+
+_GRAPHS: Final = ("oneflow", "mxnet", "tensorflow", "tf2")
+"""Frameworks of 2020 and 2021 that run BERT as a graph, an operator at a time."""
+
+
+def _as_written(cells: Mapping[str, str]) -> dict[str, bool]:
+    """What graphs of BERT do by kernels of their own: XLA fuses chains of elements, but no sums along rows.
+
+    Bias and activation, bias, dropout and residual, scale, mask and softmax; and, but in MXNet, whose product
+    reads queries, keys and values where they are, heads brought side by side.
+
+    Source: _AttentionLayer and _TransformerModel in LanguageModeling/BERT/bert.py of
+        Oneflow-Inc/OneFlow-Benchmark, after google-research/bert (modeling.py); MXNet 1.6,
+        ``interleaved_matmul_selfatt``.
+    """
+    name = cells.get("framework", "").casefold()
+    known = next((each for each in _GRAPHS if each in name), None)
+    if cells.get("family") != "encoder" or known is None:
+        return {}
+    fused = "xla" in name
+    return {
+        "fused_activation": fused,
+        "fused_dropout_residual": fused,
+        "fused_softmax": False,
+        "transposed_heads": known != "mxnet",
+    }
 
 
 def _in_pieces(cells: Mapping[str, str]) -> bool:

@@ -25,6 +25,9 @@ def add_unfused(into: PassBuilder, core: Core, shard: Shard) -> None:
     element, name = shard.element_bytes, core.name
     queries, keys, size = shard.sequence_length, _keys(core, shard), core.key_dim
     scores, context = _scores(core, shard), shard.tokens * core.output_width
+    if shard.software.transposed_heads:
+        heads = _operands(core, shard)
+        into.add(_pointwise(f"{name}.qkv.transpose", heads, reads=element, writes=element, flops=0))
     into.add(_product(f"{name}.scores", keys, size, core, shard))
     if core.biased:
         into.add(_pointwise(f"{name}.bias", scores, reads=element, writes=element, flops=1))
@@ -51,6 +54,9 @@ def add_unfused_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: 
     element, name = shard.element_bytes, core.name
     queries, keys, size = shard.sequence_length, _keys(core, shard), core.key_dim
     scores, context = _scores(core, shard), shard.tokens * core.output_width
+    if shard.software.transposed_heads:
+        turned = f"{name}.values.transpose"
+        into.add(_pointwise(turned, context, reads=element, writes=element, flops=0))
     into.add(_product(f"{name}.values.weights_gradient", keys, core.value_dim, core, shard))
     given = _product(f"{name}.values.gradient", core.value_dim, queries, core, shard, rows=keys)
     into.add(given, freed=context * element)
@@ -64,10 +70,14 @@ def add_unfused_gradient(into: PassBuilder, core: Core, shard: Shard, *, freed: 
         into.add(_pointwise(f"{name}.bias.gradient", scores, reads=element, writes=0, flops=1))
     into.add(_product(f"{name}.scores.query_gradient", size, keys, core, shard))
     into.add(_product(f"{name}.scores.key_gradient", size, queries, core, shard, rows=keys))
-    sizes = core.key_dim + core.value_dim
-    gradients = shard.tokens * core.query_width + shard.micro_batch_size * core.heads * keys * sizes
-    copied = _pointwise(f"{name}.qkv.copy", gradients, reads=element, writes=element, flops=0)
+    copied = _pointwise(f"{name}.qkv.copy", _operands(core, shard), reads=element, writes=element, flops=0)
     into.add(copied, freed=freed)
+
+
+def _operands(core: Core, shard: Shard) -> int:
+    """Numbers in queries, keys and values, each head of queries with keys of its own."""
+    sizes = core.key_dim + core.value_dim
+    return shard.tokens * core.query_width + shard.micro_batch_size * core.heads * _keys(core, shard) * sizes
 
 
 def _keys(core: Core, shard: Shard) -> int:

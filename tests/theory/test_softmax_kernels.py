@@ -58,3 +58,22 @@ def test_what_is_kept_in_fp32_is_freed() -> None:
     block, fused = layer(1, 8), layer(2, 8)
     assert block.kept_bytes == sum(node.freed_bytes for node in block.backward)
     assert block.kept_bytes - fused.kept_bytes / 2 == pytest.approx(4 * 2 * 1024 * 1024, rel=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_heads_that_are_transposed_are_read_and_written_once_more(batch: int) -> None:
+    """Queries, keys and values forward (three widths), backward the gradient of their outputs (one)."""
+    blocks = []
+    for turned in (False, True):
+        software = SoftwareSpec(name="graph", transposed_heads=turned)
+        shard = Shard(batch, 512, 1, False, "fp16", "unfused", 4, software=software)
+        blocks.append(layer_block(MODEL, shard))
+    plain, turned_block = blocks
+    width = 2 * batch * 512 * MODEL.hidden_size  # bytes of one activation of the layer's width
+    for passes, copies in (("forward", 3), ("backward", 1)):
+        before, after = (
+            sum(op.read_bytes + op.write_bytes for op in ops if isinstance(op, Kernel))
+            for ops in ([node.op for node in getattr(block, passes)] for block in (plain, turned_block))
+        )
+        assert after - before == 2 * copies * width
+    assert turned_block.kept_bytes == plain.kept_bytes

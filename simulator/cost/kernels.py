@@ -11,7 +11,7 @@ from simulator.specs import AcceleratorSpec
 from simulator.specs.calibration import Calibration, KernelConstants
 from simulator.workload.kernels import AttentionShape, Kernel, MatmulShape
 
-MATRIX_KINDS = frozenset({"matmul", "convolution", "attention"})
+MATRIX_KINDS = frozenset({"matmul", "convolution", "attention", "recurrent"})
 """Kinds of kernels whose arithmetic runs on the matrix units."""
 
 
@@ -62,7 +62,8 @@ def kernel_demand(
             amounts["memory_bandwidth"] = traffic / constants.memory_fraction
     amounts["host"] = kernel.launches * constants.host_launch_time
     latency = constants.kernel_latency * REFERENCE_CLOCK / highest_clock(accelerator)
-    return Demand(delay=kernel.launches * latency, amounts=amounts)
+    # All units meet behind each step of a recurrence, as they do at the end of a kernel.
+    return Demand(delay=(kernel.launches + kernel.steps - 1) * latency, amounts=amounts)
 
 
 def _matrix_seconds(
@@ -77,7 +78,8 @@ def _matrix_seconds(
     if isinstance(shape, AttentionShape):
         return attention_seconds(shape, kernel.flops, device, constants, attention)
     if isinstance(shape, MatmulShape):
-        return matmul_seconds(shape.m, shape.n, shape.k, shape.batch, device, bandwidth, constants)
+        once = matmul_seconds(shape.m, shape.n, shape.k, shape.batch, device, bandwidth, constants)
+        return kernel.steps * once
     seconds = kernel.flops / (device.peak * constants.matmul_peak_fraction)
     return sustained_seconds(seconds, kernel.flops, device, constants)
 

@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from simulator.specs._base import Count, Spec
+from simulator.specs.fits import Shape
 from simulator.specs.layers import Layer
-from simulator.specs.shapes import Misfit, Placed, Shape, placed
+from simulator.specs.shapes import Misfit, Placed, placed
 
 
 def _tuple(value: Any) -> Any:

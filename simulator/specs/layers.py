@@ -166,6 +166,37 @@ class MaskLayer(Spec):
     """Kind of layer."""
 
 
+class StackLayer(Spec):
+    """Neighbouring positions side by side as channels (frames of a spectrogram)."""
+
+    type: Literal["stack"]
+    """Kind of layer."""
+    factor: Sizes = (2,)
+    """Positions along each dimension that become one; what is left over is cut off."""
+
+
+class InputLayer(Spec):
+    """Another input of the model, with which a `shortcut` begins: text beside speech."""
+
+    type: Literal["input"]
+    """Kind of layer."""
+    shape: Annotated[tuple[Count, ...], BeforeValidator(_each), Field(min_length=1, max_length=4)]
+    """Channels, then sides, as `input` of the model has them; `[1, 50]` for 50 tokens to look up."""
+
+
+class RecurrentLayer(Spec):
+    """Long short-term memory or gated recurrent units along the positions (or tokens) of a sample."""
+
+    type: Literal["lstm", "gru"]
+    """Kind of layer."""
+    hidden_size: Count
+    """Width."""
+    num_layers: Count = 1
+    """Layers, one above the other."""
+    bidirectional: bool = False
+    """Whether each goes along the sequence both ways, and gives both outputs side by side."""
+
+
 class AttentionLayer(Spec):
     """Multi-head attention with its projections."""
 
@@ -200,7 +231,7 @@ class LossLayer(Spec):
     """Kind of layer."""
     features: Count | None = None
     """Outputs per sample and token."""
-    function: Literal["mse", "smooth_l1", "cross_entropy", "ctc"] = "cross_entropy"
+    function: Literal["mse", "smooth_l1", "cross_entropy", "ctc", "transducer"] = "cross_entropy"
     """Which loss."""
 
 
@@ -216,8 +247,9 @@ class BlockLayer(Spec):
     shortcut: tuple[Layer, ...] | None = None
     """Layers of a second way from the block's input, whose output joins that of `layers`; `[]` is the input
     itself (a residual block). No second way if not given."""
-    join: Literal["sum", "concatenate"] = "sum"
-    """How both meet; `concatenate` puts their channels side by side."""
+    join: Literal["sum", "concatenate", "outer_sum"] = "sum"
+    """How both meet; `concatenate` puts their channels side by side; `outer_sum` adds each position of the
+    one to each of the other."""
     dense: bool = False
     """Whether the inputs of all dense blocks before it join, too, each through a `shortcut` of its own."""
 
@@ -231,21 +263,6 @@ class SideLayer(Spec):
     """Layers in order, the last a loss."""
 
 
-LeafLayer = (
-    LinearLayer
-    | EmbeddingLayer
-    | NormLayer
-    | ActivationLayer
-    | ConvolutionLayer
-    | PoolingLayer
-    | UpsamplingLayer
-    | DropoutLayer
-    | MaskLayer
-    | AttentionLayer
-    | LossLayer
-)
-"""Layers that hold no others."""
-
 Layer = Annotated[
     LinearLayer
     | EmbeddingLayer
@@ -256,6 +273,9 @@ Layer = Annotated[
     | UpsamplingLayer
     | DropoutLayer
     | MaskLayer
+    | StackLayer
+    | InputLayer
+    | RecurrentLayer
     | AttentionLayer
     | LossLayer
     | BlockLayer

@@ -10,6 +10,7 @@ KernelKind = Literal[
     "attention",
     "convolution",
     "depthwise",
+    "recurrent",
     "norm",
     "activation",
     "elementwise",
@@ -86,6 +87,7 @@ class Kernel:
         model_flops: The part of `flops` that counts towards MFU (recomputation does not) [FLOP].
         instructions: What the vector units do, a lane at a time, where addresses and bounds take them longer
             than `flops`.
+        steps: Products of `shape` that follow one another, each waiting for the last, in one launch.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Kernel:
     looped: int = 0
     model_flops: int = 0
     instructions: int = 0
+    steps: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from simulator.specs.layer_list import placed_layers
-from simulator.specs.layers import ActivationLayer, BlockLayer, EmbeddingLayer, NormLayer, SideLayer
+from simulator.specs.layers import (
+    ActivationLayer,
+    BlockLayer,
+    EmbeddingLayer,
+    InputLayer,
+    NormLayer,
+    SideLayer,
+)
 from simulator.specs.model import LayerListSpec
 from simulator.specs.shapes import Placed
 from simulator.workload.blocks import Block, PassBuilder, Shard
@@ -94,6 +101,8 @@ class _Walk:
     def _leaf(
         self, item: Placed, x: Tensor, beside: int, joined: Tensor | None = None, *, activated: bool = False
     ) -> Tensor:
+        if isinstance(item.layer, InputLayer):
+            return Tensor(item.gives.elements * self.shard.tokens, flows=False)
         parameters, fixed = layer_parameters(item), f"layers.{item.name}" in self.untrained
         trains = parameters > 0 and not fixed
         flows = x.flows or trains or (joined is not None and joined.flows)
@@ -120,7 +129,8 @@ class _Walk:
             self.dense.append(x)
         ends = []
         for way, source in zip(shortcuts, sources, strict=True):
-            self._meet(item, source)
+            if not (way and isinstance(way[0].layer, InputLayer)):
+                self._meet(item, source)
             ends.append(self.run(way, source, beside + self._bytes(source)))
         waiting = beside + item.gives.elements * self.shard.tokens * self.shard.element_bytes
         if fused:
@@ -131,12 +141,24 @@ class _Walk:
         return y
 
     def _join(self, layer: BlockLayer, item: Placed, main: Tensor, side: Tensor) -> Tensor:
-        """A sum, whose gradient is that of both; or a copy of both side by side, and of their gradients."""
+        """Two ways as one.
+
+        A sum, whose gradient is that of both; a copy of both side by side, and of their gradients; or a sum
+        of each position with each, whose gradient is summed over either.
+        """
         flows, element = main.flows or side.flows, self.shard.element_bytes
         into, back = PassBuilder(), PassBuilder()
         if layer.join == "sum":
             elements, name = main.elements, f"{item.name}.sum"
             into.add(pointwise(name, "elementwise", elements, reads=2 * element, writes=element, flops=1))
+        elif layer.join == "outer_sum":
+            elements, name = item.gives.elements * self.shard.tokens, f"{item.name}.outer_sum"
+            share = element * (main.elements + side.elements) / elements
+            into.add(pointwise(name, "elementwise", elements, reads=share, writes=element, flops=1))
+            kernel = pointwise(
+                f"{name}.gradient", "elementwise", elements, reads=2 * element, writes=share, flops=2
+            )
+            back.add(kernel if flows else None)
         else:
             elements, name = main.elements + side.elements, f"{item.name}.concatenate"
             into.add(pointwise(name, "elementwise", elements, reads=element, writes=element, flops=0))

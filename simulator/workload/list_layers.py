@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, Final
 
+from simulator.specs.fits import spread
 from simulator.specs.layers import (
     ActivationLayer,
     AttentionLayer,
@@ -17,11 +18,13 @@ from simulator.specs.layers import (
     MaskLayer,
     NormLayer,
     PoolingLayer,
+    RecurrentLayer,
+    StackLayer,
     UpsamplingLayer,
 )
-from simulator.specs.shapes import spread
 from simulator.workload import operators
 from simulator.workload.kernels import Communication, MatmulShape
+from simulator.workload.recurrent import recurrent
 from simulator.workload.sites import Product, Site, add_backward, add_forward, aligned, plain_product
 
 _OF_OUTPUT: Final = ("relu", "tanh", "sigmoid")
@@ -30,8 +33,9 @@ _OF_OUTPUT: Final = ("relu", "tanh", "sigmoid")
 _OVER_A_BATCH: Final = ("batchnorm", "instancenorm", "groupnorm")
 """Norms whose statistics are of more than one position: their input is read once for these, and once more."""
 
-_LOSS_FLOPS: Final = {"mse": 3, "smooth_l1": 4, "cross_entropy": 8, "ctc": 16}
-"""Arithmetic of a loss per element; of CTC both recursions over the labels, besides the softmax."""
+_LOSS_FLOPS: Final = {"mse": 3, "smooth_l1": 4, "cross_entropy": 8, "ctc": 16, "transducer": 16}
+"""Arithmetic of a loss per element; of CTC and transducers both recursions over the labels, besides the
+softmax."""
 
 
 def linear(site: Site, layer: LinearLayer) -> None:
@@ -194,6 +198,14 @@ def mask(site: Site, layer: MaskLayer) -> None:
     site.add(".gradient", "elementwise", site.x.elements, e, e, 1)
 
 
+def stack(site: Site, layer: StackLayer) -> None:
+    """All is copied into another order, and its gradient back."""
+    del layer
+    e = site.element
+    site.add("", "elementwise", site.y.elements, e, e, 0)
+    site.add(".gradient", "elementwise", site.y.elements, e, e, 0)
+
+
 def attention(site: Site, layer: AttentionLayer) -> None:
     """Queries, keys and values, fused attention over the tokens of a sample, and the projection behind it."""
     key_heads = layer.num_key_value_heads or layer.num_attention_heads
@@ -239,6 +251,8 @@ BUILDERS: Final[dict[type, Callable[[Site, Any], None]]] = {
     UpsamplingLayer: upsampling,
     DropoutLayer: dropout,
     MaskLayer: mask,
+    StackLayer: stack,
+    RecurrentLayer: recurrent,
     AttentionLayer: attention,
     LossLayer: loss,
 }

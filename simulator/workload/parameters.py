@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from simulator.specs.fits import spread
 from simulator.specs.layer_list import placed_layers
 from simulator.specs.model import (
     AttentionLayer,
@@ -13,9 +14,10 @@ from simulator.specs.model import (
     LinearLayer,
     ModelSpec,
     NormLayer,
+    RecurrentLayer,
     TransformerSpec,
 )
-from simulator.specs.shapes import Placed, leaves, spread
+from simulator.specs.shapes import Placed, leaves
 
 
 def count_parameters(model: ModelSpec) -> int:
@@ -113,6 +115,15 @@ def _norm(kind: str, features: int) -> int:
     return features * (1 if kind == "rmsnorm" else 2)
 
 
+_RECURRENT_BIASES = 2
+"""Biases of each gate: one for the input, one for the state (cuDNN)."""
+
+
+def recurrent_gates(layer: RecurrentLayer) -> int:
+    """Gates of a recurrent layer, its candidate included."""
+    return 4 if layer.type == "lstm" else 3
+
+
 def layer_parameters(item: Placed) -> int:
     """Parameters of a layer of a list, in its place."""
     layer, taken, given = item.layer, item.takes.channels, item.gives.channels
@@ -126,6 +137,12 @@ def layer_parameters(item: Placed) -> int:
         case ConvolutionLayer():
             window = prod(spread(layer.kernel_size, len(item.takes.positions)))
             return window * taken * given // layer.groups + given * layer.bias
+        case RecurrentLayer():
+            gates, directions = recurrent_gates(layer) * layer.hidden_size, 1 + layer.bidirectional
+            above = directions * layer.hidden_size
+            inputs = taken + (layer.num_layers - 1) * above
+            each = inputs + layer.num_layers * (layer.hidden_size + _RECURRENT_BIASES)
+            return directions * gates * each
         case AttentionLayer():
             width, heads = layer.hidden_size, layer.num_attention_heads
             columns = width + 2 * (layer.num_key_value_heads or heads) * (width // heads)

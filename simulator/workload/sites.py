@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Final
 
+from simulator.specs.fits import Shape
 from simulator.specs.layers import Layer
-from simulator.specs.shapes import Shape
 from simulator.workload import chains
 from simulator.workload.blocks import Block, PassBuilder, Shard
 from simulator.workload.kernels import Kernel, KernelKind, MatmulShape

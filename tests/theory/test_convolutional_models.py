@@ -152,6 +152,16 @@ def test_jasper_adds_up_the_inputs_of_all_blocks_before() -> None:
     assert sum(item.name.endswith("convolution") for item in ways) == sum(range(1, 11))
 
 
+def test_parameters_of_a_transducer_by_hand() -> None:
+    def lstm(inputs: int, hidden: int) -> int:
+        return 4 * hidden * (inputs + hidden + 2)
+
+    encoder = lstm(240, 1024) + lstm(1024, 1024) + lstm(2048, 1024) + 2 * lstm(1024, 1024)
+    prediction = 1023 * 512 + 2 * lstm(512, 512)
+    joint = 1024 * 512 + 512 + 512 * 512 + 512 + 512 * 1024 + 1024
+    assert count_parameters(catalogue_layers("rnn-t")) == encoder + prediction + joint
+
+
 # Products.
 
 
@@ -239,6 +249,52 @@ def test_direct_kernels_take_many_instructions_for_a_multiply_add() -> None:
         assert kernel.instructions == products * each and kernel.model_flops == 2 * products
         seconds = kernel_demand(kernel, accelerator, calibration).amounts["vector"] / accelerator.vector_flops
         assert seconds == pytest.approx(products * each / (108 * 64 * 1.41e9), rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("lstm", 4), ("gru", 3)])
+@pytest.mark.parametrize("ways", [1, 2])
+def test_recurrent_layers_have_a_product_a_step(kind: str, gates: int, ways: int) -> None:
+    hidden, inputs, steps = 64, 24, 30
+    layer = {"type": kind, "hidden_size": hidden, "num_layers": 2, "bidirectional": ways == 2}
+    model = layered([layer, {"type": "loss"}], input=[inputs, steps])
+    found, rows = blocks(model, EAGER), SAMPLES * steps
+    state = named(found, "0.lstm.1.state" if kind == "lstm" else "0.gru.1.state")
+    assert (state.shape, state.steps) == (MatmulShape(SAMPLES, gates * hidden, hidden), steps)
+    each = gates * hidden * (inputs + hidden) + gates * hidden * (ways + 1) * hidden
+    forward = sum(kernel.model_flops for kernel in kernels(found, "forward"))
+    backward = sum(kernel.model_flops for kernel in kernels(found, "backward"))
+    assert forward == 2 * rows * ways * each
+    assert backward == 2 * forward - 2 * rows * ways * gates * hidden * inputs
+    made = scenario(model).model
+    assert count_parameters(made) == ways * (each + 2 * 2 * gates * hidden)
+    assert made.layers[0].model_fields_set >= {"hidden_size"} and placed_layers(made)[0].gives.channels == (
+        ways * hidden
+    )
+
+
+def test_steps_of_a_recurrence_take_their_time_one_after_the_other() -> None:
+    accelerator, calibration = scenario("resnet50").cluster.node_groups[0].accelerator, Calibration.load()
+
+    def seconds(steps: int) -> float:
+        model = layered([{"type": "lstm", "hidden_size": 512}, {"type": "loss"}], input=[64, steps])
+        demand = kernel_demand(named(blocks(model), "0.lstm.state"), accelerator, calibration)
+        return demand.delay + demand.amounts["tensor"] / accelerator.peak_flops["fp16"]
+
+    assert seconds(400) == pytest.approx(4 * seconds(100), rel=0.02)
+
+
+def test_each_frame_meets_each_piece() -> None:
+    text: Layers = [
+        {"type": "input", "shape": [1, 5]},
+        {"type": "embedding", "num_embeddings": 9, "embedding_dim": 8},
+    ]
+    both = {"type": "block", "layers": [conv(8, 1)], "shortcut": text, "join": "outer_sum"}
+    model = layered([both, {"type": "linear", "out_features": 4}, {"type": "loss"}], input=[6, 7])
+    assert placed_layers(scenario(model).model)[0].gives.positions == (7, 5)
+    met, back = named(blocks(model), "0.outer_sum"), named(blocks(model), "0.outer_sum.gradient")
+    few, many = SAMPLES * 8 * (7 + 5) * 2, SAMPLES * 8 * 7 * 5 * 2
+    assert (met.read_bytes, met.write_bytes, back.read_bytes, back.write_bytes) == (few, many, 2 * many, few)
+    assert not any(kernel.name == "0.gradient_sum" for kernel in kernels(blocks(model), "backward"))
 
 
 # Traffic and what is kept.
@@ -350,8 +406,16 @@ def test_channels_side_by_side() -> None:
             {"type": "side", "layers": [conv(4), {"type": "loss", "function": "smooth_l1"}]},
             {"type": "loss", "function": "ctc"},
         ],
+        [
+            {"type": "pooling", "output_size": [1, 16]},
+            conv(8, kernel_size=[1, 1], padding=0),
+            {"type": "linear", "in_features": 128, "out_features": 12},
+            {"type": "lstm", "hidden_size": 8, "num_layers": 2, "bidirectional": True},
+            {"type": "gru", "hidden_size": 8},
+            {"type": "loss", "function": "transducer"},
+        ],
     ],
-    ids=["residual", "synchronized", "everything"],
+    ids=["residual", "synchronized", "everything", "recurrent"],
 )
 @pytest.mark.parametrize("software", ["oneflow", "pytorch-ddp"])
 def test_steps_obey_the_laws_and_fold(layers: Layers, software: str) -> None:

@@ -22,6 +22,9 @@ Launcher = Literal["python", "native"]
 """Who launches kernels: an interpreter, operator by operator, or compiled code."""
 
 
+RecordedPart = Literal["attention", "router"]
+"""Parts of a layer that frameworks record by themselves."""
+
 Allocator = Literal["caching", "planned"]
 """``caching``: blocks are kept and handed out again by size; ``planned``: every tensor's place is laid down
 before the first step, and chains of operations work in place."""
@@ -129,5 +132,8 @@ class SoftwareSpec(Spec):
     many; none if not given."""
     cuda_graphs: bool = False
     """Passes are recorded once and launched as a whole."""
+    recorded_parts: tuple[RecordedPart, ...] = ()
+    """Parts of a layer that are recorded and launched as one each, where whole passes are not: `attention`
+    with its norm, projections and residual; `router` with its norm and the counts of tokens."""
     figures: dict[str, Figure] = Field(default_factory=dict)
     """Source and basis by key; `default` for all others."""

@@ -18,7 +18,7 @@ The first line whose words all stand in the cell `framework` decides:
 | any other, tensor or pipeline parallel | megatron-core |
 | any other | pytorch-ddp |
 
-What notes say of experts is read in `_experts.py`.
+What notes say of experts is read in `_experts.py`, what they say of recorded passes in `_graphs.py`.
 The year of Megatron-LM stands in `framework`, or is that of the paper on arXiv that `source` names; else
 the run's youngest feature tells: fused attention came in 2023, sequence parallelism and selective
 recomputation in 2022 (Korthikanti et al., arXiv:2205.05198).
@@ -28,9 +28,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from simulator.validation._experts import dispatcher
+from simulator.validation._graphs import recorded
 
 _OLD_COMMITS: Final = ("6985e589",)
 """Commits of Megatron-LM from before 2022 that published runs name: that of April 2021 (arXiv:2104.04473)."""
@@ -80,7 +81,7 @@ _NOT_IN_PIECES: Final = "ub_tp_comm_overlap false"
 """How notes say that tensor-parallel collectives are whole."""
 
 
-def profile(cells: Mapping[str, str]) -> str | dict[str, str | bool]:
+def profile(cells: Mapping[str, str]) -> str | dict[str, Any]:
     """The profile of a row, and what its framework does otherwise by its notes, recipe or model.
 
     Source: RMSNorm in litgpt/model.py of Lightning-AI/litgpt, written in steps over an fp32 copy.
@@ -88,8 +89,7 @@ def profile(cells: Mapping[str, str]) -> str | dict[str, str | bool]:
     name = software(cells)
     if "litgpt" in cells.get("framework", "").casefold():
         return {"base": name, "norm": "separate"}
-    told: dict[str, str | bool] = {**dispatcher(cells)}
-    told |= _as_written(cells)
+    told: dict[str, Any] = {**dispatcher(cells), **recorded(cells), **_as_written(cells)}
     if _in_pieces(cells):
         told["pipelined_tensor_parallel"] = True
     return {"base": name, **told} if told else name

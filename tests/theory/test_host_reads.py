@@ -103,3 +103,21 @@ def test_passes_side_by_side_are_run_piece_by_piece() -> None:
 
     more = launching(overlap=True) - launching(overlap=False)
     assert more == pytest.approx(LAYERS * BATCHES * 8 * 1e-5, rel=1e-3)
+
+
+def test_recorded_parts_are_launched_as_one_each() -> None:
+    """A layer's attention and router, forward and backward, take one operator each."""
+
+    def launching(**software: Any) -> float:
+        calibration = Calibration.load().with_values(python_operator_time=1e-5)
+        told = simulate(scenario_from_mapping(scenario(**software)), calibration=calibration).operators
+        return float(told[told["cause"] == "host.launch"]["time_s"].sum())
+
+    eager, router = launching(), launching(recorded_parts=["router"])
+    both = launching(recorded_parts=["attention", "router"])
+    per_layer = LAYERS * BATCHES * 1e-5
+    # Norm, product, choice, counts and their exchange; the gradients of choice, product (two) and norm.
+    assert eager - router == pytest.approx(per_layer * (1 + 1 + 17 + 1 + 10 - 1 + 11 + 2 + 1 - 1), rel=1e-3)
+    parts = launching(recorded_parts=["attention"])
+    assert eager - parts == pytest.approx(router - both, rel=1e-4)
+    assert eager - parts > per_layer * 10

@@ -213,6 +213,31 @@ def test_recipes_of_nemo_work_in_pieces_unless_a_note_says_otherwise(notes: str,
     assert made.software.pipelined_tensor_parallel is pieces
 
 
+@pytest.mark.parametrize(
+    ("notes", "whole", "parts"),
+    [
+        ("recipe@v0.5.0 X: cuda_graph_impl=local, cuda_graph_scope=full_iteration; derived", True, ()),
+        (
+            "cuda_graph_impl=transformer_engine, cuda_graph_scope=['attn', 'moe_router', 'moe_preprocess']",
+            False,
+            ("attention", "router"),
+        ),
+        (
+            "cuda_graph_scope=moe_router+moe_preprocess, cuda_graph_impl=transformer_engine",
+            False,
+            ("router",),
+        ),
+        ("alltoall TE cuda graphs; force-balanced routing", False, ("attention", "router")),
+        ("alltoall, no CUDA graph, no overlap", False, ()),
+        ("cuda_graph_impl=none, cuda_graph_scope=full_iteration", False, ()),
+        ("no recompute/offload/graph set", False, ()),
+    ],
+)
+def test_notes_say_what_was_recorded(notes: str, whole: bool, parts: tuple[str, ...]) -> None:
+    made = scenario(LLAMA | {"notes": notes}).software
+    assert (made.cuda_graphs, made.recorded_parts) == (whole, parts)
+
+
 def test_norms_of_queries_and_keys_are_those_of_the_model_of_that_name() -> None:
     named: Any = scenario(LLAMA | {"model": "qwen3-32b"}).model
     assert named.qk_norm

@@ -37,6 +37,13 @@ Source: ``ScheduleNode`` in pipeline_parallel/utils.py and ``TransformerLayerSch
     models/common/model_chunk_schedule_plan.py of Megatron-Core.
 """
 
+_PARTS: Final = {"attention": ("attention.",), "router": ("mlp.norm", "router", "experts.counts")}
+"""Parts of a layer, and how the names of their operators begin.
+
+Source: ``cuda_graph_scope`` of TransformerConfig in Megatron-Core: ``attn``; ``moe_router`` (with the norm
+    before it) and ``moe_preprocess``.
+"""
+
 KEPT_STRETCHES: Final = 4096
 """Stretches that are kept at most; some ten kilobytes each."""
 
@@ -71,7 +78,7 @@ def block_stretch(
         mode: What its forward pass keeps.
         beside: Memory that comes and goes with it.
     """
-    how = describe.software.cuda_graphs, describe.plan.pairs
+    how = describe.software.cuda_graphs, describe.software.recorded_parts, describe.plan.pairs
     key = (block, what, mode, beside, shard, *how, describe.meets(block))
     try:
         found = _KNOWN[key]
@@ -107,7 +114,7 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
     reads a result, it goes on only when that is there, and the device waits for the first launch behind it.
     """
     into, table, places = TemplateBuilder(), RowTable(), list[int]()
-    graph, pairs, read = describe.software.cuda_graphs, describe.plan.pairs, -1
+    graph, read = describe.software.cuda_graphs, -1
 
     def launch(operators: int, looped: int = 0) -> int:
         row = table.add(describe.launching(operators, phase, looped))
@@ -118,9 +125,9 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
         node, first, last = step.node, number == 0, number == len(steps) - 1
         waits = () if first else tuple(places[a] for a in node.after)
         if first:
-            launched = launch(*_operators(steps, pairs))
+            launched = launch(*_operators(steps, describe))
         elif read >= 0:
-            launched, (left, looped) = launch(1), _operators(steps[number:], pairs)
+            launched, (left, looped) = launch(1), _operators(steps[number:], describe)
             waits, read = (*waits, launched), -1
             launched = launch(left - 1, looped) if left + looped > 1 else launched
         if last or node.read_by_host:
@@ -134,18 +141,30 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
     return BlockStretch(tuple(table.rows), shape)
 
 
-def _operators(steps: Sequence[Step], pairs: bool) -> tuple[int, int]:
-    """Operators up to the first result that the launching thread reads, and launches in loops inside them."""
-    operators = looped = 0
+def _operators(steps: Sequence[Step], describe: Describer) -> tuple[int, int]:
+    """Operators up to the first result that the launching thread reads, and launches in loops inside them.
+
+    What is recorded is one operator.
+    """
+    operators, looped, part = 0, 0, ""
     for step in steps:
-        op = step.node.op
-        if isinstance(op, Kernel):
+        op, before, part = step.node.op, part, _recorded(step.node.op, describe)
+        if part:
+            operators += part != before
+        elif isinstance(op, Kernel):
             operators, looped = operators + op.launches - op.looped, looped + op.looped
         else:
-            operators += 1 + _PIECES * (pairs and (op.collective, op.axis) == ("all_to_all", "expert"))
+            exchanges = (op.collective, op.axis) == ("all_to_all", "expert")
+            operators += 1 + _PIECES * (describe.plan.pairs and exchanges)
         if step.node.read_by_host:
             break
     return operators, looped
+
+
+def _recorded(op: Kernel | Communication, describe: Describer) -> str:
+    """The recorded part of a layer that an operator belongs to, if any."""
+    found = next((part for part, begins in _PARTS.items() if op.name.startswith(begins)), "")
+    return found if found in describe.software.recorded_parts else ""
 
 
 def _lane(op: Kernel | Communication) -> int:

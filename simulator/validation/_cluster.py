@@ -18,6 +18,11 @@ _ANY_HOST: Final = "generic-2socket"
 
 _GPUS_PER_NODE: Final = 8
 
+_SIXTEEN: Final = 16
+_MODULES_OF_SIXTEEN: Final = {"V100-SXM2-32GB": "V100-SXM3-32GB"}
+"""What the accelerators of nodes of sixteen are, whatever they are called: boards for SXM2 carry eight, the
+DGX-2 has SXM3."""
+
 
 def cluster(cells: Mapping[str, str]) -> Mapped:
     """The block `cluster` of a row's scenario.
@@ -35,6 +40,8 @@ def cluster(cells: Mapping[str, str]) -> Mapped:
         message = f"{gpus} GPUs in nodes of {per_node} leave {rest}; unequal nodes are not expressed"
         raise UnsupportedError(("cluster", "nodes"), message)
     card = accelerator(cells["gpu"], cells.get("scale_up", ""))
+    if node_size == _SIXTEEN:
+        card = _MODULES_OF_SIXTEEN.get(card, card)
     system = reference_system(card, count(cells, "gpus_per_node", per_node))
     domain = int(system.get("scale_up_domain", 0))
     return {

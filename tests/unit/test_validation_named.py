@@ -100,7 +100,8 @@ def test_samples_without_padding_are_refused_for_their_unknown_lengths() -> None
 def test_sixteen_v100_of_a_node_are_those_of_a_machine_with_switches() -> None:
     row = dict(zip(HEADER.split(","), BERT.split(","), strict=True))
     sixteen = described(row | {"gpu": "V100-SXM2-32GB", "num_gpus": "16", "gpus_per_node": "16"})
-    assert scenario_mapping(sixteen)["cluster"]["scale_up"] == "NVLink2"
+    cluster = scenario_mapping(sixteen)["cluster"]
+    assert (cluster["scale_up"], cluster["accelerator"]) == ("NVLink2", "V100-SXM3-32GB")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from simulator.specs.model import TransformerSpec
 from simulator.workload import chains, operators
-from simulator.workload.blocks import Block, PassBuilder, Shard
+from simulator.workload.blocks import Block, Node, PassBuilder, Shard
 from simulator.workload.columns import beside_weight_gradient, gather, reduce, scatter, tensor
+from simulator.workload.operators import pointwise
 from simulator.workload.weights import add_weight, kept_weight
 
 
@@ -19,67 +20,56 @@ def embedding_block(model: TransformerSpec, shard: Shard, *, shares_table: bool 
         shard: One GPU's part of the micro-batch.
         shares_table: Whether the table is already counted with another embedding on this GPU.
     """
-    tokens, width, element = shard.tokens, model.hidden_size, shard.element_bytes
-    rows = vocab_shard(model, shard)
-    forward, backward = PassBuilder(), PassBuilder()
+    tokens, width = shard.tokens, model.hidden_size
+    table = vocab_shard(model, shard) * width
     learned = model.position_embedding == "learned"
-    forward.add(
-        operators.pointwise(
-            "embedding",
-            "embedding",
-            tokens * width,
-            reads=element * (2 if learned else 1),
-            writes=element,
-            flops=1,
-        )
-    )
-    forward.add(reduce(shard, "embedding", tokens * width * element))
-    if shard.dropout:
-        size = shard.residual_tokens * width
-        drop = operators.pointwise(
-            "embedding.dropout", "elementwise", size, reads=element, writes=element + 1, flops=2
-        )
-        forward.add(drop, kept=size)
-        undo = operators.pointwise(
-            "embedding.dropout.gradient", "elementwise", size, reads=element + 1, writes=element, flops=2
-        )
-        backward.add(undo, freed=size)
-    trained = shard.trains("embedding")
-    if shard.sequence_parallel and trained:
-        backward.add(tensor(shard, "embedding.gradient", "all_gather", tokens * width * element))
-    backward.add(
-        operators.pointwise(
-            "embedding.gradient",
-            "embedding",
-            tokens * width,
-            reads=element + shard.gradient_bytes,
-            writes=shard.gradient_bytes,
-            flops=1,
-        )
-        if trained
-        else None,
-        role="weight_gradient",
-    )
     positions = model.max_position_embeddings * width if learned else 0
-    if not shard.software.fused_gradient_accumulation and trained:
-        table = rows * width + positions
-        zeroed = operators.pointwise(
-            "embedding.gradient.zero", "embedding", table, reads=0, writes=element, flops=0
-        )
-        backward.add(zeroed, role="weight_gradient")
-        accumulated = chains.accumulation("embedding.gradient.accumulate", table, shard)
-        backward.add(accumulated, role="weight_gradient")
-    held = positions + (0 if shares_table else rows * width)
+    trained = shard.trains("embedding")
+    held = positions + (0 if shares_table else table)
     return Block(
         name="embedding",
-        forward=forward.done(),
-        backward=backward.done(),
+        forward=_looked_up(tokens * width, shard, learned=learned, masked=shard.residual_tokens * width),
+        backward=_embedding_gradient(tokens * width, table + positions, shard, shard.residual_tokens * width),
         parameters=held,
         input_bytes=tokens * 8,
         sequential_parameters=positions if trained else 0,
         frozen_parameters=0 if trained else held,
-        read_parameters=rows * width if shares_table else 0,
+        read_parameters=table if shares_table else 0,
     )
+
+
+def _looked_up(elements: int, shard: Shard, *, learned: bool, masked: int) -> tuple[Node, ...]:
+    """Rows, and learned positions, summed over those that share out the vocabulary; `masked` dropped out."""
+    element, into = shard.element_bytes, PassBuilder()
+    reads = element * (2 if learned else 1)
+    into.add(pointwise("embedding", "embedding", elements, reads=reads, writes=element, flops=1))
+    into.add(reduce(shard, "embedding", elements * element))
+    if shard.dropout:
+        name = "embedding.dropout"
+        drop = pointwise(name, "elementwise", masked, reads=element, writes=element + 1, flops=2)
+        into.add(drop, kept=masked)
+    return into.done()
+
+
+def _embedding_gradient(elements: int, table: int, shard: Shard, masked: int) -> tuple[Node, ...]:
+    """Gradients added to the rows that were looked up; elsewhere the whole `table` is zeroed and added."""
+    element, gradient, into = shard.element_bytes, shard.gradient_bytes, PassBuilder()
+    name, role = "embedding.gradient", "weight_gradient"
+    if shard.dropout:
+        undone = "embedding.dropout.gradient"
+        undo = pointwise(undone, "elementwise", masked, reads=element + 1, writes=element, flops=2)
+        into.add(undo, freed=masked)
+    if not shard.trains("embedding"):
+        return into.done()
+    if shard.sequence_parallel:
+        into.add(tensor(shard, name, "all_gather", elements * element))
+    reads = element + gradient
+    into.add(pointwise(name, "embedding", elements, reads=reads, writes=gradient, flops=1), role=role)
+    if not shard.software.fused_gradient_accumulation:
+        zeroed = pointwise(f"{name}.zero", "embedding", table, reads=0, writes=element, flops=0)
+        into.add(zeroed, role=role)
+        into.add(chains.accumulation(f"{name}.accumulate", table, shard), role=role)
+    return into.done()
 
 
 def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) -> Block:
@@ -93,78 +83,161 @@ def head_block(model: TransformerSpec, shard: Shard, *, shares_embedding: bool) 
         shard: One GPU's part of the micro-batch.
         shares_embedding: Whether the projection's matrix is already counted with the embedding on this GPU.
     """
-    width, element, rows = model.hidden_size, shard.element_bytes, vocab_shard(model, shard)
-    tokens, residual = shard.predicted(shard.tokens), shard.predicted(shard.residual_tokens)
-    forward, backward = PassBuilder(), PassBuilder()
-    logits, normed, own = tokens * rows, residual * width, 0
-    encoder = model.family == "encoder"
-    shard = _named(model, shard)
-    reads, some = shard.trains("head"), residual < shard.residual_tokens
-    if some:
-        forward.add(
-            operators.pointwise("head.gather", "elementwise", normed, reads=element, writes=element, flops=0)
-        )
-    if encoder:
-        kept = normed * element * shard.trains("head.transform")
-        forward.add(operators.matmul("head.transform", residual, width, width, shard.precision), kept=kept)
-    if model.final_norm:
-        own = normed * chains.kept_by_norm(model, shard, "head.norm")
-        norm = chains.norm("head.norm", normed, model, shard)
-        forward.add(norm, kept=own + reads * normed * element, kept_input=own)
-    forward.add(gather(shard, "head", tokens * width * element))
-    kept = chains.kept_logits(shard) * logits + (0 if model.final_norm else reads * normed * element)
-    table = rows * width
-    made = add_weight(forward, "head", table, shard, matrix=False)
-    forward.add(operators.matmul("head", tokens, rows, width, shard.precision), after=made or None, kept=kept)
-    probabilities = chains.kept_per_logit(shard) * logits
-    forward.add(chains.cross_entropy(logits, shard), kept=probabilities)
-    forward.add(tensor(shard, "loss", "all_reduce", 3 * 4 * tokens))
-    backward.add(chains.cross_entropy_gradient(logits, shard), freed=probabilities)
-    made = add_weight(backward, "head", table, shard, backward=True, matrix=False)
-    data = backward.add(
-        operators.matmul("head.input_gradient", tokens, width, rows, shard.precision),
-        after=made or None,
-        freed=kept_weight(table, shard, matrix=False),
-    )
-    reduction = scatter(shard, "head.gradient", tokens * width * element)
-    reduced = beside_weight_gradient(
-        backward,
-        shard,
-        reduction,
-        ("head.weight_gradient", tokens, rows, width),
-        data,
-        residual,
-        precision=shard.precision,
-        freed=kept,
-        overlaps=model.final_norm,
-    )
-    if model.final_norm:
-        norm_gradient = chains.norm_gradient("head.norm.gradient", normed, model, shard)
-        backward.add(norm_gradient, after=(reduced,), freed=own + reads * normed * element)
-    if encoder:
-        freed = normed * element * shard.trains("head.transform")
-        _dense_backward(backward, "head.transform", residual, width, shard, freed=freed)
-    if some:
-        zeroed = shard.residual_tokens * width
-        put_back = operators.pointwise(
-            "head.gather.gradient", "elementwise", zeroed, reads=0, writes=element, flops=0, launches=2
-        )
-        backward.add(put_back)
+    head = _Head(model, _named(model, shard))
+    width, shard = model.hidden_size, head.shard
     whole = {"head.norm": chains.norm_parameters(model) * model.final_norm}
-    whole["head.transform"] = (width * width + width) * encoder
-    table = 0 if shares_embedding else rows * width
+    whole["head.transform"] = (width * width + width) * head.transforms
+    table = 0 if shares_embedding else head.table
     held = table + sum(whole.values())
     trained = sum(size for name, size in whole.items() if shard.trains(name))
     return Block(
         name="head",
-        forward=forward.done(),
-        backward=backward.done(),
+        forward=_head_forward(head),
+        backward=_head_backward(head),
         parameters=held,
-        input_bytes=shard.residual_tokens * width * element,
+        input_bytes=shard.residual_tokens * width * shard.element_bytes,
         sequential_parameters=trained,
-        frozen_parameters=held - trained - table * reads,
-        read_parameters=rows * width if shares_embedding else 0,
+        frozen_parameters=held - trained - table * head.reads,
+        read_parameters=head.table if shares_embedding else 0,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The head on one GPU.
+
+    Attributes:
+        model: The transformer.
+        shard: One GPU's part of the micro-batch.
+    """
+
+    model: TransformerSpec
+    shard: Shard
+
+    @property
+    def transforms(self) -> bool:
+        """Whether a dense layer stands before the projection: an encoder's."""
+        return self.model.family == "encoder"
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are predicted."""
+        return self.shard.predicted(self.shard.tokens)
+
+    @property
+    def residual(self) -> int:
+        """Of them, those of the residual stream that this GPU holds."""
+        return self.shard.predicted(self.shard.residual_tokens)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether some positions only are predicted."""
+        return self.residual < self.shard.residual_tokens
+
+    @property
+    def normed(self) -> int:
+        """Numbers of the stream at these positions."""
+        return self.residual * self.model.hidden_size
+
+    @property
+    def rows(self) -> int:
+        """Rows of the vocabulary."""
+        return vocab_shard(self.model, self.shard)
+
+    @property
+    def table(self) -> int:
+        """Numbers of the projection's matrix."""
+        return self.rows * self.model.hidden_size
+
+    @property
+    def logits(self) -> int:
+        """Numbers that the projection gives."""
+        return self.tokens * self.rows
+
+    @property
+    def reads(self) -> bool:
+        """Whether the gradient of the matrix needs its input."""
+        return self.shard.trains("head")
+
+    @property
+    def kept_by_norm(self) -> int:
+        """What the norm keeps for itself [B]."""
+        own = self.normed * chains.kept_by_norm(self.model, self.shard, "head.norm")
+        return own if self.model.final_norm else 0
+
+    @property
+    def kept_input(self) -> int:
+        """What the projection reads, where its gradient needs that [B]."""
+        return self.reads * self.normed * self.shard.element_bytes
+
+    @property
+    def kept_logits(self) -> int:
+        """What the projection keeps: logits, and its input where no norm before it does [B]."""
+        own = chains.kept_logits(self.shard) * self.logits
+        return own + (0 if self.model.final_norm else self.kept_input)
+
+    @property
+    def kept_probabilities(self) -> int:
+        """What the loss keeps [B]."""
+        return chains.kept_per_logit(self.shard) * self.logits
+
+    @property
+    def kept_by_transform(self) -> int:
+        """What the dense layer keeps [B]."""
+        return self.normed * self.shard.element_bytes * self.shard.trains("head.transform")
+
+
+def _head_forward(head: _Head) -> tuple[Node, ...]:
+    model, shard, into = head.model, head.shard, PassBuilder()
+    width, element, normed, precision = model.hidden_size, shard.element_bytes, head.normed, shard.precision
+    if head.gathers:
+        into.add(pointwise("head.gather", "elementwise", normed, reads=element, writes=element, flops=0))
+    if head.transforms:
+        dense = operators.matmul("head.transform", head.residual, width, width, precision)
+        into.add(dense, kept=head.kept_by_transform)
+    if model.final_norm:
+        own = head.kept_by_norm
+        norm = chains.norm("head.norm", normed, model, shard)
+        into.add(norm, kept=own + head.kept_input, kept_input=own)
+    into.add(gather(shard, "head", head.tokens * width * element))
+    made = add_weight(into, "head", head.table, shard, matrix=False)
+    product = operators.matmul("head", head.tokens, head.rows, width, precision)
+    into.add(product, after=made or None, kept=head.kept_logits)
+    into.add(chains.cross_entropy(head.logits, shard), kept=head.kept_probabilities)
+    into.add(tensor(shard, "loss", "all_reduce", 3 * 4 * head.tokens))
+    return into.done()
+
+
+def _head_backward(head: _Head) -> tuple[Node, ...]:
+    model, shard, into = head.model, head.shard, PassBuilder()
+    width, element, tokens, precision = model.hidden_size, shard.element_bytes, head.tokens, shard.precision
+    into.add(chains.cross_entropy_gradient(head.logits, shard), freed=head.kept_probabilities)
+    made = add_weight(into, "head", head.table, shard, backward=True, matrix=False)
+    data = into.add(
+        operators.matmul("head.input_gradient", tokens, width, head.rows, precision),
+        after=made or None,
+        freed=kept_weight(head.table, shard, matrix=False),
+    )
+    reduced = beside_weight_gradient(
+        into,
+        shard,
+        scatter(shard, "head.gradient", tokens * width * element),
+        ("head.weight_gradient", tokens, head.rows, width),
+        data,
+        head.residual,
+        precision=precision,
+        freed=head.kept_logits,
+        overlaps=model.final_norm,
+    )
+    if model.final_norm:
+        gradient = chains.norm_gradient("head.norm.gradient", head.normed, model, shard)
+        into.add(gradient, after=(reduced,), freed=head.kept_by_norm + head.kept_input)
+    if head.transforms:
+        _dense_backward(into, "head.transform", head.residual, width, shard, freed=head.kept_by_transform)
+    if head.gathers:
+        name, zeroed = "head.gather.gradient", shard.residual_tokens * width
+        into.add(pointwise(name, "elementwise", zeroed, reads=0, writes=element, flops=0, launches=2))
+    return into.done()
 
 
 def _named(model: TransformerSpec, shard: Shard) -> Shard:

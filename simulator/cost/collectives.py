@@ -20,6 +20,13 @@ BYTES_PER_CHANNEL = 2**19
 """Message that one channel (compute unit) is started for: NCCL's buffer of one step, 512 KiB [B]."""
 
 
+DISPATCH_UNITS = 20.0
+"""Compute units that kernels hold which send tokens to experts node by node.
+
+Source: DeepSeek-V3, arXiv:2412.19437, section 3.2.2; ``Buffer.num_sms`` of deepseek-ai/DeepEP.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Problem:
     """What is done by whom, whatever their memory; start-ups take `slowness` times those of the reference."""
@@ -132,7 +139,8 @@ def collective_demand(
         amounts["scale_out"] = best.out
         if group.scale_out.transport != "direct":
             amounts["pcie"] = best.staged
-    units = min(constants.channels, max(1.0, message_bytes / BYTES_PER_CHANNEL))
+    most = constants.channels if routed is None else DISPATCH_UNITS
+    units = min(most, max(1.0, message_bytes / BYTES_PER_CHANNEL))
     return Demand(best.delay(copying), amounts, round(units), best.name)
 
 

@@ -7,6 +7,7 @@ No column says it; notes, and recipes by the name of their framework, do:
 | a dispatcher that sends a token to each node once | `DeepEP`, `HybridEP` in the notes |
 | exchange beside another micro-batch's passes | `moe_a2a_overlap=True`, `EP overlap`, `+ overlap` there |
 | as many slots an expert as its mean of tokens | `token-drop` in the notes; all-to-all beside nothing then |
+| one kernel for all experts of a GPU | `fused_grouped_mlp=True` in the notes |
 | experts are not split | Megatron-Bridge; others split them like all else, unless GPUs are too few |
 
 Where notes are silent every copy of a token travels, none is dropped, and nothing runs beside the exchange.
@@ -28,15 +29,19 @@ _BY_NODE: Final = ("deepep", "hybridep")
 _OVERLAPPED: Final = ("moe_a2a_overlap=true", "ep overlap", "+ overlap")
 """How notes say that the exchange among experts runs beside the passes of another micro-batch."""
 
+_ONE_KERNEL: Final = "fused_grouped_mlp=true"
+"""How they say that one kernel multiplies for all experts of a GPU."""
+
 _DROPPED: Final = "token-drop"
 """How they say that experts have as many slots as the mean of their tokens."""
 
 
 def dispatcher(cells: Mapping[str, str]) -> dict[str, str]:
-    """Keys of `software`: the dispatcher of tokens that the notes name."""
+    """Keys of `software`: the dispatcher of tokens that the notes name, and one kernel for all experts."""
     notes = _notes(cells)
     by_node = _DROPPED not in notes and any(word in notes for word in _BY_NODE)
-    return {"expert_dispatch": "deduplicated"} if by_node else {}
+    keys = {"expert_dispatch": "deduplicated"} if by_node else {}
+    return keys | ({"grouped_products": "one_kernel"} if _ONE_KERNEL in notes else {})
 
 
 def expert_plan(cells: Mapping[str, str], plan: Mapping[str, Any]) -> dict[str, Any]:

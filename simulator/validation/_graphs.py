@@ -2,7 +2,7 @@
 
 | notes | recorded |
 |---|---|
-| `cuda_graph_scope=full_iteration`, `full` | passes |
+| `cuda_graph_scope=full_iteration`, `full`; `cuda_graph_impl=full_iteration` | passes |
 | `cuda_graph_scope=[attn, moe_router, moe_preprocess]` | the parts of a layer that it names |
 | `cuda_graph_impl=local` alone | passes |
 | `TE CUDA graphs`, `cuda_graph_impl=transformer_engine` alone | attention and router |
@@ -31,6 +31,8 @@ def recorded(cells: Mapping[str, str]) -> dict[str, Any]:
     by_module = "te cuda graph" in notes or (way is not None and way[1] == "transformer_engine")
     if not by_module and (way is None or way[1] == "none"):
         return {}
+    if way is not None and way[1] == "full_iteration":
+        return {"cuda_graphs": True}
     if scope is not None and not re.search(r"\bfull\b|full_iteration", scope[1]):
         parts = [part for word, part in _SCOPES.items() if re.search(rf"\b{word}\b", scope[1])]
         return {"recorded_parts": parts} if parts else {}

@@ -136,7 +136,7 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         "tie_word_embeddings": _flag(cells, "tie_word_embeddings") or False,
         **_block(gated),
         "qk_norm": bool(_named(cells).get("qk_norm")),
-        **({"mixture": mixture | _leading_dense(latent, cells)} if mixture else {}),
+        **({"mixture": mixture | _unsaid(latent, cells)} if mixture else {}),
         **({"latent_attention": latent["latent_attention"]} if latent else {}),
         **layers_of_stacks(cells),
     }
@@ -163,13 +163,18 @@ def _latent(cells: Mapping[str, str]) -> Mapping[str, Any]:
     return found
 
 
-def _leading_dense(latent: Mapping[str, Any], cells: Mapping[str, str]) -> Mapped:
-    """Dense layers in front: as many in proportion as the whole model has, rounded up."""
+def _unsaid(latent: Mapping[str, Any], cells: Mapping[str, str]) -> Mapped:
+    """What no column says of experts: groups that a token's lie in, and dense layers in front.
+
+    Of these as many in proportion as the whole model has, rounded up.
+    """
     if not latent:
         return {}
-    dense: int = latent["mixture"]["first_k_dense_replace"]
+    mixture = latent["mixture"]
     layers = count(cells, "num_hidden_layers", 1)
-    return {"first_k_dense_replace": -(-dense * layers // int(latent["num_hidden_layers"]))}
+    dense = -(-mixture["first_k_dense_replace"] * layers // int(latent["num_hidden_layers"]))
+    groups = {key: mixture[key] for key in ("n_group", "topk_group") if key in mixture}
+    return {"first_k_dense_replace": dense, **groups}
 
 
 def _block(gated: bool) -> Mapped:

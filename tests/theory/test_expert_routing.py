@@ -93,6 +93,12 @@ def test_what_meets_others_at_its_receiver_takes_longer(ranks: int, met: float):
     assert ring.amounts["scale_up"] == pytest.approx(10**8 * (ranks - 1) / ranks)
 
 
+def test_a_dispatch_by_node_holds_twenty_compute_units():
+    """DeepSeek-V3 sets 20 of 132 aside."""
+    assert collective_demand("all_to_all", 10**9, group(64, 8), IDEAL, routed=DEEPSEEK_V3).compute_units == 20
+    assert collective_demand("all_to_all", 2**20, group(64, 8), IDEAL, routed=DEEPSEEK_V3).compute_units == 2
+
+
 def test_inside_one_domain_only_experts_of_one_rank_share_a_token():
     size = 10**8
     together = collective_demand("all_to_all", size, group(8, 8), IDEAL, routed=Routed(128, 8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from simulator.analysis.breakdown import CHECKPOINT, time_by_cause
 from simulator.analysis.critical_path import share_by_resource
 from simulator.analysis.evidence import evidence_of
 from simulator.analysis.host import HostMemory, host_memory
-from simulator.analysis.memory import memory_peak
+from simulator.analysis.memory import MemoryPeak, memory_peak
 from simulator.analysis.result import Bottleneck, PeakMoment, Result
 from simulator.analysis.tables import Tables
 from simulator.analysis.use import utilization
 from simulator.analysis.window import Window, measured_window
 from simulator.engine import Record
-from simulator.program import Lowered
+from simulator.program import Lowered, Plan
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.specs.hardware import Precision
@@ -78,54 +78,18 @@ def summarise(
     memory = memory_peak(lowered, record)
     host = host_memory(scenario, lowered, record) or HostMemory(0, 0, {}, {})
     fits = memory.peak <= memory.capacity and host.fits
-    plan, training = lowered.plan, scenario.training
     accelerator = lowered.group.accelerator
-    model, hardware = lowered.program.structure.once(_arithmetic, lambda: _arithmetic(lowered))
-    peak = accelerator.peak_flops.get(cast(Precision, matrix_precision(training.precision)))
-    length = training.sequence_length + (training.decoder_sequence_length or 0)
-    tokens = training.global_batch_size * length / step
+    peaks = {str(name): value for name, value in accelerator.peak_flops.items()}
     return Result(
         name=scenario.name,
         model=scenario.model.name,
         accelerator=accelerator.name,
-        num_gpus=plan.num_gpus,
-        parallelism={
-            "tensor_parallel": plan.tensor_parallel,
-            "pipeline_parallel": plan.pipeline_parallel,
-            "virtual_pipeline": plan.virtual_pipeline,
-            "context_parallel": plan.context_parallel,
-            "expert_parallel": scenario.parallelism.expert_parallel,
-            "data_parallel": plan.data_parallel,
-            "num_micro_batches": plan.num_micro_batches,
-        },
+        num_gpus=lowered.plan.num_gpus,
+        parallelism=_degrees(scenario, lowered.plan),
         step_time_s=step,
-        tokens_per_s=tokens if fits else None,
-        tokens_per_s_per_gpu=tokens / plan.num_gpus if fits else None,
-        samples_per_s=training.global_batch_size / step if fits else None,
-        model_tflops_per_gpu=model / step / 1e12 if fits else None,
-        mfu=model / step / peak if fits and peak else None,
-        hfu=hardware / step / peak if fits and peak else None,
-        peak_memory_bytes=memory.peak,
-        memory_capacity_bytes=memory.capacity,
+        **_rates(scenario, lowered, step, fits=fits),
         fits=fits,
-        memory_by_part=memory.parts,
-        memory_by_stage=[
-            max(memory.by_stage[first : first + lowered.copies])
-            for first in range(0, len(memory.by_stage), lowered.copies)
-        ],
-        memory_by_operator=memory.operators,
-        memory_by_kind=memory.by_kind,
-        host_memory_bytes=host.peak,
-        host_memory_capacity_bytes=host.capacity,
-        host_memory_by_part=host.parts,
-        drives_by_part=host.drives,
-        drives_capacity_bytes=host.drives_capacity,
-        peak_moment=PeakMoment(
-            memory.stage // lowered.copies,
-            memory.time / PICOSECONDS,
-            memory.running,
-            None if memory.over is None else memory.over / PICOSECONDS,
-        ),
+        **_memory(lowered, memory, host),
         breakdown=breakdown,
         bottlenecks=_bottlenecks(lowered, record, window),
         utilization=utilization(lowered, record, window),
@@ -138,14 +102,64 @@ def summarise(
         player=record.player,
         version=version,
         seed=scenario.simulation.seed,
-        _tables=Tables(
-            lowered,
-            record,
-            window,
-            {str(name): value for name, value in accelerator.peak_flops.items()},
-            accelerator.memory_bandwidth,
-        ),
+        _tables=Tables(lowered, record, window, peaks, accelerator.memory_bandwidth),
     )
+
+
+def _degrees(scenario: Scenario, plan: Plan) -> dict[str, int]:
+    return {
+        "tensor_parallel": plan.tensor_parallel,
+        "pipeline_parallel": plan.pipeline_parallel,
+        "virtual_pipeline": plan.virtual_pipeline,
+        "context_parallel": plan.context_parallel,
+        "expert_parallel": scenario.parallelism.expert_parallel,
+        "data_parallel": plan.data_parallel,
+        "num_micro_batches": plan.num_micro_batches,
+    }
+
+
+def _rates(scenario: Scenario, lowered: Lowered, step: float, *, fits: bool) -> dict[str, Any]:
+    """Fields of `Result` that go by the time of a step [s]; None where the model does not fit."""
+    training = scenario.training
+    model, hardware = lowered.program.structure.once(_arithmetic, lambda: _arithmetic(lowered))
+    peaks = lowered.group.accelerator.peak_flops
+    peak = peaks.get(cast(Precision, matrix_precision(training.precision)))
+    length = training.sequence_length + (training.decoder_sequence_length or 0)
+    tokens = training.global_batch_size * length / step
+    found = {
+        "tokens_per_s": tokens,
+        "tokens_per_s_per_gpu": tokens / lowered.plan.num_gpus,
+        "samples_per_s": training.global_batch_size / step,
+        "model_tflops_per_gpu": model / step / 1e12,
+        "mfu": model / step / peak if peak else None,
+        "hfu": hardware / step / peak if peak else None,
+    }
+    return found if fits else dict.fromkeys(found)
+
+
+def _memory(lowered: Lowered, memory: MemoryPeak, host: HostMemory) -> dict[str, Any]:
+    """Fields of `Result` that say what lies where; of the copies of a stage that of the fullest."""
+    copies = lowered.copies
+    firsts = range(0, len(memory.by_stage), copies)
+    return {
+        "peak_memory_bytes": memory.peak,
+        "memory_capacity_bytes": memory.capacity,
+        "memory_by_part": memory.parts,
+        "memory_by_stage": [max(memory.by_stage[first : first + copies]) for first in firsts],
+        "memory_by_operator": memory.operators,
+        "memory_by_kind": memory.by_kind,
+        "host_memory_bytes": host.peak,
+        "host_memory_capacity_bytes": host.capacity,
+        "host_memory_by_part": host.parts,
+        "drives_by_part": host.drives,
+        "drives_capacity_bytes": host.drives_capacity,
+        "peak_moment": PeakMoment(
+            memory.stage // copies,
+            memory.time / PICOSECONDS,
+            memory.running,
+            None if memory.over is None else memory.over / PICOSECONDS,
+        ),
+    }
 
 
 def _breakdown(scenario: Scenario, lowered: Lowered, record: Record, window: Window) -> dict[str, float]:

@@ -179,7 +179,7 @@ class _Drafter:
     def _look_up(self, stage: int, kind: int, chunk: int, completes: bool, to: int) -> PassKind:
         """What is the same whenever a stage runs such a pass."""
         compiled, forward = self.compiled[stage], kind == FORWARD
-        template = compiled.passes[KINDS[kind], chunk, completes]
+        template = compiled.passes[chunk][KINDS[kind], completes]
         part = self.plan.placement.part(stage, chunk)
         send = -1, -1
         if to not in (-1, stage) and (forward or part > self.parts.untrained_parts):

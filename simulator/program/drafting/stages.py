@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from simulator.engine import Label
@@ -48,7 +49,7 @@ class CompiledStage:
 
     Attributes:
         table: Its rows.
-        passes: Template by kind of pass, chunk, and whether the chunk's gradients are complete behind it.
+        passes: By chunk, template by kind of pass and whether the chunk's gradients are complete behind it.
         on_communication: Templates that enter on another lane than the compute lane.
         before_join: Template of what comes before all stages meet: reductions and norm.
         after_join: Template of what comes after: update and gathering of parameters.
@@ -56,7 +57,7 @@ class CompiledStage:
     """
 
     table: RowTable
-    passes: dict[tuple[str, int, bool], int] = field(default_factory=dict)
+    passes: list[dict[tuple[str, bool], int]] = field(default_factory=list)
     on_communication: set[int] = field(default_factory=set)
     before_join: int = -1
     after_join: int = -1
@@ -114,7 +115,6 @@ class _StageMaker:
     parts: ModelParts
     stage: int
     assembly: Assembly
-    reduced: dict[tuple[Block, ...], tuple[Reduction, ...]] = field(default_factory=dict)
 
     def make(self, kinds: frozenset[str], tied: tuple[Tie, ...]) -> CompiledStage:
         plan, parts = self.plan, self.parts
@@ -129,50 +129,68 @@ class _StageMaker:
             gathering=gathering(plan, parts.state_bytes, self._offload),
         )
         result = CompiledStage(compiler.table)
-        known: dict[object, int] = {}
+        known: dict[object, dict[tuple[str, bool], int]] = {}
         for chunk, blocks in enumerate(parts.blocks[self.stage]):
             part = plan.placement.part(self.stage, chunk)
-            for kind in sorted(kinds):
-                inner = part > 0
-                if kind != "forward":
-                    inner = parts.untrained_parts <= part < plan.placement.depth - 1
-                # Part of the model behind which what this pass receives has crossed.
-                received = (part - 1 if kind == "forward" else part) if inner else None
-                received = None if kind == "weight_gradient" else received
-                for completes in (False,) if kind in ("forward", "input_gradient") else (False, True):
-                    reduced = self._reduced(kind, blocks, completes=completes)
-                    key = (kind, blocks, received is not None, bool(reduced))
-                    if key not in known:
-                        prefix = () if received is None else self._gather_received(received, kind)
-                        if kind == "forward":
-                            shape = compiler.forward(blocks, prefix)
-                        else:
-                            shape = compiler.backward(blocks, reduced, prefix, kind=kind)
-                        known[key] = template = self.assembly.register(shape)
-                        if shape.lane[shape.entry] != LANE["compute"]:
-                            result.on_communication.add(template)
-                    result.passes[kind, chunk, completes] = known[key]
+            trained = parts.untrained_parts <= part < plan.placement.depth - 1
+            # Part of the model behind which what a pass receives has crossed.
+            received = (part - 1 if part else None, part if trained else None)
+            key = (blocks, *(each is not None for each in received))
+            if key not in known:
+                known[key] = dict(self._passes(compiler, kinds, blocks, *received))
+            result.passes.append(known[key])
+        templates = {template for passes in known.values() for template in passes.values()}
+        for template in templates:
+            shape = self.assembly.templates[template]
+            if shape.lane[shape.entry] != LANE["compute"]:
+                result.on_communication.add(template)
         before, after = self._update(compiler, parts.states[self.stage], tied)
         result.before_join = self.assembly.register(before.build())
         result.after_join = self.assembly.register(after.build())
         return result
 
-    def _reduced(self, kind: str, blocks: tuple[Block, ...], *, completes: bool) -> tuple[Reduction, ...]:
-        """What a pass reduces: nothing before the gradients are complete, unless each micro-batch does."""
-        plan = self.plan
-        if kind in ("forward", "input_gradient") or not (completes or plan.sharding.each):
-            return ()
-        found = self.reduced.get(blocks)
-        if found is None:
-            found = self.reduced[blocks] = reductions(
-                plan,
-                self.parts.state_bytes,
-                blocks,
-                limit=self.scenario.parallelism.gradient_bucket,
-                overlaps=self._overlaps,
-                offload=self._offload,
-            )
-        return found
+    def _passes(
+        self,
+        compiler: StageCompiler,
+        kinds: frozenset[str],
+        blocks: tuple[Block, ...],
+        before: int | None,
+        behind: int | None,
+    ) -> Iterator[tuple[tuple[str, bool], int]]:
+        """Templates of all passes through a chunk.
+
+        Args:
+            compiler: Compiles them.
+            kinds: Kinds of passes.
+            blocks: Its blocks.
+            before: The part before it, if any hands activations on to it.
+            behind: Its own part, if any hands gradients back to it.
+        """
+        reduced = self._reduced(blocks)
+        for kind in sorted(kinds):
+            if kind == "forward":
+                prefix = self._gather_received(before, kind)
+                yield (kind, False), self.assembly.register(compiler.forward(blocks, prefix))
+                continue
+            weights = kind != "input_gradient"
+            prefix = self._gather_received(None if kind == "weight_gradient" else behind, kind)
+            each = reduced if weights and self.plan.sharding.each else ()
+            template = self.assembly.register(compiler.backward(blocks, each, prefix, kind=kind))
+            yield (kind, False), template
+            if weights and reduced != each:
+                template = self.assembly.register(compiler.backward(blocks, reduced, prefix, kind=kind))
+            yield (kind, True), template
+
+    def _reduced(self, blocks: tuple[Block, ...]) -> tuple[Reduction, ...]:
+        """What is reduced behind the blocks once their gradients are complete."""
+        return reductions(
+            self.plan,
+            self.parts.state_bytes,
+            blocks,
+            limit=self.scenario.parallelism.gradient_bucket,
+            overlaps=self._overlaps,
+            offload=self._offload,
+        )
 
     @property
     def _offload(self) -> StageOffload | None:
@@ -185,12 +203,12 @@ class _StageMaker:
         said = self.scenario.parallelism.overlap_gradient_reduction
         return self.scenario.software.overlap_gradient_reduction if said is None else said
 
-    def _gather_received(self, boundary: int, kind: str) -> tuple[Communication, ...]:
+    def _gather_received(self, boundary: int | None, kind: str) -> tuple[Communication, ...]:
         """Slices of the residual stream are sent between nodes and joined inside the receiving one.
 
         Source: Narayanan et al., arXiv:2104.04473, section 4.1.
         """
-        if self.plan.tensor_parallel == 1 or self.parts.shard.sequence_parallel:
+        if boundary is None or self.plan.tensor_parallel == 1 or self.parts.shard.sequence_parallel:
             return ()
         size = message_bytes(self.scenario, self.plan, boundary, kind)
         return (Communication("receive.all_gather", "all_gather", "tensor", size),)

@@ -175,13 +175,15 @@ def _lane(op: Kernel | Communication) -> int:
 def _row(describe: Describer, step: Step, phase: str) -> Row:
     node, need, keeper = step
     phase = RECOMPUTED if node.role == RECOMPUTED else phase
+    take, give = node.kept_bytes + need, node.freed_bytes + need
     if isinstance(node.op, Kernel):
-        row = describe.kernel(node.op, phase, counted=phase != RECOMPUTED)
-    else:
-        row = describe.communication(node.op, phase)
-    take, give = node.kept_bytes, node.freed_bytes
-    if take or give or need:
-        row = replace(row, take=take + need, give=give + need, transient=need, keeper=keeper)
+        counted = phase != RECOMPUTED
+        return describe.kernel(
+            node.op, phase, counted=counted, take=take, give=give, transient=need, keeper=keeper
+        )
+    row = describe.communication(node.op, phase)
+    if take or give:
+        row = replace(row, take=take, give=give, transient=need, keeper=keeper)
     return row
 
 

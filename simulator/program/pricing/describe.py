@@ -29,12 +29,26 @@ class Describer:
     core: int = -1
     software: SoftwareSpec = STANDARD
 
-    def kernel(self, kernel: Kernel, phase: str, *, counted: bool = True) -> Row:
+    def kernel(
+        self,
+        kernel: Kernel,
+        phase: str,
+        *,
+        counted: bool = True,
+        take: int = 0,
+        give: int = 0,
+        transient: int = 0,
+        keeper: str = "",
+    ) -> Row:
         """The row of a kernel; recomputation does not count towards the model's arithmetic."""
+        update = phase == "optimizer"
         return Row(
-            Label(kernel.name, f"compute.{kernel.kind}" if phase != "optimizer" else "optimizer", phase),
-            # What has the same price is one work, whatever it is called.
-            Running(replace(kernel, name="", model_flops=0), launched_ahead=phase != "optimizer"),
+            Label(kernel.name, "optimizer" if update else f"compute.{kernel.kind}", phase),
+            _running(kernel, not update),
+            take=take,
+            give=give,
+            transient=transient,
+            keeper=keeper,
             flops=kernel.flops,
             model_flops=kernel.model_flops if counted else 0,
             traffic=kernel.read_bytes + kernel.write_bytes,
@@ -82,6 +96,12 @@ class Describer:
     def launching(self, operators: int, phase: str, looped: int = 0) -> Row:
         """The row of the launching thread's work for some operators, and launches in loops inside of them."""
         return Row(Label("launch", "host.launch", phase), Launching(operators, looped))
+
+
+@lru_cache(maxsize=4096)
+def _running(kernel: Kernel, launched_ahead: bool) -> Running:
+    """What has the same price is one work, whatever it is called; passes share many."""
+    return Running(replace(kernel, name="", model_flops=0), launched_ahead)
 
 
 @lru_cache(maxsize=4096)

@@ -16,9 +16,9 @@ from simulator.program.pricing.prices import PricedColumns, Work
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would take three times as long to make
 class Row:
-    """One class without its price: what its activities do, take and give.
+    """One class without its price: what its activities do, take and give; never changed.
 
     Attributes:
         label: Name, cause and phase.
@@ -54,7 +54,7 @@ class Row:
     def __post_init__(self) -> None:
         """Rows are looked up in many tables; what they are made of is deep."""
         amounts = self.take, self.give, self.transient, self.buffers, self.keeper, self.flops, self.host
-        object.__setattr__(self, "_hash", hash((self.label, self.work, amounts)))
+        self._hash = hash((self.label, self.work, amounts))
 
     def __hash__(self) -> int:
         """Worked out once."""
@@ -65,21 +65,20 @@ class Row:
 class RowTable:
     """Distinct rows, each with its index."""
 
+    rows: list[Row] = field(default_factory=list)
     index: dict[Row, int] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> list[Row]:
-        """The rows in the order of their indices."""
-        return list(self.index)
 
     def add(self, row: Row) -> int:
         """Index of the row, added if it is new."""
-        return self.index.setdefault(row, len(self.index))
+        number = len(self.rows)
+        found = self.index.setdefault(row, number)
+        if found == number:
+            self.rows.append(row)
+        return found
 
     def places(self, rows: Iterable[Row]) -> list[int]:
         """Indices of rows, added if they are new."""
-        index = self.index
-        return [index.setdefault(row, len(index)) for row in rows]
+        return [self.add(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

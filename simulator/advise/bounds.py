@@ -184,7 +184,9 @@ class _Alone:
         group = cluster.node_groups[0]
         self.core = len(SLOTS) if shape.oversubscribed else -1
         self.describe = Describer(plan, self.core, scenario.software)
-        self.figures = Figures(group, cluster.storage, calibration, scenario.software, cluster.node_drives)
+        self.figures = Figures(
+            group, cluster.storage, calibration, scenario.software, cluster.node_drives, plan.num_gpus
+        )
         rates = slot_rates(cluster, loader_cores=1, drives=False)
         self.rates: list[int] = whole_rates([*rates, core_rate(cluster)]).tolist()
         self.recompute, self.prices = recompute, prices

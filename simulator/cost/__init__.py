@@ -2,7 +2,7 @@
 
 from simulator.cost.collectives import collective_demand, link_rates, send_demand
 from simulator.cost.demand import Demand, capacity_rates, tensor_rate
-from simulator.cost.device import FEW_UNITS
+from simulator.cost.device import FEW_UNITS, slowest_of
 from simulator.cost.groups import RankGroup
 from simulator.cost.kernels import kernel_demand
 from simulator.cost.step import in_step
@@ -21,6 +21,7 @@ __all__ = [
     "kernel_demand",
     "link_rates",
     "send_demand",
+    "slowest_of",
     "storage_rates",
     "tensor_rate",
 ]

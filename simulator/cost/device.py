@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import log, sqrt
+from statistics import NormalDist
 from typing import Final, cast
 
 from simulator.cost.demand import ELEMENT_BYTES, tensor_rate
@@ -116,6 +117,28 @@ def highest_clock(accelerator: AcceleratorSpec) -> float:
     """Highest clock of the compute units, where power allows [Hz]."""
     boost = accelerator.boost_clock or REFERENCE_CLOCK
     return max(boost, accelerator.highest_clock or boost)
+
+
+@by_identity
+def slowest_of(accelerator: AcceleratorSpec, chips: int, spread: float) -> AcceleratorSpec:
+    """The accelerator that `chips` of a kind which wait for one another are as quick as.
+
+    Chips differ in the energy of an operation, and so in the clock that their power sustains. The least
+    efficient of n draws ``1 + spread * E[largest of n normal deviates]`` times the mean, which is here taken
+    off the design power: where power does not limit, nothing changes.
+
+    Args:
+        accelerator: The mean of its kind.
+        chips: How many there are.
+        spread: Standard deviation of the energy of an operation, relative to its mean.
+
+    Source: Blom, Statistical Estimates and Transformed Beta-Variables, 1958, of the expected largest deviate.
+    Valid: chips of one kind, none of them broken or badly cooled.
+    """
+    if accelerator.tdp is None or chips == 1:
+        return accelerator
+    largest = NormalDist().inv_cdf((chips - 0.375) / (chips + 0.25))
+    return accelerator.model_copy(update={"tdp": accelerator.tdp / (1.0 + spread * largest)})
 
 
 @by_identity

@@ -60,6 +60,7 @@ class KernelConstants:
     matrix_energy: float
     operand_energy: float
     unwritten_energy_fraction: float
+    energy_spread: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.cost import capacity_rates, kernel_demand
+from simulator.cost import capacity_rates, kernel_demand, slowest_of
 from simulator.cost.demand import ELEMENT_BYTES
 from simulator.cost.step import attention_slowdown
 from simulator.specs import AcceleratorSpec, Calibration
@@ -183,3 +184,28 @@ def test_power_does_not_limit_systolic_arrays() -> None:
 def test_attention_for_older_instructions_is_never_faster(kernel: Kernel) -> None:
     for base in BASES.values():
         assert attention_slowdown(kernel, "second", accelerator(base), CALIBRATION) >= 1 - 1e-12
+
+
+@pytest.mark.parametrize("chips", [1, 2, 8, 64, 4096])
+def test_who_waits_for_many_chips_waits_for_the_least_efficient(chips: int) -> None:
+    """The largest of so many normal deviates, drawn: energy above the mean costs its cube root in time."""
+    draws = np.random.default_rng(1).standard_normal((4000, chips)).max(axis=1)
+    hot = AcceleratorSpec.model_construct(**BASES["wide, hot"] | {"tdp": 100.0})
+    slowest = slowest_of(hot, chips, 0.05)
+    kernel = Kernel(
+        "x", "matmul", 2 * 16384**3, 4 * 16384**2, 2 * 16384**2, "bf16", MatmulShape(16384, 16384, 16384)
+    )
+    sharp = CALIBRATION.with_values(roofline_softness=0.0)
+    longer = (
+        kernel_demand(kernel, slowest, sharp).amounts["tensor"]
+        / kernel_demand(kernel, hot, sharp).amounts["tensor"]
+    )
+    assert longer == pytest.approx((1 + 0.05 * float(draws.mean())) ** (1 / 3), rel=2e-3)
+
+
+def test_chips_that_power_does_not_limit_are_alike() -> None:
+    cool = accelerator(BASES["cool"])
+    kernel = Kernel(
+        "x", "matmul", 2 * 4096**3, 4 * 4096**2, 2 * 4096**2, "bf16", MatmulShape(4096, 4096, 4096)
+    )
+    assert seconds(kernel, slowest_of(cool, 1024, 0.05)) == seconds(kernel, cool)

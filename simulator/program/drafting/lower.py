@@ -74,7 +74,7 @@ def _lowered(scenario: Scenario, calibration: Calibration) -> Lowered:
     group = cluster.node_groups[0]
     cores = loader_cores(scenario.data, plan, group.host)
     program = drafted.priced(
-        Figures(group, cluster.storage, calibration, scenario.software, cluster.node_drives),
+        Figures(group, cluster.storage, calibration, scenario.software, cluster.node_drives, plan.num_gpus),
         drafted.topology.capacities(cluster, loader_cores=cores),
         scenario.name,
     )

@@ -42,6 +42,7 @@ class Figures:
         calibration: Constants of the cost models.
         software: How kernels are launched.
         drives: Drives in every node, if there are any.
+        chips: Accelerators that wait for one another.
     """
 
     group: NodeGroupSpec
@@ -49,6 +50,7 @@ class Figures:
     calibration: Calibration
     software: SoftwareSpec
     drives: StorageSpec | None = None
+    chips: int = 1
 
 
 class Work(Protocol):

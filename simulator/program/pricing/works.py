@@ -15,6 +15,7 @@ from simulator.cost import (
     in_step,
     kernel_demand,
     send_demand,
+    slowest_of,
     tensor_rate,
 )
 from simulator.program.pricing.prices import Figures, Pairs, Price, picoseconds, whole
@@ -63,11 +64,13 @@ class Running:
     @staticmethod
     def depends_on(figures: Figures) -> tuple[object, ...]:
         """See `Work`."""
-        return figures.calibration, figures.software.attention_generation, figures.group.accelerator
+        software, group = figures.software, figures.group
+        return figures.calibration, software.attention_generation, group.accelerator, figures.chips
 
     def price(self, figures: Figures) -> Price:
-        """What the cost models say of the kernel on the accelerator."""
-        accelerator, calibration = figures.group.accelerator, figures.calibration
+        """What the cost models say of the kernel on the slowest of the accelerators."""
+        calibration = figures.calibration
+        accelerator = slowest_of(figures.group.accelerator, figures.chips, calibration.kernels.energy_spread)
         demand = in_step(
             self.kernel,
             kernel_demand(self.kernel, accelerator, calibration),

@@ -23,6 +23,8 @@ import simpy
 from simpy.events import EventPriority
 
 from simulator.engine.history import awaited
+from simulator.engine.kinds import Kind
+from simulator.engine.pools import Pools
 from simulator.engine.program import Program, concatenate
 from simulator.engine.record import Record
 from simulator.engine.sharing import max_min
@@ -50,31 +52,6 @@ class _Moment(simpy.Event):
         env.schedule(self, priority, delay)
 
 
-class _Kind:
-    """What a lane needs to know of a class, in plain Python numbers."""
-
-    __slots__ = ("blocking", "delay", "demands", "holds", "limit", "nominal", "pools", "weight")
-
-    def __init__(self, program: Program, table: ClassTable, cls: int) -> None:
-        classes = program.classes
-        self.delay = int(classes.delay[cls])
-        self.weight = int(classes.weight[cls])
-        rows = slice(classes.hold_ptr[cls], classes.hold_ptr[cls + 1])
-        self.holds = _tuples(classes.hold_capacity[rows], classes.hold_amount[rows])
-        rows = slice(classes.pool_ptr[cls], classes.pool_ptr[cls + 1])
-        pools, takes = classes.pool_id[rows], classes.pool_take[rows]
-        self.pools = _tuples(pools, takes, classes.pool_give[rows])
-        self.blocking = bool((program.pools.blocking[pools] & (takes > 0)).any())
-        self.update(program, table, cls)
-
-    def update(self, program: Program, table: ClassTable, cls: int) -> None:
-        """Takes over what depends on the base rates."""
-        rows = slice(program.classes.demand_ptr[cls], program.classes.demand_ptr[cls + 1])
-        self.nominal = int(table.nominal[cls])
-        self.limit = int(table.limit[cls])
-        self.demands = _tuples(program.classes.demand_capacity[rows], table.load[rows], table.usage[rows])
-
-
 class ReferencePlayer:
     """Plays a Program, all of it or as far as one likes, and takes more activities on the way.
 
@@ -94,7 +71,7 @@ class ReferencePlayer:
     def __init__(self, program: Program) -> None:
         self._env = simpy.Environment(0)
         self._parts = [program]
-        self._books: list[tuple[Program, ClassTable, list[_Kind]]] = []
+        self._books: list[tuple[Program, ClassTable, list[Kind]]] = []
         self._rates = [int(rate) for rate in program.capacities.rates]
         capacities, lanes = len(self._rates), len(program.lanes.names)
         self._held = [0] * capacities
@@ -104,11 +81,7 @@ class ReferencePlayer:
         self._running: list[list[int]] = [[] for _ in range(capacities)]
         self._touched: set[int] = set()
         self._forced: set[int] = set()
-        self._level = [int(amount) for amount in program.pools.initial]
-        self._peak = [(amount, 0) for amount in self._level]
-        self._giver = [(-1, -1)] * len(self._level)
-        self._limits = [int(limit) for limit in program.pools.limits]
-        self._blocking = [bool(blocks) for blocks in program.pools.blocking]
+        self._pools = Pools(program)
         self._queue: list[list[int]] = [[] for _ in range(lanes)]
         self._awake = [False] * lanes
         self._head = [-1] * lanes
@@ -120,14 +93,13 @@ class ReferencePlayer:
         self._short: list[tuple[int, int]] = []
         self._given = self._grant_due = self._share_due = False
         self._lane: list[int] = []
-        self._kind: list[_Kind] = []
+        self._kind: list[Kind] = []
         self._missing: list[int] = []
         self._after: list[list[int]] = []
         self._release: list[int] = []
         self._start: list[int] = []
         self._end: list[int] = []
         self._limit: list[int] = []
-        self._pool_giver: dict[int, int] = {}
         self._segments: list[tuple[int, int, int, float]] = []
         self._num_events = 0
         self._admit(program)
@@ -211,10 +183,10 @@ class ReferencePlayer:
         self._env.run()
         program, end = self.program, np.array(self._end, np.int64)
         if (end < 0).any():
-            raise deadlock_error(program, end, np.array(self._level, np.int64), int(end.max(initial=0)))
+            raise deadlock_error(program, end, np.array(self._pools.level, np.int64), int(end.max(initial=0)))
         start = np.array(self._start, np.int64)
         giver = np.full(end.size, -1, np.int32)
-        giver[list(self._pool_giver)] = list(self._pool_giver.values())
+        giver[list(self._pools.giver)] = list(self._pools.giver.values())
         ready, whom, kind = awaited(program, start, end, np.array(self._release, np.int64), giver)
         segments = sorted(self._segments)
         return Record(
@@ -228,9 +200,9 @@ class ReferencePlayer:
             segment_start=np.array([row[1] for row in segments], np.int64),
             segment_limit=np.array([row[2] for row in segments], np.int32),
             segment_left=np.array([row[3] for row in segments], np.float64),
-            pool_peak=np.array([peak for peak, _ in self._peak], np.int64),
-            pool_peak_time=np.array([time for _, time in self._peak], np.int64),
-            pool_final=np.array(self._level, np.int64),
+            pool_peak=np.array([peak for peak, _ in self._pools.peak], np.int64),
+            pool_peak_time=np.array([time for _, time in self._pools.peak], np.int64),
+            pool_final=np.array(self._pools.level, np.int64),
             makespan=int(end.max(initial=0)),
             num_events=self._num_events,
             player="reference",
@@ -240,7 +212,7 @@ class ReferencePlayer:
         """Lays activities out in plain lists and wakes the lanes that they stand on."""
         first = len(self._lane)
         table = ClassTable(program.classes, np.array(self._rates, np.int64))
-        kinds = [_Kind(program, table, cls) for cls in range(len(program.classes.labels))]
+        kinds = [Kind(program, table, cls) for cls in range(len(program.classes.labels))]
         self._books.append((program, table, kinds))
         lanes, pointers, dependencies = program.lane.tolist(), program.dep_ptr.tolist(), program.dep.tolist()
         count, now = len(lanes), self.now
@@ -311,13 +283,13 @@ class ReferencePlayer:
         self._given = self._grant_due = False
         candidates.sort()
         for candidate in candidates:
-            activity = candidate[1]
+            since, activity = candidate
             kind = self._kind[activity]
-            if kind.blocking and not self._fits(kind):
+            if kind.blocking and not self._pools.fit(kind):
                 insort(self._short, candidate)
                 continue
             if kind.pools:
-                self._take(candidate, kind)
+                self._pools.take(kind, activity, since, self.now)
             for capacity, amount in kind.holds:
                 self._hold(capacity, amount)
             self._start[activity] = self.now
@@ -325,31 +297,13 @@ class ReferencePlayer:
             assert turn is not None
             turn.succeed()
 
-    def _fits(self, kind: _Kind) -> bool:
-        return all(
-            not self._blocking[pool] or not take or self._level[pool] + take <= self._limits[pool]
-            for pool, take, _ in kind.pools
-        )
-
-    def _take(self, candidate: tuple[int, int], kind: _Kind) -> None:
-        since, activity = candidate
-        now, givers = self.now, []
-        for pool, take, _ in kind.pools:
-            level = self._level[pool] = self._level[pool] + take
-            if level > self._peak[pool][0]:
-                self._peak[pool] = (level, now)
-            if self._blocking[pool] and take and self._giver[pool][0] == now:
-                givers.append(self._giver[pool][1])
-        if since < now:
-            self._pool_giver[activity] = min(givers)
-
     def _hold(self, capacity: int, amount: int) -> None:
         self._held[capacity] += amount
         self._room[capacity] = room(self._rates[capacity], self._held[capacity])
         if self._hot[capacity] or self._load[capacity] > self._room[capacity]:
             self._touch(capacity)
 
-    def _draw(self, lane: int, activity: int, kind: _Kind) -> simpy.Event:
+    def _draw(self, lane: int, activity: int, kind: Kind) -> simpy.Event:
         """Begins to draw on the capacities, at full speed unless the instant's end says otherwise."""
         now = int(self._env.now)
         for capacity, load, _ in kind.demands:
@@ -364,7 +318,7 @@ class ReferencePlayer:
         timer = self._timer[lane] = self._env.timeout(self._within_horizon(activity, kind.nominal))
         return timer
 
-    def _finish(self, lane: int, activity: int, kind: _Kind) -> None:
+    def _finish(self, lane: int, activity: int, kind: Kind) -> None:
         """Ends an activity and lets go of everything it had."""
         now = int(self._env.now)
         self._end[activity] = now
@@ -378,23 +332,14 @@ class ReferencePlayer:
                 self._touch(capacity)
         for capacity, amount in kind.holds:
             self._hold(capacity, -amount)
-        if kind.pools:
-            self._give(activity, kind)
+        if kind.pools and self._pools.give(kind, activity, now):
+            self._given = True
+            if not self._grant_due:
+                self._call_for_grants()
         for follower in self._after[activity]:
             self._missing[follower] -= 1
             if not self._missing[follower] and self._head[self._lane[follower]] == follower:
                 self._enqueue(follower)
-
-    def _give(self, activity: int, kind: _Kind) -> None:
-        now = self.now
-        for pool, _, give in kind.pools:
-            self._level[pool] -= give
-            if give and self._blocking[pool]:
-                time, giver = self._giver[pool]
-                self._giver[pool] = (now, min(giver, activity) if time == now else activity)
-                self._given = True
-                if not self._grant_due:
-                    self._call_for_grants()
 
     def _change_rate(self, capacity: int, rate: int) -> None:
         """Sets a base rate; whoever runs of the classes concerned goes on with new figures."""
@@ -486,7 +431,3 @@ class ReferencePlayer:
         assert old is not None and old.callbacks is not None
         timer.callbacks, old.callbacks = old.callbacks, []
         self._timer[lane] = timer
-
-
-def _tuples(*columns: Any) -> tuple[tuple[Any, ...], ...]:
-    return tuple(zip(*(column.tolist() for column in columns), strict=True))

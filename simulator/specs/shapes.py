@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from simulator.specs.fits import Shape, Unfit, through
-from simulator.specs.layers import BlockLayer, Layer, LossLayer, SideLayer
+from simulator.specs.layers import BlockLayer, InputLayer, Layer, LossLayer, SideLayer
 
 MOST_LAYERS: Final = 20_000
 """Layers that a model may have, repetitions counted."""
@@ -85,8 +85,9 @@ class _Placing:
     last: str = "the input"
 
     def run(
-        self, layers: Sequence[Layer], x: Shape | None, prefix: str, loc: Loc
+        self, layers: Sequence[Layer], x: Shape | None, prefix: str, loc: Loc, *, begins: bool = False
     ) -> tuple[tuple[Placed, ...], Shape | None]:
+        """Layers one behind the other; on a way that `begins`, an input of its own may be first."""
         found: list[Placed] = []
         for place, layer in enumerate(layers):
             here: Loc = (*loc, place)
@@ -98,6 +99,8 @@ class _Placing:
                     x = found[-1].gives
                 continue
             self._counted(here)
+            if isinstance(layer, InputLayer) and (place or not begins):
+                raise Misfit(here, f"layer {number} (input) can only be the first of a shortcut")
             if isinstance(layer, SideLayer):
                 found.append(self._side(layer, x, number, here))
                 continue
@@ -142,7 +145,7 @@ class _Placing:
         for place, source in enumerate(sources):
             self.last = before
             name = f"{number}.shortcut." + (f"{place}." if layer.dense else "")
-            way, end = self.run(layer.shortcut, source, name, (*loc, "shortcut"))
+            way, end = self.run(layer.shortcut, source, name, (*loc, "shortcut"), begins=True)
             ways.append(way)
             whole = self._joined(layer, number, whole, end or source, loc)
         self.last = f"block {number}"

@@ -483,12 +483,66 @@ def test_only_the_batch_is_split(key: str) -> None:
         ([{"type": "linear", "in_features": 8, "out_features": 4}, conv(4, input_size=5)], "4 x 5 x 5 = 100"),
         ([{"type": "pooling", "kernel_size": 2, "output_size": 2}], "both kernel_size and output_size"),
         ([{"type": "pooling", "stride": 2}], "has a stride without kernel_size"),
+        ([conv(8), {"type": "input", "shape": [8]}], "can only be the first of a shortcut"),
+        ([{"type": "lstm", "hidden_size": 8}], "takes one sequence of positions, but the input gives 8 x 16"),
+        ([{"type": "stack", "factor": 17}], "cannot stack 17 x 17 positions of 8 x 16 x 16"),
     ],
 )
 def test_what_does_not_fit_is_told_where_it_stands(layers: Layers, said: str) -> None:
     with pytest.raises(ScenarioError) as refused:
         scenario(layered(layers))
     assert said in str(refused.value)
+
+
+CONV, POOL = conv(8), {"type": "pooling", "kernel_size": 2}
+WAYS = {"type": "block", "layers": [conv(8)], "shortcut": [conv(8, 1)]}
+LSTM = {"type": "lstm", "hidden_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("layer", "changes"),
+    [
+        (CONV, {"out_channels": 9}),
+        (CONV, {"kernel_size": 5}),
+        (CONV, {"stride": 2}),
+        (CONV, {"padding": 2}),
+        (CONV, {"dilation": 2}),
+        (CONV, {"groups": 2}),
+        (conv(8, stride=2), {"transposed": True}),
+        (CONV, {"bias": True}),
+        (POOL, {"kernel_size": 3}),
+        (POOL, {"stride": 1}),
+        (POOL, {"padding": 1}),
+        (POOL, {"function": "mean"}),
+        ({"type": "pooling"}, {"output_size": 2}),
+        ({"type": "upsampling"}, {"factor": 3}),
+        ({"type": "stack"}, {"factor": 4}),
+        ({"type": "norm", "norm": "batchnorm"}, {"norm": "layernorm"}),
+        ({"type": "norm", "norm": "batchnorm"}, {"synchronized": True}),
+        ({"type": "activation"}, {"function": "gelu"}),
+        (WAYS, {"repeat": 2}),
+        (WAYS, {"shortcut": []}),
+        (WAYS, {"join": "concatenate"}),
+        ({**WAYS, "repeat": 2}, {"dense": True}),
+        (LSTM, {"hidden_size": 16}),
+        (LSTM, {"num_layers": 2}),
+        (LSTM, {"bidirectional": True}),
+        (LSTM, {"type": "gru"}),
+    ],
+    ids=str,
+)
+def test_every_key_of_a_layer_counts(layer: dict[str, Any], changes: dict[str, Any]) -> None:
+    side = [16] if layer["type"] == "lstm" else [16, 16]
+
+    def told(each: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+        # The product behind it sees the shape that it gives.
+        ends = conv(8, kernel_size=1, padding=0)
+        found = blocks(layered([ends, each, ends, {"type": "loss"}], input=[8, *side]))
+        work = [k for way in ("forward", "backward") for k in kernels(found, way)]
+        met = sum(len(block.forward) + len(block.backward) for block in found)
+        return [(k.flops, k.read_bytes, k.write_bytes, met) for k in work]
+
+    assert told(layer) != told(layer | changes)
 
 
 def test_nothing_says_what_the_first_layer_takes() -> None:

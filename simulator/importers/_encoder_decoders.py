@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from simulator.importers._reading import Reader
+from simulator.importers._reading import ACTIVATIONS, MOST_LAYERS, Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,6 @@ ENCODER_DECODERS: Final[dict[str, TwoStacks]] = {
     ),
 }
 
-_ACTIVATIONS: Final = {"gelu": "gelu", "gelu_new": "gelu", "relu": "relu", "silu": "silu", "swish": "silu"}
-
 _ROWS_AHEAD: Final = 2
 """Rows of BART's tables of positions before the first position."""
 
@@ -67,22 +65,22 @@ def encoder_decoder(reader: Reader, model_type: str) -> dict[str, object]:
 
 
 def _t5(reader: Reader, stacks: TwoStacks) -> dict[str, object]:
-    layers = reader.count("num_layers", "num_hidden_layers", most=10_000)
+    layers = reader.count("num_layers", "num_hidden_layers", most=MOST_LAYERS)
     heads = reader.count("num_heads", "num_attention_heads")
     projection = reader.text("feed_forward_proj", default=stacks.feed_forward)
     gate, _, name = projection.rpartition("-")
-    if name not in _ACTIVATIONS or gate not in ("", "gated"):
+    if name not in ACTIVATIONS or gate not in ("", "gated"):
         reader.problem("feed_forward_proj", f'"{projection}" is not known; relu and gated-gelu are')
     return {
         "num_encoder_layers": layers,
-        "num_decoder_layers": reader.count("num_decoder_layers", default=layers, most=10_000),
+        "num_decoder_layers": reader.count("num_decoder_layers", default=layers, most=MOST_LAYERS),
         "hidden_size": reader.count("d_model", "hidden_size"),
         "intermediate_size": reader.count("d_ff"),
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
         "head_dim": reader.count("d_kv"),
         "max_position_embeddings": reader.count("n_positions", default=512),
-        "hidden_act": _ACTIVATIONS.get(name),
+        "hidden_act": ACTIVATIONS.get(name),
         "gated_mlp": gate == "gated",
         "norm": "rmsnorm",
         "position_embedding": "relative",
@@ -96,21 +94,18 @@ def _bart(reader: Reader, stacks: TwoStacks, model_type: str) -> dict[str, objec
     inner = _equal(reader, "encoder_ffn_dim", "decoder_ffn_dim")
     if width is not None and heads is not None and width % heads:
         reader.problem("d_model", f"{width} is not divisible by encoder_attention_heads: {heads}")
-    name = reader.text("activation_function", default="gelu")
-    if name not in _ACTIVATIONS:
-        reader.problem("activation_function", f'"{name}" is not known; known are {", ".join(_ACTIVATIONS)}')
     positions = reader.count("max_target_positions" if stacks.spectrogram else "max_position_embeddings")
     ahead = _ROWS_AHEAD if model_type == "bart" else 0
     made: dict[str, object] = {
-        "num_encoder_layers": reader.count("encoder_layers", most=10_000),
-        "num_decoder_layers": reader.count("decoder_layers", most=10_000),
+        "num_encoder_layers": reader.count("encoder_layers", most=MOST_LAYERS),
+        "num_decoder_layers": reader.count("decoder_layers", most=MOST_LAYERS),
         "hidden_size": width,
         "intermediate_size": inner,
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
         "head_dim": None if width is None or heads is None else width // heads,
         "max_position_embeddings": None if positions is None else positions + ahead,
-        "hidden_act": _ACTIVATIONS.get(name),
+        "hidden_act": reader.activation("activation_function", default="gelu"),
         "gated_mlp": False,
         "norm": "layernorm",
         "position_embedding": stacks.position,

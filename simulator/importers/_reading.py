@@ -11,6 +11,25 @@ from simulator.errors import ClustersimError
 
 _MOST: Final = 10**9
 
+MOST_LAYERS: Final = 10_000
+"""Layers of a stack; more are a slip."""
+
+ACTIVATIONS: Final = {
+    "gelu": "gelu",
+    "gelu_10": "gelu",
+    "gelu_fast": "gelu",
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "quick_gelu": "gelu",
+    "relu": "relu",
+    "relu2": "squared_relu",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+"""The library's words for activation functions; those of one kind cost the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
@@ -100,6 +119,13 @@ class Reader:
             self.problem(self.written(*names), f"{self.shown(value)} is not a text")
             return default
         return value[:60]
+
+    def activation(self, *names: str, default: str) -> str | None:
+        """An activation function; None, and the mistake noted, if it is not known."""
+        name = self.text(*names, default=default)
+        if name not in ACTIVATIONS:
+            self.problem(self.written(*names), f'"{name}" is not known; known are {", ".join(ACTIVATIONS)}')
+        return ACTIVATIONS.get(name)
 
     def problem(self, key: str, message: str) -> None:
         """Note a mistake at a key."""

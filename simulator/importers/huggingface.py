@@ -11,24 +11,9 @@ from collections.abc import Mapping
 
 from simulator.importers._architectures import ARCHITECTURES, Architecture
 from simulator.importers._encoder_decoders import ENCODER_DECODERS, encoder_decoder
-from simulator.importers._reading import ConfigError, ConfigProblem, Reader
+from simulator.importers._reading import MOST_LAYERS, ConfigError, ConfigProblem, Reader
 
 __all__ = ["ConfigError", "ConfigProblem", "transformer_from_config"]
-
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_10": "gelu",
-    "gelu_fast": "gelu",
-    "gelu_new": "gelu",
-    "gelu_pytorch_tanh": "gelu",
-    "quick_gelu": "gelu",
-    "relu": "relu",
-    "relu2": "squared_relu",
-    "sigmoid": "sigmoid",
-    "silu": "silu",
-    "swish": "silu",
-    "tanh": "tanh",
-}
 
 
 def transformer_from_config(config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
@@ -97,7 +82,7 @@ def _architecture(reader: Reader) -> Architecture | None:
 def _sizes(reader: Reader, architecture: Architecture) -> dict[str, object]:
     width = reader.count("hidden_size", *architecture.also("hidden_size"))
     heads = reader.count("num_attention_heads", *architecture.also("num_attention_heads"))
-    layers = reader.count("num_hidden_layers", *architecture.also("num_hidden_layers"), most=10_000)
+    layers = reader.count("num_hidden_layers", *architecture.also("num_hidden_layers"), most=MOST_LAYERS)
     inner_default = 4 * width if width is not None and architecture.default_inner else None
     inner = reader.count("intermediate_size", *architecture.also("intermediate_size"), default=inner_default)
     key_heads = _key_heads(reader, architecture, heads)
@@ -147,18 +132,12 @@ def _key_heads(reader: Reader, architecture: Architecture, heads: int | None) ->
 
 
 def _shape(reader: Reader, architecture: Architecture) -> dict[str, object]:
-    act_keys = ("hidden_act", *architecture.also("hidden_act"))
-    name = reader.text(*act_keys, default=architecture.activation)
-    activation = _ACTIVATIONS.get(name)
-    if activation is None:
-        reader.problem(
-            reader.written(*act_keys), f'"{name}" is not known; known are {", ".join(_ACTIVATIONS)}'
-        )
+    names = "hidden_act", *architecture.also("hidden_act")
     biases = architecture.biases
     switched = reader.flag(architecture.bias_key, biases == "all") if architecture.bias_key else True
     attention = switched and reader.flag("attention_bias", True)
     shape: dict[str, object] = {
-        "hidden_act": activation,
+        "hidden_act": reader.activation(*names, default=architecture.activation),
         "gated_mlp": architecture.gated,
         "norm": architecture.norm,
         "norms_per_layer": architecture.norms,

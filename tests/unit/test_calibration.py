@@ -140,7 +140,7 @@ def test_the_same_measurements_give_the_same_file(tmp_path: Path) -> None:
 
 
 def test_leaving_an_accelerator_out_is_a_fit_that_has_not_seen_it(tmp_path: Path) -> None:
-    rows = collectives()
+    rows = collectives()[::2]
     slow = [{**row, "time_us": 2 * float(str(row["time_us"]))} for row in rows if row["gpu"] == GPUS[0]]
     write(tmp_path / "c.csv", [*slow, *(row for row in rows if row["gpu"] == GPUS[1])])
     done = calibrate(

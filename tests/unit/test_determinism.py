@@ -36,10 +36,10 @@ def results(hash_seed: str, *players: str) -> str:
     return VARYING.sub("", finished.stdout)
 
 
-def test_twenty_runs_and_hash_seeds_give_the_same_bytes() -> None:
-    runs = ["reference"] * 5
+def test_runs_and_hash_seeds_give_the_same_bytes() -> None:
+    runs = ["reference"] * 2
     digests = set()
-    for hash_seed in ("0", "1", "4711", "random"):
+    for hash_seed in ("0", "4711", "random"):
         documents = results(hash_seed, *runs).split("\x1e")[:-1]
         assert len(documents) == len(runs)
         digests.update(hashlib.sha256(document.encode()).hexdigest() for document in documents)

@@ -116,6 +116,9 @@ class SoftwareSpec(Spec):
     """How tokens travel to their experts and back."""
     grouped_products: Literal["one_kernel", "one_each"] = "one_kernel"
     """Products of all experts of a GPU, and the casts before them: one launch, or one an expert."""
+    padded_experts: bool = False
+    """Tokens of each expert are copied to a number of rows that products in fewer bits can take, and results
+    back, unless a capacity fixes it or the dispatcher does so on its way."""
     host_counts_tokens: bool = False
     """The launching thread waits for the numbers of tokens of each expert, unless a capacity fixes them."""
     launcher: Launcher = "python"

@@ -7,6 +7,7 @@ No column says it; notes, and recipes by the name of their framework, do:
 | a dispatcher that sends a token to each node once | `DeepEP`, `HybridEP` in the notes |
 | exchange beside another micro-batch's passes | `moe_a2a_overlap=True`, `EP overlap`, `+ overlap` there |
 | as many slots an expert as its mean of tokens | `token-drop` in the notes; all-to-all beside nothing then |
+| the same | Grok-1 in NeMo |
 | one kernel for all experts of a GPU | `fused_grouped_mlp=True` in the notes |
 | experts are not split | Megatron-Bridge; others split them like all else, unless GPUs are too few |
 
@@ -29,6 +30,12 @@ _BY_NODE: Final = ("deepep", "hybridep")
 _OVERLAPPED: Final = ("moe_a2a_overlap=true", "ep overlap", "+ overlap")
 """How notes say that the exchange among experts runs beside the passes of another micro-batch."""
 
+_DROPPING_RECIPES: Final = ("nemo", "grok")
+"""Words of framework and model whose configuration drops tokens: Grok-1 of NeMo.
+
+Source: ``moe_expert_capacity_factor: 1.0`` in conf/training/grok of NVIDIA/NeMo-Framework-Launcher.
+"""
+
 _ONE_KERNEL: Final = "fused_grouped_mlp=true"
 """How they say that one kernel multiplies for all experts of a GPU."""
 
@@ -39,7 +46,7 @@ _DROPPED: Final = "token-drop"
 def dispatcher(cells: Mapping[str, str]) -> dict[str, str]:
     """Keys of `software`: the dispatcher of tokens that the notes name, and one kernel for all experts."""
     notes = _notes(cells)
-    by_node = _DROPPED not in notes and any(word in notes for word in _BY_NODE)
+    by_node = not _drops(cells) and any(word in notes for word in _BY_NODE)
     keys = {"expert_dispatch": "deduplicated"} if by_node else {}
     return keys | ({"grouped_products": "one_kernel"} if _ONE_KERNEL in notes else {})
 
@@ -54,13 +61,20 @@ def expert_plan(cells: Mapping[str, str], plan: Mapping[str, Any]) -> dict[str, 
     if "num_experts" not in cells:
         return {}
     notes, keys = _notes(cells), dict[str, Any]()
-    if _DROPPED in notes:
+    if _drops(cells):
         keys["expert_capacity_factor"] = 1.0
     elif plan["expert_parallel"] > 1 and any(word in notes for word in _OVERLAPPED):
         keys["overlap_expert_exchange"] = True
     if plan["tensor_parallel"] > 1:
         keys["expert_tensor_parallel"] = _split(cells, plan)
     return keys
+
+
+def _drops(cells: Mapping[str, str]) -> bool:
+    """Whether tokens beyond an expert's slots are dropped."""
+    framework, model = (cells.get(key, "").casefold() for key in ("framework", "model"))
+    by_recipe = _DROPPING_RECIPES[0] in framework and _DROPPING_RECIPES[1] in model
+    return by_recipe or _DROPPED in _notes(cells)
 
 
 def _split(cells: Mapping[str, str], plan: Mapping[str, Any]) -> int:

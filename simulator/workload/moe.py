@@ -64,6 +64,7 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         shared = _add_shared(into, r, placed)
     sent = into.add(r.inside("experts.dispatch", "all_gather"), after=(sent,)) if _splits(r) else sent
     sent = into.add(r.moved("experts.sort", way), after=(sent,)) if r.sorts else sent
+    sent = into.add(r.padded("experts.pad"), after=(sent,)) if r.pads else sent
     operand = r.arrived("experts.up")
     sent = sent if operand is None else into.add(operand, after=(sent,))
     taken = chains.kept_operand(shard, "experts.up", r.worked * width)
@@ -88,6 +89,8 @@ def _add_experts(into: PassBuilder, r: Routing) -> tuple[int, tuple[int, ...]]:
         )
     batch, made_by = r.experts, "moe_activation"
     add_product(into, "experts.down", r.per_expert, width, r.inner, shard, batch=batch, made_by=made_by)
+    if r.pads:
+        into.add(r.padded("experts.unpad"))
     if r.sorts:
         into.add(r.moved("experts.unsort", shard.precision))
     into.add(r.inside("experts.combine", "reduce_scatter"))
@@ -165,6 +168,7 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         sent = into.add(r.inside("experts.combine.gradient", "all_gather"), after=(sent,))
     if r.sorts:
         sent = into.add(r.moved("experts.unsort.gradient", way, backward=True), after=(sent,))
+    sent = into.add(r.padded("experts.unpad.gradient"), after=(sent,)) if r.pads else sent
     operand = r.arrived("experts.down.gradient", gradient=True)
     sent = sent if operand is None else into.add(operand, after=(sent,))
     restored = chains.add_restore(into, "experts.activation", r.worked * r.up, shard, after=(sent,))
@@ -188,9 +192,9 @@ def add_backward(into: PassBuilder, model: TransformerSpec, mixture: MixtureSpec
         freed=chains.stored_input(r.worked * r.up, shard),
     )
     data = add_input_gradient(into, "experts.up", r.per_expert, width, r.up, shard, batch=r.experts)
-    back = data
+    back = into.add(r.padded("experts.pad.gradient"), after=(data,)) if r.pads else data
     if r.sorts:
-        back = into.add(r.moved("experts.sort.gradient", shard.precision, backward=True), after=(data,))
+        back = into.add(r.moved("experts.sort.gradient", shard.precision, backward=True), after=(back,))
     if _splits(r):
         back = into.add(r.inside("experts.dispatch.gradient", "reduce_scatter"), after=(back,))
     returned = r.cast("experts.dispatch.gradient", r.exchanged * width, r.combined)

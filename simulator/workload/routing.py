@@ -168,6 +168,19 @@ class Routing:
         """
         return self.shard.expert_parallel > 1 and self.experts > 1 and self.routed is None
 
+    @property
+    def pads(self) -> bool:
+        """Whether kernels of their own pad what each expert takes, and cut it off what it made."""
+        shard = self.shard
+        narrow = shard.casts and not self.arrives_cast
+        return narrow and shard.software.padded_experts and not shard.expert_capacity and self.routed is None
+
+    def padded(self, name: str) -> Kernel:
+        """Tokens of each expert copied to as many rows as its products take, or back."""
+        element = self.shard.element_bytes
+        size = self.worked * self.width
+        return operators.pointwise(name, "elementwise", size, reads=element, writes=element, flops=0)
+
     def moved(self, name: str, precision: str, *, backward: bool = False) -> Kernel:
         """Copies of tokens put into the order of their experts, or back."""
         element, launches = FORMATS[precision].number_bytes, 1 + _CHUNK_LAUNCHES * (not backward)

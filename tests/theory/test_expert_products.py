@@ -76,3 +76,24 @@ def test_tokens_are_read_once_and_written_for_each_of_their_experts(dispatch: st
     tokens = 512 * 512 * 2
     for name in ("experts.permute", "experts.unpermute.gradient"):
         assert (kernels[name].read_bytes, kernels[name].write_bytes) == (reads * tokens, 2 * tokens)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "fixed", "padded"), [("fp8", False, True), ("fp8", True, False), ("", False, False)]
+)
+def test_rows_of_experts_are_padded_where_products_of_fewer_bits_want_multiples(
+    recipe: str, fixed: bool, padded: bool
+) -> None:
+    """Every number of what comes and goes, forward and backward, is read and written once more in bf16."""
+    software = SoftwareSpec(name="test", padded_experts=True)
+    shard = replace(SHARD, recipe=recipe, software=software, expert_capacity=fixed)
+    block = layer_block(MODEL, shard, dense=False)
+    kernels = [n.op for n in (*block.forward, *block.backward) if isinstance(n.op, Kernel)]
+    pads = [k for k in kernels if k.name.startswith(("experts.pad", "experts.unpad"))]
+    assert [k.name for k in pads] == padded * [
+        "experts.pad",
+        "experts.unpad",
+        "experts.unpad.gradient",
+        "experts.pad.gradient",
+    ]
+    assert all(k.read_bytes == k.write_bytes == 512 * 2 * 512 * 2 for k in pads)

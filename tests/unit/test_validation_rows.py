@@ -196,6 +196,12 @@ def test_notes_say_what_was_done_with_experts(
     assert made.software.expert_dispatch == dispatch
 
 
+def test_the_configuration_of_grok_in_nemo_drops_tokens() -> None:
+    cells = LLAMA | EXPERTS | {"expert_parallel": "8", "framework": "NeMo 25.02-era"}
+    assert scenario(cells | {"model": "grok1-314b"}).parallelism.expert_capacity_factor == 1.0
+    assert scenario(cells).parallelism.expert_capacity_factor is None
+
+
 @pytest.mark.parametrize(
     ("framework", "experts", "split"),
     [("NeMo 25.02-era", "8", 4), ("NeMo 25.02-era", "64", 1), ("Megatron-Bridge/Megatron-Core", "8", 1)],

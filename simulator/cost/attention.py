@@ -114,7 +114,7 @@ def _score_seconds(
     c = constants
     per_score = (BACKWARD_FLOPS if shape.direction == "backward" else FORWARD_FLOPS) * shape.head_dim
     matrix = per_score * device.units / (device.peak * c.attention_peak_fraction)
-    softmax = c.attention_score_time * device.slower
+    softmax = c.attention_score_time * device.slower / device.exponentials
     wide_warps = kernel.queries >= FLASH.queries and shape.head_dim <= _LARGEST_IN_REGISTERS
     read = per_score / (_SHARED_MEMORY_WIDTH * (32.0 if wide_warps else 16.0) * device.clock)
     read *= c.attention_operand_share * (1.0 - device.hidden)

@@ -70,6 +70,12 @@ FALLBACK_UNITS: Final = 128
 """Compute units where the data sheet does not say, or names a few large cores that each work on many tiles at
 once: as many as GPUs have."""
 
+_EXPONENTIALS: Final = 16
+"""Exponentials that a compute unit of Hopper does in a cycle.
+
+Source: NVIDIA, CUDA C++ Programming Guide, throughput of native arithmetic instructions (base-2 exponential).
+"""
+
 FEW_UNITS: Final = 16
 """Fewer compute units than this are large cores, not units that hold one tile each (TPU, Gaudi, Trainium)."""
 
@@ -86,6 +92,7 @@ class MatrixUnit:
         tdp: Thermal design power [W]; unlimited if not known, and of a few large cores, whose systolic arrays
             pass operands on between neighbours: the energies are those of units that read registers.
         energy: Energy of an operation, relative to one on 16-bit operands in Hopper's process.
+        exponentials: Exponentials of a compute unit a cycle, relative to Hopper's.
     """
 
     peak: float
@@ -94,6 +101,7 @@ class MatrixUnit:
     width: float
     tdp: float | None
     energy: float
+    exponentials: float = 1.0
 
     @property
     def slower(self) -> float:
@@ -168,4 +176,5 @@ def matrix_unit(accelerator: AcceleratorSpec, precision: str) -> MatrixUnit:
         tdp=accelerator.tdp if units >= FEW_UNITS else None,
         energy=sqrt(ELEMENT_BYTES[precision] / _REFERENCE_BYTES)
         * PROCESS_ENERGY[accelerator.process or "4N"],
+        exponentials=(accelerator.exponentials_per_cycle or _EXPONENTIALS) / _EXPONENTIALS,
     )

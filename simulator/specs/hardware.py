@@ -56,6 +56,9 @@ class AcceleratorSpec(Spec):
     """Highest clock of the compute units where power allows, if above `boost_clock` [Hz]."""
     tdp: Watts | None = None
     """Thermal design power [W]."""
+    exponentials_per_cycle: Count | None = None
+    """Exponentials of one compute unit a cycle, which fused attention waits for; 16, as of GPUs from Volta to
+    Blackwell, if not given."""
     process: Process | None = None
     """Process of the dies that compute, which sets the energy of an operation; taken for that of Hopper (4N)
     if not given."""

@@ -209,3 +209,23 @@ def test_chips_that_power_does_not_limit_are_alike() -> None:
         "x", "matmul", 2 * 4096**3, 4 * 4096**2, 2 * 4096**2, "bf16", MatmulShape(4096, 4096, 4096)
     )
     assert seconds(kernel, slowest_of(cool, 1024, 0.05)) == seconds(kernel, cool)
+
+
+def test_twice_the_exponentials_take_half_of_what_is_left_of_the_softmax() -> None:
+    """Long heads of 128: per score the products, and half of the exponential (two parts in turn)."""
+    heads, length = 64, 32768
+    shape = AttentionShape(1, heads, heads, length, length, 128, False, "forward")
+    kernel = Kernel("x", "attention", 4 * heads * length**2 * 128, 0, 0, "bf16", shape)
+    plain = BASES["wider still"] | {"tdp": None}
+    one, two = (
+        kernel_demand(
+            kernel, AcceleratorSpec.model_construct(**plain, exponentials_per_cycle=rate), CALIBRATION
+        )
+        for rate in (16, 32)
+    )
+    saved = (one.amounts["tensor"] - two.amounts["tensor"]) / (2250 * T)
+    c = CALIBRATION.kernels
+    clock = plain["highest_clock"]
+    score = c.attention_score_time * 1.83e9 / clock * (1 - c.attention_overlap)
+    expected = score / 2 * heads * length**2 / plain["num_compute_units"]
+    assert saved == pytest.approx(expected, rel=0.02)

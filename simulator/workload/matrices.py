@@ -91,7 +91,14 @@ def add_input_gradient(
 
 
 def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | None:
-    """An operand cast and written by rows and by columns, if they differ; None where nothing is cast."""
+    """An operand cast and written by rows and by columns, if they differ; None where nothing is cast.
+
+    Of several experts each has a tensor of its own, which the interpreter makes one by one where it has one
+    scale, all at once where it has blocks.
+
+    Source: ``split_quantize`` in pytorch/csrc/extensions/cast.cpp of Transformer Engine
+        (``bulk_allocate_fp8_blockwise_tensors``, ``bulk_allocate_mxfp8_tensors``).
+    """
     recipe = RECIPES.get(shard.recipe)
     if recipe is None:
         return None
@@ -105,7 +112,7 @@ def cast(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | Non
         flops=2 * recipe.reads,
         launches=recipe.reads * calls,
     )
-    return replace(made, looped=(recipe.reads - 1) * calls)
+    return replace(made, looped=made.launches - (1 if shard.operand.block else calls))
 
 
 def transpose(name: str, elements: int, shard: Shard, batch: int = 1) -> Kernel | None:

@@ -68,6 +68,17 @@ def test_compiled_code_loops_over_products_of_weights_that_the_interpreter_does_
     assert found["experts.up.weight_gradient"] == found["attention.qkv"] == 0
 
 
+@pytest.mark.parametrize(
+    ("recipe", "looped"), [("fp8", 0), ("fp8_current", 4), ("fp8_block", 3), ("nvfp4", 7)]
+)
+def test_tensors_with_blocks_are_made_at_once_others_one_by_one(recipe: str, looped: int) -> None:
+    """Four experts, each read once or twice to be cast."""
+    software = SoftwareSpec(name="test", grouped_products="one_each")
+    block = layer_block(MODEL, replace(SHARD, recipe=recipe, software=software), dense=False)
+    found = {n.op.name: n.op for n in (*block.forward, *block.backward) if isinstance(n.op, Kernel)}
+    assert found["experts.up.cast"].looped == found["experts.down.gradient.cast"].looped == looped
+
+
 @pytest.mark.parametrize(("dispatch", "reads"), [("all_to_all", 1), ("deduplicated", 2)])
 def test_tokens_are_read_once_and_written_for_each_of_their_experts(dispatch: str, reads: int) -> None:
     software = SoftwareSpec.model_validate({"name": "test", "expert_dispatch": dispatch})

@@ -8,31 +8,12 @@ from typing import Any, Final
 from simulator.documents import KeyPath
 from simulator.scenario._blocks import block
 from simulator.scenario._findings import Findings, Path
+from simulator.scenario._kinds import CLUSTER_KEYS, GROUP_KEYS, GROUP_PARTS, PARTS
 from simulator.scenario._messages import shown
 from simulator.scenario._near_misses import suggestion
 from simulator.scenario._parts import entry, part
-from simulator.specs import (
-    AcceleratorSpec,
-    ClusterSpec,
-    FabricSpec,
-    HostSpec,
-    LinkSpec,
-    NodeGroupSpec,
-    SlowGpusSpec,
-    StorageSpec,
-)
+from simulator.specs import ClusterSpec, FabricSpec, NodeGroupSpec, SlowGpusSpec, StorageSpec
 from simulator.specs._base import Spec
-
-GROUP_PARTS: Final[Mapping[str, type[Spec]]] = {
-    "accelerator": AcceleratorSpec,
-    "scale_up": LinkSpec,
-    "scale_out": LinkSpec,
-    "host": HostSpec,
-}
-_PARTS: Final[Mapping[str, type[Spec]]] = {**GROUP_PARTS, "storage": StorageSpec, "drives": StorageSpec}
-GROUP_KEYS: Final = tuple(key for key in NodeGroupSpec.model_fields if key != "name")
-CLUSTER_KEYS: Final = ("name", "system", "node_groups", "fabric", "storage", "drives", "slow_gpus")
-"""Keys of the cluster that belong to no node group."""
 
 _UNKNOWN: Final[Mapping[str, Any]] = {}
 """Stands in for a system that is not in the catalogue."""
@@ -113,7 +94,7 @@ def _part(key: str, data: object, default: object, path: Path, findings: Finding
 
     def make() -> Spec | None:
         full = part(key, data, path, findings, default)
-        return None if full is None else block(_PARTS[key], full, path, findings, extra_keys=("base",))
+        return None if full is None else block(PARTS[key].spec, full, path, findings, extra_keys=("base",))
 
     return findings.once(path, (data, default), make)
 

@@ -8,9 +8,7 @@ from typing import Any, Final
 from simulator.documents import parse_value
 from simulator.errors import Problem, ScenarioError
 from simulator.scenario._findings import Path
-
-PARTS: Final = ("accelerator", "scale_up", "scale_out", "host", "storage", "drives")
-"""Keys of the cluster that name an entry of the catalogue or describe one."""
+from simulator.scenario._kinds import CLUSTER_KEYS, PARTS
 
 MAX_STEPS: Final = 12
 
@@ -51,9 +49,8 @@ def _path(dotted: str, data: Mapping[str, Any]) -> Path:
         raise _AstrayError("expected a dotted key, such as cluster.nodes")
     cluster = data.get("cluster")
     groups = cluster.get("node_groups") if isinstance(cluster, Mapping) else None
-    own = ("name", "system", "fabric", "storage", "drives", "node_groups", "slow_gpus")
     if steps[0] == "cluster" and len(steps) > 1:
-        if isinstance(groups, list) and steps[1] not in own:
+        if isinstance(groups, list) and steps[1] not in CLUSTER_KEYS:
             if len(groups) != 1:
                 raise _AstrayError(
                     f"there are {len(groups)} node groups; write cluster.node_groups.0.{steps[1]}, ..."

@@ -11,16 +11,12 @@ from simulator import catalog
 from simulator.documents import KeyPath, load_document
 from simulator.errors import ScenarioError, UnitError
 from simulator.scenario._findings import Findings
+from simulator.scenario._kinds import PARTS
 from simulator.scenario._messages import shown
 from simulator.units import dense
 
-_KINDS: Final = {
-    "accelerator": "accelerators",
-    "scale_up": "interconnects",
-    "scale_out": "interconnects",
-    "host": "hosts",
-    "storage": "storage",
-    "drives": "storage",
+_KINDS: Final[Mapping[str, catalog.Kind]] = {
+    **{key: part.kind for key, part in PARTS.items()},
     "model": "models",
     "system": "systems",
     "software": "software",
@@ -219,5 +215,5 @@ def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 @lru_cache(maxsize=1024)
-def _entry(kind: str, name: str) -> Mapping[str, Any]:
-    return catalog.entry(kind, name)  # type: ignore[arg-type]
+def _entry(kind: catalog.Kind, name: str) -> Mapping[str, Any]:
+    return catalog.entry(kind, name)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from simulator.scenario._cluster import GROUP_PARTS
+from simulator.scenario._kinds import GROUP_PARTS
 from simulator.specs import (
     AcceleratorSpec,
     ActivationLayer,
@@ -82,7 +82,7 @@ Precedence: catalogue < included files < file < override (`--set key=value`).
 
 _SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("cluster (and each of cluster.node_groups)", NodeGroupSpec),
-    *((f"cluster.{key}", spec) for key, spec in GROUP_PARTS.items() if key != "scale_out"),
+    *((f"cluster.{key}", part.spec) for key, part in GROUP_PARTS.items() if key != "scale_out"),
     ("cluster.fabric", FabricSpec),
     ("cluster.storage, cluster.drives", StorageSpec),
     ("figures.NAME (in any part of the cluster; NAME is a key, or default)", Figure),

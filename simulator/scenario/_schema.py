@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from simulator import catalog
-from simulator.scenario._cluster import CLUSTER_KEYS, GROUP_KEYS
+from simulator.scenario._kinds import CLUSTER_KEYS, GROUP_KEYS, PARTS
 from simulator.scenario._scenario import Scenario
 from simulator.specs import meanings
 from simulator.specs._base import Spec
-
-_PARTS: Final = {
-    "accelerator": ("AcceleratorSpec", "accelerators"),
-    "scale_up": ("LinkSpec", "interconnects"),
-    "scale_out": ("LinkSpec", "interconnects"),
-    "host": ("HostSpec", "hosts"),
-    "storage": ("StorageSpec", "storage"),
-    "drives": ("StorageSpec", "storage"),
-}
 
 
 def json_schema() -> dict[str, Any]:
@@ -34,10 +25,10 @@ def json_schema() -> dict[str, Any]:
     for owner in _specs_below(Spec):
         if owner.__name__ in definitions:
             _describe(owner, definitions[owner.__name__])
-    for spec, kind in set(_PARTS.values()):
-        definitions[f"{kind}Part"] = _part(definitions[spec], spec, kind)
+    for spec, kind in set(PARTS.values()):
+        definitions[f"{kind}Part"] = _part(definitions[spec.__name__], spec.__name__, kind)
     for name in ("NodeGroupSpec", "ClusterSpec"):
-        for key, (_, kind) in _PARTS.items():
+        for key, (_, kind) in PARTS.items():
             if key in definitions[name]["properties"]:
                 definitions[name]["properties"][key] = _described(definitions[name], key, f"{kind}Part")
     group = definitions["NodeGroupSpec"]

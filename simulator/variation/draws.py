@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from simulator.program import Lowered, Plan
 from simulator.program.unfolding.unfold import replica_groups, replica_of_rank
 from simulator.scenario import Scenario
-from simulator.specs.hardware import ClusterSpec
 from simulator.specs.uncertainty import DistributionSpec, SlowGpusSpec
 
 F64 = NDArray[np.float64]
@@ -185,20 +184,18 @@ def slow_ranks(slow: SlowGpusSpec, plan: Plan, generator: np.random.Generator) -
 
 def varies(scenario: Scenario) -> bool:
     """Whether replicas differ at all."""
-    jitter, cluster = scenario.simulation.jitter, scenario.cluster
-    random = jitter is not None and (jitter.kernels or jitter.nodes or jitter.links)
-    return bool(random) or cluster.slow_gpus is not None
+    return _jitters(scenario) or scenario.cluster.slow_gpus is not None
 
 
 def is_random(scenario: Scenario) -> bool:
     """Whether one draw differs from the next."""
-    jitter, cluster = scenario.simulation.jitter, scenario.cluster
-    random = jitter is not None and (jitter.kernels or jitter.nodes or jitter.links)
-    return bool(random) or _drawn(cluster)
+    slow = scenario.cluster.slow_gpus
+    return _jitters(scenario) or (slow is not None and slow.count is not None)
 
 
-def _drawn(cluster: ClusterSpec) -> bool:
-    return cluster.slow_gpus is not None and cluster.slow_gpus.count is not None
+def _jitters(scenario: Scenario) -> bool:
+    jitter = scenario.simulation.jitter
+    return jitter is not None and any((jitter.kernels, jitter.nodes, jitter.links))
 
 
 def _sample(spec: DistributionSpec, generator: np.random.Generator, shape: tuple[int, ...]) -> F64:

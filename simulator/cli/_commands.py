@@ -110,11 +110,13 @@ def plot(
         typer.Argument(metavar="DIR...", help="Folders of results or sweeps.", show_default=False),
     ],
     x: Annotated[str | None, typer.Option(metavar="KEY", help="Of a sweep: along x.")] = None,
-    y: Annotated[str | None, typer.Option(metavar="METRIC", help="Of a sweep: the figure.")] = None,
+    y: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Of a sweep: the figure, a column of `export`.")
+    ] = None,
     by: Annotated[str | None, typer.Option(metavar="KEY", help="Of a sweep: a line each.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="line, bar, heatmap, bottleneck, stack, scatter, pareto or scaling."),
+        typer.Option(help="line, bar, heatmap, bottleneck, stack, scatter, pareto, scaling or influence."),
     ] = None,
     quiet: _Quiet = False,
 ) -> int:

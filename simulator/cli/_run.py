@@ -94,13 +94,17 @@ def redraw(folders: list[Path], *, wanted: dict[str, str], quiet: bool) -> int:
         with progress(quiet) as report:
             report(number / len(folders), f"drawing {folder}")
             if is_sweep(folder):
-                draw(folder, wanted)
-                continue
-            if wanted:
+                drawn, nothing = draw(folder, wanted)
+                if nothing:
+                    raise ClustersimError(f"{folder}: no charts: {nothing}")
+                told = f"{folder / 'charts'}: {', '.join(drawn)}"
+            elif wanted:
                 raise ClustersimError(f"{folder}: --x, --y, --by and --kind are for sweeps")
-            draw_charts(load_result_folder(folder), folder)
+            else:
+                draw_charts(load_result_folder(folder), folder)
+                told = f"{folder}: charts drawn"
         if not quiet:
-            say(f"{folder}: charts drawn")
+            say(told)
     return EXIT_DONE
 
 

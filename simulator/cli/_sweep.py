@@ -10,6 +10,7 @@ from simulator.cli._progress import progress
 from simulator.errors import EXIT_DONE, EXIT_POINTS_FAILED
 
 if TYPE_CHECKING:
+    from simulator.report import SavedSweep
     from simulator.sweep import Summary, Sweep
 
 _LEDGER = "sweep.sqlite"
@@ -81,9 +82,9 @@ def run_sweep_file(
             _tell(sweep, summary, limit)
         if charts:
             report(1.0, "drawing charts")
-            draw(folder, {})
+            drawn, nothing = draw(folder, {})
     if charts and not quiet:
-        say(f"charts: {folder / 'charts'}")
+        say(f"no charts: {nothing}" if nothing else f"charts: {folder / 'charts'}: {', '.join(drawn)}")
     return EXIT_POINTS_FAILED if summary.failed else EXIT_DONE
 
 
@@ -105,24 +106,42 @@ def is_sweep(folder: Path) -> bool:
     return (folder / _LEDGER).exists()
 
 
-def draw(folder: Path, wanted: dict[str, str]) -> list[Path]:
-    """Draw the charts of a sweep into its folder: those asked for, or those that suit its axes."""
-    from simulator.report import SavedSweep, draw_sweep
+def draw(folder: Path, wanted: dict[str, str]) -> tuple[list[str], str | None]:
+    """Draw the charts of a sweep into its folder: those asked for, or those that suit its axes.
+
+    Returns:
+        Names of the pictures, and why there are none.
+
+    Raises:
+        ClustersimError: What is wanted cannot be drawn from this sweep.
+    """
+    from simulator.report import draw_sweep
+
+    sweep = _saved(folder)
+    files = draw_sweep(sweep, folder / "charts", wanted)
+    return [file.name for file in files if file.suffix == ".png"], sweep.nothing()
+
+
+def _saved(folder: Path) -> SavedSweep:
+    from simulator.report import SavedSweep
     from simulator.sweep import load_table
 
     table = load_table(folder)
-    return draw_sweep(SavedSweep.of(table.name, table.about, table.frame), folder / "charts", wanted)
+    return SavedSweep.of(table.name, table.about, table.frame)
 
 
 def _describe(sweep: Sweep, limit: int | None) -> None:
-    from simulator.sweep import planned
+    from simulator.sweep import MANY, planned
 
     listed = planned(sweep, limit=limit, many=True)
     wrong = sum(point.wrong is not None for point in listed)
     rows = [(key, _values(sweep, key)) for key in sweep.keys]
     print_table(("axis", "values"), rows)
-    say(f"{len(listed):,} points" + (f", of which {wrong:,} cannot be simulated" if wrong else ""))
+    left_out = f" of {sweep.count:,}: where leaves out the others" if sweep.where and limit is None else ""
+    say(_count(len(listed)) + left_out + (f", of which {wrong:,} cannot be simulated" if wrong else ""))
     _tell_repeated(sweep, len(listed), limit)
+    if len(listed) > MANY and limit is None:
+        say(f"more than {MANY:,}: --yes runs them, --limit N takes the first N")
 
 
 def _values(sweep: Sweep, key: str) -> str:
@@ -144,14 +163,15 @@ def _tell_repeated(sweep: Sweep, count: int, limit: int | None) -> None:
 
 
 def _tell(sweep: Sweep, summary: Summary, limit: int | None) -> None:
-    from simulator.sweep import code_version, load_sweep
+    from simulator.sweep import code_version
 
     _tell_repeated(sweep, summary.total, limit)
-    counts = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in summary.counts.items())
-    say(f"{sweep.name}: {summary.total:,} points: {counts}")
+    counts = ", ".join(f"{count:,} {_status(status, count)}" for status, count in summary.counts.items())
+    say(f"{sweep.name}: {_count(summary.total)}: {counts}")
     new = summary.total - summary.reused
     if new:
-        say(f"{new:,} simulated at {summary.rate:,.0f} a second, {summary.reused:,} found in the ledger")
+        rate = f"{summary.rate:,.0f}" if summary.rate >= 10 else f"{summary.rate:.2g}"
+        say(f"{new:,} simulated at {rate} a second, {summary.reused:,} found in the ledger")
     else:
         say("nothing to do: all points were in the ledger")
     if summary.others:
@@ -160,10 +180,26 @@ def _tell(sweep: Sweep, summary: Summary, limit: int | None) -> None:
             f"({code_version()}), with other code or another catalogue; they stay there, unused"
         )
     say(f"ledger: {summary.folder / _LEDGER}")
-    frame = load_sweep(summary.folder)
+    saved = _saved(summary.folder)
+    frame = saved.frame
+    if best := saved.best():
+        say(f"the best: {best}")
+    large = frame[frame["status"] == "does_not_fit"]
+    if len(large):
+        smallest = large.sort_values("peak_memory_bytes", kind="stable").iloc[0]
+        say(f"the smallest that does not fit {smallest['reason']}")
     reasons = frame["reason"][frame["status"].isin(("illegal", "failed"))].value_counts()
     if len(reasons):
         print_table(
             ("points", "not simulated because"),
             [(f"{count:,}", str(reason)) for reason, count in reasons.head(_MOST_REASONS).items()],
         )
+
+
+def _count(points: int) -> str:
+    return f"{points:,} point{'s' if points != 1 else ''}"
+
+
+def _status(status: str, count: int) -> str:
+    words = status.replace("_", " ")
+    return words if count == 1 else words.replace("does not", "do not")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from simulator.errors import EnvironmentFailure
 from simulator.report.charts.comparison import draw_comparison
 from simulator.report.charts.style import house_style, pictures
-from simulator.report.charts.sweeps import sweep_charts
+from simulator.report.charts.sweeps import DEFAULT, sweep_charts
 from simulator.report.charts.tornado import TornadoRow, draw_tornado
 from simulator.report.compare import Comparison
 from simulator.report.sweeps import SavedSweep
@@ -36,7 +37,19 @@ def draw_sweep(sweep: SavedSweep, folder: Path, wanted: Mapping[str, str] | None
         ClustersimError: What is wanted cannot be drawn from this sweep.
         EnvironmentFailure: Disk full, no permission, or the like.
     """
-    return write_files(sweep_charts(sweep, wanted or {}), folder)
+    written = write_files(sweep_charts(sweep, wanted or {}), folder) if wanted or not sweep.nothing() else []
+    if not wanted:
+        _take_away(folder, written)
+    return written
+
+
+def _take_away(folder: Path, written: Sequence[Path]) -> None:
+    """Charts that suited the axes of before and would now be taken for those of today."""
+    with contextlib.suppress(OSError):
+        for name in DEFAULT:
+            for file in (folder / f"{name}.{kind}" for kind in ("png", "svg", "csv")):
+                if file not in written:
+                    file.unlink(missing_ok=True)
 
 
 def draw_sensitivity_chart(rows: Sequence[TornadoRow], subject: str, folder: Path) -> list[Path]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from simulator.errors import ClustersimError
+from simulator.errors import ClustersimError, UnitError
 from simulator.report.text import shown
+from simulator.units import Dimension, human, parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,18 +24,25 @@ _BASE_UNITS: Final = {
     "frequency": "Hz",
 }
 _PREFIXES: Final = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_BRIEF: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SMALL: Final = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
 _LASTING: Final = (("d", 1 / 86400), ("h", 1 / 3600), ("min", 1 / 60), ("s", 1.0))
-_LONG: Final = 26
+_LONG: Final = 60
+_DECADES: Final = 1e4
+"""Largest over smallest value from which one unit suits both no more."""
 
 
 class Measure(NamedTuple):
-    """How a figure is told: words, unit, units per SI unit, and whether less of it is better."""
+    """How a figure is told: words, unit, units per SI unit, and whether less of it is better.
+
+    Where values of a dimension have `each` a unit of their own, none stands beside the words.
+    """
 
     words: str
     unit: str
     scale: float = 1.0
     less_is_better: bool = False
+    each: Dimension | None = None
 
     @property
     def label(self) -> str:
@@ -73,7 +82,9 @@ class SavedSweep:
         model: Name of the base's model.
         keys: Keys of the axes, then the derived ones.
         derived: Of them, those that follow from others.
+        sampled: Of them, those whose values were drawn.
         dimensions: Key -> what it measures, None without a unit.
+        units: Key -> the unit in which the sweep file writes it, None where that is several or none.
         frame: A row a point: axes, ``status``, ``reason``, figures in SI units.
         plot: What the sweep file says of the first chart.
     """
@@ -82,7 +93,9 @@ class SavedSweep:
     model: str
     keys: tuple[str, ...]
     derived: frozenset[str]
+    sampled: frozenset[str]
     dimensions: Mapping[str, str | None]
+    units: Mapping[str, str | None]
     frame: pd.DataFrame
     plot: Mapping[str, str]
 
@@ -95,7 +108,9 @@ class SavedSweep:
             model=about.get("model", ""),
             keys=tuple(axis["key"] for axis in axes),
             derived=frozenset(axis["key"] for axis in axes if axis["derived"]),
+            sampled=frozenset(axis["key"] for axis in axes if axis.get("sampled")),
             dimensions={axis["key"]: axis["dimension"] for axis in axes},
+            units={axis["key"]: axis.get("unit") for axis in axes},
             frame=frame,
             plot=about.get("plot", {}),
         )
@@ -103,7 +118,9 @@ class SavedSweep:
     @property
     def subject(self) -> str:
         """Of what a chart speaks."""
-        return f"{shown(self.model, 60)}, {len(self.frame):,} points  ({shown(self.name, 60)})"
+        count = f"{len(self.frame):,} point{'s' if len(self.frame) != 1 else ''}"
+        model = "" if "model" in self.keys else f"{shown(self.model, 60)}, "
+        return f"{model}{count}  ({shown(self.name, 60)})"
 
     def varying(self) -> list[str]:
         """Axes with more than one value; of axes that go together, the first."""
@@ -111,22 +128,28 @@ class SavedSweep:
         for key in self.keys:
             if key in self.derived or self.frame[key].nunique(dropna=False) < 2:
                 continue
-            if not any(_together(self.frame, key, other) for other in free):
+            # Samples of several axes differ in all of them, and yet each axis is one of its own.
+            if key in self.sampled or not any(_together(self.frame, key, other) for other in free):
                 free.append(key)
         return free
 
+    def scattered(self) -> bool:
+        """Whether the points lie anywhere between several axes and not on a grid of their values."""
+        return len(self.varying()) > 1 and any(key in self.sampled for key in self.varying())
+
     def require(self, key: str) -> str:
-        """The column of that name, or the axis that ends with it, or the figure that does.
+        """The axis of that name or the one that ends with it, or else the figure that does.
 
         Raises:
             ClustersimError: None of these, or several.
         """
         import difflib
 
-        if key in self.frame.columns:
-            return key
         ends = [str(column) for column in self.frame.columns if str(column).endswith(f".{key}")]
-        ends = [column for column in ends if column in self.keys] or ends
+        mine = [column for column in ends if column in self.keys]
+        if key in self.frame.columns and (key in self.keys or not mine):
+            return key
+        ends = mine or ends
         if len(ends) == 1:
             return ends[0]
         if ends:
@@ -156,8 +179,42 @@ class SavedSweep:
             return Measure(words, "%", 100.0)
         if not self.numeric(key):
             return Measure(words, "")
-        unit, scale = _unit(self.dimensions.get(key), [float(v) for v in self.frame[key].dropna()])
+        dimension, written = self.dimensions.get(key), self.units.get(key)
+        if dimension is not None and written is not None:
+            with contextlib.suppress(UnitError):
+                return Measure(words, written, 1 / parse(f"1 {written}", cast("Dimension", dimension)))
+        unit, scale = _unit(dimension, [float(v) for v in self.frame[key].dropna()])
         return Measure(words, unit, scale)
+
+    def listed(self, key: str) -> Measure:
+        """How the values of a column are listed: each with its own unit where they span many decades."""
+        measure, dimension = self.measure(key), self.dimensions.get(key)
+        if dimension not in _BASE_UNITS or not self.numeric(key):
+            return measure
+        values = self.frame[key].dropna()
+        if not values.min() > 0 or values.max() < _DECADES * values.min():
+            return measure
+        return measure._replace(unit="", each=cast("Dimension", dimension))
+
+    def nothing(self) -> str | None:
+        """Why there is nothing to draw; None if there is."""
+        if self.frame.empty or "bottleneck" not in self.frame:
+            return "no point of the sweep has a result"
+        return None if self.varying() else "no axis of the sweep has more than one value"
+
+    def best(self) -> str | None:
+        """The best point by the figure that charts show, with what it is of the axes; None without any."""
+        name = self.metric()
+        if name not in self.frame or not self.frame[name].notna().any():
+            return None
+        measure = self.measure(name)
+        row = self.frame.sort_values(name, ascending=measure.less_is_better, kind="stable").iloc[0]
+        places = [
+            f"{key_words(key)} {value_label(row[key], self.listed(key))} {self.listed(key).unit}".strip()
+            for key in self.varying()
+        ]
+        text = f"{value_label(row[name], measure)} {measure.unit}".strip()
+        return f"{text} with {', '.join(places)}" if places else text
 
     def metric(self) -> str:
         """The figure that a chart shows if nobody says which."""
@@ -181,16 +238,33 @@ def key_words(key: str, others: Sequence[str] = ()) -> str:
     return shown(" ".join(short).replace("_", " ").replace("flops", "rate"), 60)
 
 
+def others_note(words: str, keys: Sequence[str]) -> str:
+    """What stands for the axes that a chart does not show: their names, or how many there are."""
+    if not keys:
+        return ""
+    named = ", ".join(key_words(key) for key in keys) if len(keys) <= 2 else f"{len(keys)} other axes"
+    return f"; {words} {named}"
+
+
 def value_label(value: object, measure: Measure) -> str:
     """A value of an axis, as short as it can be told."""
     if value is None or value != value:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, (int, float)) and measure.each is not None:
+        return human(value, measure.each)
     if isinstance(value, (int, float)):
         scaled = value * measure.scale
         return f"{scaled:,.0f}" if float(scaled).is_integer() or abs(scaled) >= 1000 else f"{scaled:.3g}"
     return shown(value, _LONG)
+
+
+def brief(value: float) -> str:
+    """A figure in as few characters as three digits take: ``12.3k``, ``4.1M``, ``0.05``."""
+    size, prefix = next(((s, p) for s, p in _BRIEF if abs(value) >= 0.9995 * s), (1.0, ""))
+    scaled = value / size
+    return f"{scaled:.0f}{prefix}" if abs(scaled) >= 99.95 else f"{scaled:.3g}{prefix}"
 
 
 def _together(frame: pd.DataFrame, one: str, other: str) -> bool:

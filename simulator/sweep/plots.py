@@ -11,7 +11,7 @@ from simulator.analysis import Result
 from simulator.sweep.point import APART, CAMPAIGN, COSTS
 from simulator.sweep.table import WIDE
 
-KINDS: Final = ("line", "bar", "heatmap", "bottleneck", "stack", "scatter", "pareto", "scaling")
+KINDS: Final = ("line", "bar", "heatmap", "bottleneck", "stack", "scatter", "pareto", "scaling", "influence")
 """Kinds of chart; `report` draws them and does not know sweeps, so a test holds both lists together."""
 
 _PLAIN: Final = (

@@ -1,4 +1,4 @@
-"""The table of a sweep's points: a row a point, whatever its axes are called, whichever grid it comes from."""
+"""The table of a sweep: a row a point, whatever its axes are called and whichever grid they come from."""
 
 from collections import Counter
 

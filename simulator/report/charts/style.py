@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -121,6 +122,20 @@ def fitted(figure: Figure, text: str, width: float, size: float = SMALL) -> str:
         length = min(length - 1, int(length * room / text_width(figure, text, size)) + 1)
         text = shown(text, length)
     return text
+
+
+def wrapped(figure: Figure, text: str, width: float, most: int = 3) -> list[str]:
+    """A text on at most so many lines of a width [in], broken at spaces and hyphens, cut where it must be."""
+    pieces = re.findall(r"[^\s-]*-|[^\s-]+\s*|\s+", text)
+    lines = [""]
+    for number, piece in enumerate(pieces):
+        if lines[-1] and text_width(figure, (lines[-1] + piece).rstrip()) > width:
+            if len(lines) == most:
+                lines[-1] += "".join(pieces[number:])
+                break
+            lines.append("")
+        lines[-1] += piece
+    return [fitted(figure, line.strip(), width) for line in lines]
 
 
 def pictures(figure: Figure, name: str) -> Iterator[tuple[str, bytes]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, text_width, widest
 from simulator.report.charts.sweep_lines import best_points, wide
-from simulator.report.charts.ticks import Scale, group_thousands, mark_x, mark_y
+from simulator.report.charts.ticks import Scale, below, group_thousands, mark_decades, mark_x, mark_y
 from simulator.report.palette import INK, QUIET, colour
-from simulator.report.sweeps import SavedSweep, key_words, value_label
+from simulator.report.sweeps import SavedSweep, brief, others_note, value_label
 from simulator.report.text import resource_label
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _NOTHING: Final = {
 }
 _GROUND: Final = "#ECECEC"
 
+Cell = tuple[Any, Any, Any, tuple[str, ...]]
+"""Value across, value up, colour, and ways to tell the cell's figure, the longest first."""
+
 
 def draw_heatmap(sweep: SavedSweep, x: str, y: str, metric: str) -> tuple[Figure, pd.DataFrame]:
     """A figure over two axes, light to dark; what has no figure says why."""
@@ -38,8 +42,8 @@ def draw_heatmap(sweep: SavedSweep, x: str, y: str, metric: str) -> tuple[Figure
     scale = LogNorm if wide(values.tolist()) else Normalize
     norm = scale(*((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)))
     shades = colormaps["cividis"]
-    cells = [
-        (a, b, shades(norm(v)), value_label(v, measure._replace(scale=1.0)))
+    cells: list[Cell] = [
+        (a, b, shades(norm(v)), (value_label(v, measure._replace(scale=1.0)), brief(v)))
         for a, b, v in zip(best[x], best[y], values, strict=True)
     ]
     title = (
@@ -54,6 +58,8 @@ def draw_heatmap(sweep: SavedSweep, x: str, y: str, metric: str) -> tuple[Figure
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL)
     bar.ax.minorticks_off()
+    if scale is LogNorm:
+        mark_decades(bar.ax.yaxis, float(values.min()), float(values.max()))
     group_thousands(bar.ax.yaxis)
     _absent(figure, axes, sweep, x, y, best)
     return figure, best[[x, y, metric]]
@@ -64,14 +70,14 @@ def draw_bottlenecks(sweep: SavedSweep, x: str, y: str) -> tuple[Figure, pd.Data
     metric = sweep.metric()
     best = best_points(sweep, [x, y], metric)
     shares = [float(row.get(f"limited_by.{row['bottleneck']}", 0.0)) for _, row in best.iterrows()]
-    cells: list[tuple[Any, Any, Any, str]] = [
-        (a, b, colour(str(kind)), f"{share:.0%}".replace("%", " %"))
+    cells: list[Cell] = [
+        (a, b, colour(str(kind)), (f"{share:.0%}".replace("%", " %"), f"{share * 100:.0f}"))
         for a, b, kind, share in zip(best[x], best[y], best["bottleneck"], shares, strict=True)
     ]
     kinds = best["bottleneck"].value_counts().index.tolist()
     labels = {kind: resource_label(str(kind)) for kind in kinds}
     figure, axes, left, width, bottom, height = _field(
-        sweep, x, y, "What limits the step", cells, side=2.1, note="; share of the critical path"
+        sweep, x, y, "What limits the step", cells, side=2.1, note="; share of the critical path [%]"
     )
     top = bottom + height
     for row, kind in enumerate(kinds[:12]):
@@ -97,31 +103,33 @@ def _field(
     x: str,
     y: str,
     title: str,
-    cells: list[tuple[Any, Any, Any, str]],
+    cells: Sequence[Cell],
     side: float,
     note: str = "",
 ) -> tuple[Figure, Axes, float, float, float, float]:
     """Axes with the cells drawn: figure, axes, left, width, bottom and height of the field [in]."""
     across, up = Scale(sweep, x, even=True), Scale(sweep, y, even=True)
     height = min(_MOST, max(_LEAST, _CELL * len(up.values)))
-    absent = sweep.frame["status"].isin(tuple(_NOTHING)).any()
+    have = {(across.at(a), up.at(b)) for a, b, *_ in cells}
+    absent = any(
+        (across.at(a), up.at(b)) not in have for a, b in zip(sweep.frame[x], sweep.frame[y], strict=True)
+    )
     bottom = 0.95 if absent else 0.65
     whole = height + 0.8 + bottom
     others = [key for key in sweep.varying() if key not in (x, y)]
-    note += f"; the best of {', '.join(key_words(key) for key in others)}" if others else ""
+    note += others_note("the best of", others)
     figure = new_figure(whole, title, sweep.subject + note)
     room = 1.7
     names = widest(figure, [fitted(figure, label, room) for label in up.labels])
     left = MARGIN + 0.35 + names + 0.1
     width = WIDTH - left - MARGIN - side
+    lower = below(figure, across, width)
+    bottom, height = bottom + lower, height - lower
     axes = place(figure, left, bottom, width, height)
-    cell = width / len(across.values), height / len(up.values)
-    fits = all(text_width(figure, text) <= cell[0] - 0.08 for *_, text in cells) and cell[1] >= 0.19
-    for a, b, hue, text in cells:
-        where = across.at(a), up.at(b)
-        axes.add_patch(_cell(where, hue))
-        if fits:
-            axes.text(*where, text, ha="center", va="center", fontsize=SMALL, color=_legible(hue))
+    for a, b, hue, _ in cells:
+        axes.add_patch(_cell((across.at(a), up.at(b)), hue))
+    placed = [(across.at(a), up.at(b), hue, texts) for a, b, hue, texts in cells]
+    _write(figure, axes, placed, width / len(across.values), height / len(up.values))
     axes.set_xlim(-0.5, len(across.values) - 0.5)
     axes.set_ylim(-0.5, len(up.values) - 0.5)
     mark_x(figure, axes, across, width)
@@ -132,6 +140,23 @@ def _field(
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure, axes, left, width, bottom, height
+
+
+def _write(
+    figure: Figure,
+    axes: Axes,
+    cells: Sequence[Cell],
+    width: float,
+    height: float,
+) -> None:
+    """The figure of each cell [in], in the longest way of telling it that has room in all of them."""
+    if height < 0.19:
+        return
+    for texts in zip(*(cell[3] for cell in cells), strict=True):
+        if widest(figure, list(texts)) <= width - 0.08:
+            for (a, b, hue, _), text in zip(cells, texts, strict=True):
+                axes.text(a, b, text, ha="center", va="center", fontsize=SMALL, color=_legible(hue))
+            return
 
 
 def _cell(where: tuple[float, float], hue: Any, **more: Any) -> Any:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, widest
-from simulator.report.charts.ticks import DASHES, HUES, MARKERS, Scale, group_thousands, mark_x, thin
+from simulator.report.charts.ticks import (
+    DASHES,
+    HUES,
+    MARKERS,
+    Scale,
+    below,
+    group_thousands,
+    mark_decades,
+    mark_x,
+    thin,
+)
 from simulator.report.palette import QUIET
-from simulator.report.sweeps import Measure, SavedSweep, key_words
+from simulator.report.sweeps import Measure, SavedSweep, others_note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +47,7 @@ def draw_lines(
     keys = [x] if by is None else [x, by]
     best = best_points(sweep, keys, y)
     across = [key for key in sweep.varying() if key not in keys]
-    note = f"; the best of {', '.join(key_words(key) for key in across)}" if across else ""
+    note = others_note("the best of", across)
     measure = sweep.measure(y)
     scale = Scale(sweep, x, even=bars)
     title = f"{measure.words[:1].upper()}{measure.words[1:]} over {scale.measure.words}"
@@ -45,11 +55,12 @@ def draw_lines(
     note += f"; {len(series)} of {len(series) + left_out} lines" if left_out else ""
     figure = new_figure(_HEIGHT, title, sweep.subject + note)
     legend = [fitted(figure, label, 1.9) for label, _ in series] if by else []
-    heading = _heading(figure, sweep.measure(by)) if by else ""
+    heading = _heading(figure, sweep.listed(by)) if by else ""
     side = widest(figure, [*legend, *heading.split("\n")]) + 0.55 if by else 0.0
     left, width = MARGIN + 0.95, WIDTH - MARGIN * 2 - 0.95 - side
-    axes = place(figure, left, 0.65, width, _HEIGHT - 0.65 - 0.8)
     bars = scale.even
+    bottom = 0.65 + (below(figure, scale, width) if bars else 0.0)
+    axes = place(figure, left, bottom, width, _HEIGHT - bottom - 0.8)
     for number, (_, value) in enumerate(series):
         mine = best if by is None else best[_is(best[by], value)]
         places = [scale.at(v) for v in mine[x].tolist()]
@@ -63,7 +74,7 @@ def draw_lines(
     axes.grid(axis="y")
     if scale.logarithmic and wide(best[y].tolist()):
         axes.set_yscale("log")
-        axes.minorticks_off()
+        mark_decades(axes.yaxis, best[y].min(), best[y].max())
     else:
         axes.set_ylim(bottom=0)
     group_thousands(axes.yaxis)

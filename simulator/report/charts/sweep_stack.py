@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, time_unit, widest
-from simulator.report.charts.sweep_lines import best_points
-from simulator.report.charts.ticks import Scale, group_thousands, mark_x
+from simulator.report.charts.sweep_lines import best_points, wide
+from simulator.report.charts.ticks import Scale, below, group_thousands, mark_x
 from simulator.report.palette import colour
-from simulator.report.sweeps import SavedSweep, key_words
+from simulator.report.sweeps import SavedSweep, key_words, others_note
 from simulator.report.text import cause_label, grouped
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _HEIGHT: Final = 4.6
@@ -23,11 +24,9 @@ _VISIBLE: Final = 0.005
 
 
 def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
-    """The breakdown of a step over an axis; None where no point has one."""
-    import pandas as pd
-
+    """The breakdown of a step over an axis, in shares where times differ much; None if no point has one."""
     others = [key for key in sweep.varying() if key != x]
-    note = f"; at the best {', '.join(key_words(key) for key in others)}" if others else ""
+    note = others_note("the best of", others)
     if len(others) == 1:
         sweep, value = _steepest(sweep, others[0])
         note = f"; {key_words(others[0])} {value}"
@@ -36,36 +35,21 @@ def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
     if best.empty or not columns:
         return None
     scale = Scale(sweep, x, even=True)
-    parts = best[columns].fillna(0.0)
-    tallest = float(parts.sum(axis=1).max())
-    seen = [c for c in columns if parts[c].max() >= _VISIBLE * tallest]
-    totals = {str(c).partition(".")[2]: float(parts[c].sum()) for c in seen}
-    causes = [cause for cause, _ in grouped(totals, _MOST)]
-    named = [cause for cause in causes if f"breakdown.{cause}" in columns]
-    data = pd.DataFrame({cause: parts[f"breakdown.{cause}"].tolist() for cause in named})
-    rest = [c for c in columns if str(c).partition(".")[2] not in named]
-    if rest:
-        data["other"] = parts[rest].sum(axis=1).tolist()
-    unit, times = time_unit(tallest)
+    seconds = best[columns].fillna(0.0)
+    relative = wide(seconds.sum(axis=1).tolist())
+    data = _causes(seconds.div(seconds.sum(axis=1), axis=0) if relative else seconds)
+    tallest = float(data.sum(axis=1).max())
+    unit, times = ("%", 100.0) if relative else time_unit(tallest)
     figure = new_figure(_HEIGHT, f"Where a step goes over {scale.measure.words}", sweep.subject + note)
     labels = [fitted(figure, cause_label(str(cause)), 2.2) for cause in data.columns]
     side = widest(figure, labels) + 0.55
     left, width = MARGIN + 0.95, WIDTH - 2 * MARGIN - 0.95 - side
-    axes = place(figure, left, 0.65, width, _HEIGHT - 0.65 - 0.8)
-    places = [scale.at(v) for v in best[x].tolist()]
-    floor = [0.0] * len(places)
-    bars = []
-    for cause in data.columns:
-        heights = [v * times for v in data[cause]]
-        bars.append(
-            axes.bar(places, heights, 0.78, floor, color=colour(str(cause)), edgecolor="white", linewidth=0.4)
-        )
-        floor = [a + b for a, b in zip(floor, heights, strict=True)]
-    axes.grid(axis="y")
-    group_thousands(axes.yaxis)
+    bottom = 0.65 + below(figure, scale, width)
+    axes = place(figure, left, bottom, width, _HEIGHT - bottom - 0.8)
+    bars = _bars(axes, [scale.at(v) for v in best[x].tolist()], data * times)
     axes.set_xlim(-0.5, len(scale.values) - 0.5)
     axes.set_ylim(0, 1.05 * tallest * times)
-    axes.set_ylabel(f"time of a step [{unit}]")
+    axes.set_ylabel(f"{'share' if relative else 'time'} of a step [{unit}]")
     axes.set_xlabel(scale.measure.label)
     mark_x(figure, axes, scale, width)
     axes.legend(
@@ -77,8 +61,38 @@ def draw_stack(sweep: SavedSweep, x: str) -> tuple[Figure, pd.DataFrame] | None:
         fontsize=SMALL,
         handlelength=1.2,
     )
+    if relative:
+        data = data.add_suffix(" (share)").assign(step_time_s=seconds.sum(axis=1).tolist())
     data.insert(0, x, best[x].tolist())
     return figure, data
+
+
+def _causes(parts: pd.DataFrame) -> pd.DataFrame:
+    """A column a cause, the largest first; those that nobody would see are added up as others."""
+    import pandas as pd
+
+    tallest = float(parts.sum(axis=1).max())
+    seen = [column for column in parts if parts[column].max() >= _VISIBLE * tallest]
+    totals = {str(column).partition(".")[2]: float(parts[column].sum()) for column in seen}
+    named = [cause for cause, _ in grouped(totals, _MOST) if f"breakdown.{cause}" in parts]
+    data = pd.DataFrame({cause: parts[f"breakdown.{cause}"].tolist() for cause in named})
+    rest = [column for column in parts if str(column).partition(".")[2] not in named]
+    if rest:
+        data["other"] = parts[rest].sum(axis=1).tolist()
+    return data
+
+
+def _bars(axes: Axes, places: list[float], data: pd.DataFrame) -> list[Any]:
+    floor, bars = [0.0] * len(places), []
+    for cause in data.columns:
+        heights = data[cause].tolist()
+        bars.append(
+            axes.bar(places, heights, 0.78, floor, color=colour(str(cause)), edgecolor="white", linewidth=0.4)
+        )
+        floor = [a + b for a, b in zip(floor, heights, strict=True)]
+    axes.grid(axis="y")
+    group_thousands(axes.yaxis)
+    return bars
 
 
 def _steepest(sweep: SavedSweep, other: str) -> tuple[SavedSweep, str]:

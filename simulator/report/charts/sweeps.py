@@ -11,6 +11,7 @@ from simulator.report.charts.sweep_heatmap import draw_bottlenecks, draw_heatmap
 from simulator.report.charts.sweep_lines import draw_lines
 from simulator.report.charts.sweep_pareto import cost_of, draw_pareto
 from simulator.report.charts.sweep_scaling import draw_scaling
+from simulator.report.charts.sweep_scatter import draw_influences, draw_scatter
 from simulator.report.charts.sweep_stack import draw_stack
 from simulator.report.charts.ticks import HUES
 from simulator.report.sweeps import SavedSweep
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-KINDS: Final = ("line", "bar", "heatmap", "bottleneck", "stack", "scatter", "pareto", "scaling")
+KINDS: Final = ("line", "bar", "heatmap", "bottleneck", "stack", "scatter", "pareto", "scaling", "influence")
 """Kinds of chart that can be asked for."""
+
+DEFAULT: Final = ("lines", "heatmap", "bottlenecks", "breakdown", "scaling", "pareto", "influence")
+"""Names of the charts that follow from the axes."""
 
 _WITHOUT: Final = {
     "scatter": ("by",),
@@ -29,6 +33,7 @@ _WITHOUT: Final = {
     "stack": ("y", "by"),
     "scaling": ("x", "y"),
     "bottleneck": ("y",),
+    "influence": ("x", "by"),
 }
 """What cannot be chosen of a kind."""
 
@@ -57,14 +62,16 @@ def sweep_charts(sweep: SavedSweep, wanted: Mapping[str, str]) -> Iterator[tuple
 
 
 def _default(sweep: SavedSweep) -> Iterator[tuple[str, Chart | None]]:
-    """The file's own wish first; then by the number of axes."""
-    if sweep.frame.empty or "bottleneck" not in sweep.frame:
+    """The file's own wish first; then by the number of axes, and whether they are crossed or drawn from."""
+    if sweep.nothing():
         return
     if sweep.plot:
         yield from _asked(sweep, sweep.plot)
     axes = sweep.varying()
     metric = sweep.metric()
-    if not axes:
+    if sweep.scattered():
+        yield "influence", draw_influences(sweep, metric)
+        yield "pareto", draw_pareto(sweep, cost_of(sweep), metric)
         return
     x, by = _x_and_by(sweep, axes)
     if len(axes) <= 2:
@@ -87,10 +94,26 @@ def _asked(sweep: SavedSweep, wanted: Mapping[str, str]) -> Iterator[tuple[str, 
     kind = wanted.get("kind")
     if kind is not None and kind not in KINDS:
         raise ClustersimError(f"plot: kind must be one of {', '.join(KINDS)}")
+    if nothing := sweep.nothing():
+        raise ClustersimError(f"plot: {nothing}")
     axes = sweep.varying()
-    if not axes:
-        raise ClustersimError("plot: no axis of the sweep has more than one value")
     metric = sweep.require(wanted["y"]) if "y" in wanted else sweep.metric()
+    x, by = _asked_axes(sweep, axes, wanted, metric)
+    kind = kind or ("line" if x in sweep.keys or x == "num_gpus" else "scatter")
+    if unused := [key for key in _WITHOUT.get(kind, ()) if key in wanted]:
+        raise ClustersimError(f"plot: {unused[0]} cannot be chosen for a chart of kind {kind}")
+    if kind != "bottleneck" and not sweep.numeric(metric):
+        raise ClustersimError(f'plot: "{metric}" holds no numbers')
+    name = "-".join([kind, *(wanted[key].replace(".", "_") for key in ("x", "y", "by") if key in wanted)])
+    chart = _drawn(sweep, kind, wanted, axes, x, by, metric)
+    if chart is None:
+        raise ClustersimError(f"plot: the sweep has nothing to show in a chart of kind {kind}")
+    yield name, chart
+
+
+def _asked_axes(
+    sweep: SavedSweep, axes: list[str], wanted: Mapping[str, str], metric: str
+) -> tuple[str, str | None]:
     default_x, default_by = _x_and_by(sweep, axes)
     by = sweep.require(wanted["by"]) if "by" in wanted else None
     x = sweep.require(wanted["x"]) if "x" in wanted else (by == default_x and default_by) or default_x
@@ -98,39 +121,39 @@ def _asked(sweep: SavedSweep, wanted: Mapping[str, str]) -> Iterator[tuple[str, 
         by = default_by
     if "by" in wanted and by in (x, metric):
         raise ClustersimError(f'plot: "{by}" stands on an axis of the chart already; --by needs another key')
-    kind = kind or ("line" if x in sweep.keys or x == "num_gpus" else "scatter")
-    if unused := [key for key in _WITHOUT.get(kind, ()) if key in wanted]:
-        raise ClustersimError(f"plot: {unused[0]} cannot be chosen for a chart of kind {kind}")
-    if kind in ("line", "bar", "heatmap", "stack", "scatter", "pareto", "scaling") and not sweep.numeric(
-        metric
-    ):
-        raise ClustersimError(f'plot: "{metric}" holds no numbers')
-    name = "-".join([kind, *(wanted[key].replace(".", "_") for key in ("x", "y", "by") if key in wanted)])
+    return x, by
+
+
+def _drawn(
+    sweep: SavedSweep,
+    kind: str,
+    wanted: Mapping[str, str],
+    axes: list[str],
+    x: str,
+    by: str | None,
+    metric: str,
+) -> Chart | None:
     if kind in ("heatmap", "bottleneck"):
         if len(axes) < 2 and "by" not in wanted:
             raise ClustersimError(f"plot: a {kind} needs two axes; the sweep varies {', '.join(axes)}")
         across, up = (
             (x, by) if "x" in wanted and "by" in wanted and by else _two(sweep, axes, wanted.get("x") and x)
         )
-        yield (
-            name,
-            (
-                draw_heatmap(sweep, across, up, metric)
-                if kind == "heatmap"
-                else draw_bottlenecks(sweep, across, up)
-            ),
-        )
-    elif kind in ("pareto", "scatter"):
+        if kind == "heatmap":
+            return draw_heatmap(sweep, across, up, metric)
+        return draw_bottlenecks(sweep, across, up)
+    if kind in ("pareto", "scatter"):
         x = x if "x" in wanted else cost_of(sweep)
         if not sweep.numeric(x):
             raise ClustersimError(f'plot: "{x}" holds no numbers')
-        yield name, draw_pareto(sweep, x, metric, with_front=kind == "pareto")
-    elif kind == "stack":
-        yield name, draw_stack(sweep, x)
-    elif kind == "scaling":
-        yield name, draw_scaling(sweep, by)
-    else:
-        yield name, draw_lines(sweep, x, metric, by, bars=kind == "bar")
+        return draw_pareto(sweep, x, metric) if kind == "pareto" else draw_scatter(sweep, x, metric)
+    if kind == "influence":
+        return draw_influences(sweep, metric)
+    if kind == "stack":
+        return draw_stack(sweep, x)
+    if kind == "scaling":
+        return draw_scaling(sweep, by)
+    return draw_lines(sweep, x, metric, by, bars=kind == "bar")
 
 
 def _x_and_by(sweep: SavedSweep, axes: list[str]) -> tuple[str, str | None]:

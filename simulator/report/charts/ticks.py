@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from simulator.report.charts.style import SMALL, fitted, text_width, widest
+from simulator.report.charts.style import SMALL, fitted, text_width, widest, wrapped
 from simulator.report.sweeps import Measure, SavedSweep, value_label
 
 if TYPE_CHECKING:
@@ -22,20 +23,30 @@ DASHES: Final = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 
 _GAP: Final = 0.12
 _LABEL_HEIGHT: Final = 0.17
+_FEW_DECADES: Final = 10**2.5
+_LINE: Final = 0.16
+"""Height of a further line of a label [in]."""
+_NARROW: Final = 0.55
+"""Width from which names are told one by one [in]."""
 
 
 class Scale:
     """The positions of an axis' values: numbers at their place, anything else in its order."""
 
     def __init__(self, sweep: SavedSweep, key: str, *, even: bool = False) -> None:
-        self.measure: Measure = sweep.measure(key)
-        numeric = sweep.numeric(key) and not sweep.frame[key].isna().any()
+        self.measure: Measure = sweep.listed(key)
+        self.numeric = sweep.numeric(key)
         column = sweep.frame[key]
         found = list(dict.fromkeys(None if v != v else v for v in column.tolist()))
-        self.values: list[Any] = sorted(found) if numeric else found
-        self.even = even or not numeric
+        known = [value for value in found if value is not None]
+        nothing = [None] * (len(found) - len(known))
+        self.values: list[Any] = [*sorted(known), *nothing] if self.numeric else found
+        self.even = even or not self.numeric or bool(nothing)
         self.logarithmic = not self.even and _spread(self.values)
-        self.labels = [value_label(value, self.measure) for value in self.values]
+        labels = [value_label(value, self.measure) for value in self.values]
+        # A part is named before its figures; where names differ they say enough.
+        names = [value_label(str(value).partition(", ")[0], self.measure) for value in self.values]
+        self.labels = labels if self.numeric or len(set(names)) < len(names) else names
         self._place = {value: i for i, value in enumerate(self.values)}
 
     def at(self, value: Any) -> float:
@@ -54,7 +65,7 @@ class Scale:
 
 
 def mark_x(figure: Figure, axes: Axes, scale: Scale, width: float, inset: float = 0.0) -> None:
-    """Ticks along x at values of the axis, as many as their labels leave room for.
+    """Ticks along x at values of the axis, as many as their labels leave room for; names on several lines.
 
     Args:
         figure: The figure.
@@ -66,17 +77,43 @@ def mark_x(figure: Figure, axes: Axes, scale: Scale, width: float, inset: float 
     room = width - 2 * inset
     if scale.even:
         cell = width / max(1, len(scale.values))
-        texts = [fitted(figure, label, max(0.25, 1.6)) for label in scale.labels]
+        lines = _lines(figure, scale, width)
+        texts = ["\n".join(name) for name in lines] or [fitted(figure, label, 1.6) for label in scale.labels]
         centres = [cell * (i + 0.5) for i in range(len(texts))]
+        chosen = list(range(len(texts))) if lines else _apart(figure, centres, texts)
     else:
         texts = scale.labels
-        centres = [inset + room * fraction for fraction in scale.fractions()]
-    widths = [text_width(figure, text) for text in texts]
-    chosen = _without_overlap(centres, widths, _GAP)
+        chosen = _apart(figure, [inset + room * fraction for fraction in scale.fractions()], texts)
     if scale.logarithmic:
         axes.set_xscale("log")
     axes.set_xticks([scale.at(scale.values[i]) for i in chosen], [texts[i] for i in chosen], minor=False)
     axes.set_xticks([], minor=True)
+
+
+def below(figure: Figure, scale: Scale, width: float) -> float:
+    """What the labels along x need beyond their first line [in]."""
+    return _LINE * (max(map(len, _lines(figure, scale, width)), default=1) - 1)
+
+
+def _lines(figure: Figure, scale: Scale, width: float) -> list[list[str]]:
+    """Every name of an axis on up to three lines; nothing for numbers, and where there are too many names."""
+    cell = width / max(1, len(scale.values))
+    if scale.numeric or cell < _NARROW:
+        return []
+    return [wrapped(figure, label, cell - _GAP) for label in scale.labels]
+
+
+def mark_decades(axis: Any, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis: at decades, and at 2 and 5 of each where there are few of them."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    few = high < _FEW_DECADES * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axis.set_minor_locator(NullLocator())
+
+
+def _apart(figure: Figure, centres: Sequence[float], texts: Sequence[str]) -> list[int]:
+    return _without_overlap(centres, [text_width(figure, text) for text in texts], _GAP)
 
 
 def mark_y(figure: Figure, axes: Axes, scale: Scale, height: float, room: float) -> float:
@@ -117,8 +154,10 @@ def _without_overlap(centres: Sequence[float], widths: Sequence[float], gap: flo
 
 
 def _spread(values: Sequence[float]) -> bool:
-    """Whether values are better told apart in their logarithm."""
+    """Whether values are better told apart in their logarithm: half of them lie nearer to its middle."""
     if len(values) < 3 or min(values) <= 0 or max(values) / min(values) < 8:
         return False
-    steps = [b / a for a, b in itertools.pairwise(values)]
-    return max(steps) / min(steps) < max(values) / min(values) / (len(values) - 1)
+    low, middle, high = min(values), statistics.median(values), max(values)
+    even = (middle - low) / (high - low)
+    logarithmic = math.log(middle / low) / math.log(high / low)
+    return abs(logarithmic - 0.5) < abs(even - 0.5)

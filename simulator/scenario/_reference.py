@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -55,6 +54,7 @@ from simulator.specs import (
     TransformerSpec,
     UpsamplingLayer,
     meanings,
+    parts_of,
 )
 from simulator.specs._base import Quantity
 from simulator.specs.precision import OneFor
@@ -164,7 +164,7 @@ def _default(field: FieldInfo) -> str:
 def _takes(field: FieldInfo) -> str:
     if field.annotation in (AcceleratorSpec, LinkSpec, HostSpec, StorageSpec):
         return "a name or a mapping"
-    parts = [*field.metadata, *_arguments(field.annotation)]
+    parts = list(parts_of(field))
     for part in parts:
         if isinstance(part, Quantity):
             by = " by precision" if get_origin(field.annotation) is dict else ""
@@ -187,12 +187,3 @@ def _takes(field: FieldInfo) -> str:
 
 def _is_spec(part: object) -> bool:
     return isinstance(part, type) and issubclass(part, BaseModel)
-
-
-def _arguments(annotation: object) -> Iterator[object]:
-    yield annotation
-    for argument in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
-        if get_args(argument):
-            yield from _arguments(argument)
-        else:
-            yield argument

@@ -1,6 +1,6 @@
 """Frozen descriptions of hardware, models, training and data; one class a block of a scenario."""
 
-from simulator.specs._meaning import meanings
+from simulator.specs._meaning import meanings, parts_of
 from simulator.specs.calibration import Calibration, CollectiveConstants, Constant, KernelConstants
 from simulator.specs.campaign import CampaignSpec, FailureSpec
 from simulator.specs.distillation import DistillationSpec
@@ -104,4 +104,5 @@ __all__ = [
     "TransformerSpec",
     "UpsamplingLayer",
     "meanings",
+    "parts_of",
 ]

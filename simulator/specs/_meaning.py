@@ -1,6 +1,7 @@
-"""What the fields of the specs mean: the docstrings below them, read from the source when they are asked for.
+"""What the fields of the specs mean and consist of: docstrings below them, parts of their annotations.
 
-pydantic can do the same while it makes each class, at the price of a tenth of a second for every command.
+Docstrings are read from the source when they are asked for; pydantic can do the same while it makes each
+class, at the price of a tenth of a second for every command.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections.abc import Iterator
 from functools import cache
+from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 
 @cache
@@ -20,6 +24,21 @@ def meanings(spec: type[BaseModel]) -> dict[str, str]:
     for owner in reversed(spec.__mro__):
         found |= _written(owner.__module__).get(owner.__name__, {}) if issubclass(owner, BaseModel) else {}
     return {name: found[name] for name in spec.model_fields if name in found}
+
+
+def parts_of(field: FieldInfo) -> Iterator[Any]:
+    """Constraints of a field, and all that its annotation is made of: types, options, quantities."""
+    yield from field.metadata
+    yield from _arguments(field.annotation)
+
+
+def _arguments(annotation: object) -> Iterator[Any]:
+    yield annotation
+    for argument in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        if get_args(argument):
+            yield from _arguments(argument)
+        else:
+            yield argument
 
 
 @cache

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, get_args, get_origin
+from typing import Final, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from simulator.errors import UnitError
 from simulator.scenario import Scenario
-from simulator.specs import ClusterSpec, NodeGroupSpec, TransformerSpec
+from simulator.specs import ClusterSpec, NodeGroupSpec, TransformerSpec, parts_of
 from simulator.specs._base import Quantity
 from simulator.units import Dimension, parse, render
 
@@ -63,7 +62,7 @@ def key_facts(key: str) -> KeyFacts:
     field = _field(key.split("."))
     if field is None:
         return KeyFacts()
-    parts = [*field.metadata, *_arguments(field.annotation)]
+    parts = list(parts_of(field))
     for part in parts:
         if isinstance(part, Quantity):
             return KeyFacts(part.dimension, part.allow_zero, numeric=True)
@@ -104,16 +103,7 @@ def _in_short_form(steps: list[str]) -> list[str]:
 def _spec_in(step: str, field: FieldInfo) -> type[BaseModel] | None:
     if step == "model":
         return TransformerSpec
-    for part in _arguments(field.annotation):
+    for part in parts_of(field):
         if isinstance(part, type) and issubclass(part, BaseModel):
             return part
     return None
-
-
-def _arguments(annotation: object) -> Iterator[Any]:
-    yield annotation
-    for argument in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
-        if get_args(argument):
-            yield from _arguments(argument)
-        else:
-            yield argument

@@ -38,7 +38,7 @@ class Effect:
         value: As it is, with its unit.
         less_is_better: Whether a smaller figure is the better one.
         change: Factor on the figure -> relative change of throughput; None where the model does not fit,
-            or the plan is refused.
+            or the plan is refused. Factors that leave a whole number as it is are left out.
     """
 
     key: str
@@ -48,9 +48,10 @@ class Effect:
 
     @property
     def elasticity(self) -> float:
-        """Percent of throughput for one percent of the figure, from the 10 % that help."""
-        factor = 0.9 if self.less_is_better else 1.1
-        return (self.change[factor] or 0.0) / 0.1
+        """Percent of throughput for one percent of the figure, from the smallest change that helps."""
+        helpful = (0.9, 0.5) if self.less_is_better else (1.1, 2.0)
+        factor = next((factor for factor in helpful if factor in self.change), 1.1)
+        return (self.change.get(factor) or 0.0) / abs(factor - 1)
 
     @property
     def reach(self) -> float:
@@ -106,8 +107,12 @@ class _Figure:
     def less_is_better(self) -> bool:
         return self.key.rpartition(".")[2] in _LESS_IS_BETTER
 
+    def times(self, factor: float) -> float:
+        """The figure times a factor; what is counted stays a whole number."""
+        return _times(self.value, factor)
+
     def told(self, factor: float = 1.0) -> str:
-        value = float(f"{self.value * factor:.4g}") if factor != 1.0 else self.value
+        value = float(f"{self.times(factor):.4g}") if factor != 1.0 else self.value
         return render(value, self.dimension) if self.dimension else f"{value:g}"
 
 
@@ -129,7 +134,8 @@ def sensitivity(scenario: Scenario, *, progress: Progress | None = None) -> Sens
     effects = []
     for number, figure in enumerate(figures):
         tell(number / (len(figures) + 1), figure.key)
-        change = {factor: _change(base, _tried(scenario, figure, factor)) for factor in FACTORS}
+        factors = [factor for factor in FACTORS if figure.times(factor) != figure.value]
+        change = {factor: _change(base, _tried(scenario, figure, factor)) for factor in factors}
         effects.append(Effect(figure.key, figure.told(), figure.less_is_better, change))
     order = sorted(
         range(len(effects)), key=lambda i: (-effects[i].elasticity, -effects[i].reach, figures[i].key)
@@ -233,7 +239,7 @@ def _turning(scenario: Scenario, base: Result, figure: _Figure) -> Turning | Non
     return Turning(
         key=figure.key,
         limits=limits,
-        factor=high,
+        factor=max(ratio := figure.times(factor) / figure.value, 1 / ratio),
         value=figure.told(factor),
         next=following if following != limits else None,
         speedup=base.step_time_s / found.step_time_s,

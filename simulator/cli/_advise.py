@@ -168,27 +168,36 @@ def _draw(found: Sensitivity, folder: Path) -> None:
 
 
 def _print(found: Sensitivity) -> None:
+    from simulator.advise.sensitivity import FACTORS
+    from simulator.report.text import resource_label
+
     heads = ("figure", "value", "half", "-10 %", "+10 %", "double")
     told = [effect for effect in found.effects if effect.reach >= 0.0005]
-    rows = [(e.key, e.value, *(_percent(e, factor) for factor in (0.5, 0.9, 1.1, 2.0))) for e in told]
+    rows = [(e.key, e.value, *(_percent(e, factor) for factor in FACTORS)) for e in told]
     say(f"{found.result.name}: change of throughput with each figure of the hardware")
     print_table(heads, rows, numeric=True)
     left = len(found.effects) - len(told)
     if left:
         say(f"{left} other figures change it by less than 0.05 %")
+    if any(len(effect.change) < len(FACTORS) for effect in told):
+        say("-: a whole number, which the change would leave as it is")
     turning = found.turning
     if turning is None:
         say("no single figure helps")
-    elif turning.next is None:
-        say(f"{turning.limits} limits; at {turning.factor:.0f} times {turning.key} it still does")
+        return
+    now = f"most of the critical path is limited by {resource_label(turning.limits)}"
+    if turning.next is None:
+        say(f"{now}; at {turning.factor:.0f} times {turning.key} it still is")
     else:
         say(
-            f"{turning.limits} limits, until {turning.key} is {turning.factor:.2f} times as good "
-            f"({turning.value}); then {turning.next} does, at {turning.speedup:.2f} times the throughput"
+            f"{now}, until {turning.key} is {turning.factor:.2f} times as good ({turning.value}); "
+            f"then by {resource_label(turning.next)}, at {turning.speedup:.2f} times the throughput"
         )
 
 
 def _percent(effect: Effect, factor: float) -> str:
+    if factor not in effect.change:
+        return "-"
     change = effect.change[factor]
     return "does not fit" if change is None else f"{change:+.1%}".replace("%", " %")
 

@@ -52,7 +52,7 @@ def test_no_better_figure_makes_the_job_slower(found):
     for effect in found.effects:
         better = 0.5 if effect.less_is_better else 2.0
         for factor, sign in ((better, 1), (1 / better, -1)):
-            change = effect.change[factor]
+            change = effect.change.get(factor)
             # A hundredth: tiles fill compute units in whole waves, and more units may leave more idle.
             assert change is None or change * sign > -0.01, effect
 
@@ -66,6 +66,21 @@ def test_every_figure_that_a_machine_has_is_tried_once(found):
         "cluster.storage.latency",
     } < set(keys)
     assert not any("fp8" in key for key in keys), "the job computes in bf16"
+
+
+def test_what_is_counted_is_tried_where_its_number_changes():
+    starved = load_scenario(
+        shipped("starved_vision"), {"cluster.nodes": 1, "training.global_batch_size": 2048}
+    )
+    found = sensitivity(starved)
+    servers = next(effect for effect in found.effects if effect.key == "cluster.storage.servers")
+    assert starved.cluster.storage.servers == 1
+    assert list(servers.change) == [2.0]
+    # Twice the servers have twice the bandwidth and twice the operations: worth no less than twice either.
+    others = [e for e in found.effects if e.key.startswith("cluster.storage.read_")]
+    assert others
+    assert all(servers.change[2.0] >= effect.change[2.0] - 1e-9 for effect in others)
+    assert servers.elasticity == servers.change[2.0]
 
 
 def test_the_most_valuable_figure_stands_first(found):

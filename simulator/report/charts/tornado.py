@@ -50,7 +50,7 @@ def draw_tornado(rows: Sequence[TornadoRow], subject: str) -> tuple[Figure, pd.D
                 hue = (_BETTER if better else _WORSE)[shade]
                 if change is not None:
                     axes.barh(place_in, change * 100, thickness, color=hue)
-                elif shade:
+                elif shade and factor in row.change:
                     beside(axes, f"{row.value} x {factor:g} does not fit", 0.0, place_in)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(told)), labels)

@@ -10,6 +10,7 @@ from simulator.measurements import Metric, Row, accelerator, family, fault_of_co
 from simulator.specs import Calibration
 from simulator.validation._kind import MeasurementKind, measurement_kind
 from simulator.validation._layer_lists import layer_list, layer_list_mapping
+from simulator.validation._scenario import scenario_mapping
 from simulator.validation._software import container_since
 from simulator.validation._training import TrainingRuns
 
@@ -19,6 +20,20 @@ _COUNTS: Final = ("num_gpus", "gpus_per_node", "micro_batch_size", "global_batch
 
 _UNPADDED: Final = ("unpadded", "packed variable length")
 """How notes say that samples are of different lengths, and nothing is computed for what they lack."""
+
+_ANSWERS: Final = " (squad ft)"
+"""How a name ends whose model is fine-tuned on SQuAD: it looks for answers in a text."""
+
+_ANSWERED: Final = {"sequence_length": "384", "flash_attention": "false"}
+"""What the scripts of NVIDIA's BERT have for it where a row does not say.
+
+Source: ``--max_seq_length=384`` in PyTorch/LanguageModeling/BERT/scripts/run_squad.sh of
+    NVIDIA/DeepLearningExamples, whose modeling.py writes the scores of attention.
+"""
+
+_ONE_TOKEN: Final = 1 / 384
+"""Share of the positions that stands for a head of two numbers a token, start and end, in place of one that
+predicts words."""
 
 _FIGURES: Final = (
     "family",
@@ -65,7 +80,9 @@ class NamedRuns(MeasurementKind):
     def predict(self, cells: Mapping[str, str], calibration: Calibration) -> dict[str, float]:
         """As a described run of the same figures, or as the catalogue has the model layer by layer."""
         layers = layer_list(cells["model"])
-        if layers is None:
+        if cells["model"].casefold().endswith(_ANSWERS):
+            seconds = _step_time(answering(cells), calibration)
+        elif layers is None:
             seconds = TrainingRuns().predict(described(cells), calibration)["predicted_step_time_s"]
         else:
             seconds = _step_time(layer_list_mapping(cells, layers), calibration)
@@ -77,6 +94,17 @@ def _step_time(mapping: Mapping[str, Any], calibration: Calibration) -> float:
     from simulator.scenario import scenario_from_mapping
 
     return simulate(scenario_from_mapping(mapping), calibration=calibration).step_time_s
+
+
+def answering(cells: Mapping[str, str]) -> dict[str, Any]:
+    """The scenario of a model that is fine-tuned on SQuAD, with dropout, as BERT's configurations have it.
+
+    Source: ``hidden_dropout_prob`` and ``attention_probs_dropout_prob`` 0.1 in bert_config.json.
+    """
+    name = cells["model"][: -len(_ANSWERS)]
+    mapping = scenario_mapping(described(_ANSWERED | dict(cells) | {"model": name}))
+    mapping["training"] |= {"predicted_share": _ONE_TOKEN, "dropout": True}
+    return mapping
 
 
 def described(cells: Mapping[str, str]) -> dict[str, str]:

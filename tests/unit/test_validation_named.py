@@ -9,7 +9,7 @@ import pytest
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.specs import Calibration
 from simulator.validation import NamedRuns, TrainingRuns, scenario_mapping, validate
-from simulator.validation._other import binned_length, described
+from simulator.validation._other import answering, binned_length, described
 
 HEADER = (
     "id,group,model,gpu,num_gpus,gpus_per_node,precision,micro_batch_size,global_batch_size,sequence_length,"
@@ -95,6 +95,18 @@ def test_samples_without_padding_are_refused_for_their_unknown_lengths() -> None
     row = dict(zip(HEADER.split(","), BERT.split(","), strict=True)) | {"notes": "unpadded, up to 512"}
     with pytest.raises(UnsupportedError, match="tokens without padding"):
         NamedRuns().predict(row, Calibration.load())
+
+
+def test_models_that_look_for_answers_have_no_head_of_words() -> None:
+    row = dict(zip(HEADER.split(","), BERT.split(","), strict=True))
+    asked = row | {"model": "bert-large (SQuAD ft)"}
+    del asked["sequence_length"]
+    words = scenario_mapping(described(row | {"sequence_length": "384"}))
+    answers = answering(asked)
+    assert answers["model"] == words["model"]
+    assert answers["training"]["sequence_length"] == 384 and answers["training"]["dropout"]
+    assert answers["training"]["predicted_share"] * 384 == 1
+    assert NamedRuns().predict(asked, Calibration.load())["predicted_samples_per_s"] > 0
 
 
 def test_sixteen_v100_of_a_node_are_those_of_a_machine_with_switches() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 from simulator.errors import PlanError, UnsupportedError
 from simulator.program.planning.divide import nearest, nearest_multiples
@@ -48,76 +49,53 @@ def check_idle(scenario: Outline) -> None:
     Raises:
         PlanError: Names the setting and what it would need.
     """
-    parallelism, training, model = scenario.parallelism, scenario.training, scenario.model
-    transformer = isinstance(model, TransformerSpec)
+    for block, needs in (("parallelism", _of_parallelism(scenario)), ("training", _of_training(scenario))):
+        settings = getattr(scenario, block)
+        for need in needs:
+            for key in need.keys:
+                changed = getattr(settings, key) != type(settings).model_fields[key].default
+                if changed and not need.met:
+                    raise PlanError((block, key), f"does nothing without {need.what}")
+
+
+class _Need(NamedTuple):
+    """What settings are about, and whether it is there."""
+
+    keys: tuple[str, ...]
+    met: bool
+    what: str
+
+
+def _of_parallelism(scenario: Outline) -> Iterator[_Need]:
+    plan, training, model = scenario.parallelism, scenario.training, scenario.model
+    sharding = plan.data_parallel_sharding
+    gathers = sharding == "parameters" or training.offload.parameters is not None
+    gathering = ("reshard_after_forward", "gather_prefetch", "gather_prefetch_backward")
+    yield _Need(gathering, gathers, "sharded or offloaded parameters")
+    again = "reshard_after_forward: nothing is gathered in a backward pass"
+    yield _Need(("gather_prefetch_backward",), plan.reshard_after_forward, again)
+    yield _Need(("sharding_group_size",), sharding != "none", "data_parallel_sharding")
+    yield _Need(("context_parallel_method",), plan.context_parallel > 1, "context_parallel above 1")
     mixture = isinstance(model, TransformerSpec) and model.mixture is not None
-    parameters = parallelism.data_parallel_sharding == "parameters" or training.offload.parameters is not None
+    routed = ("expert_tensor_parallel", "expert_capacity_factor", "expert_imbalance")
+    yield _Need(routed, mixture, "a model with routed experts")
+    clips = plan.pipeline_parallel > 1 and training.gradient_clipping
+    needed = "pipeline_parallel above 1 and gradient_clipping"
+    yield _Need(("optimizer_post_validation",), clips, needed)
+    whole = "whole parameters on each GPU: sharded ones are reduced layer by layer"
+    yield _Need(("gradient_bucket",), sharding != "parameters", whole)
+
+
+def _of_training(scenario: Outline) -> Iterator[_Need]:
+    training, model = scenario.training, scenario.model
+    transformer = isinstance(model, TransformerSpec)
+    yield _Need(("lora_targets",), training.lora_rank > 0, "lora_rank above 0")
+    yield _Need(("lora_rank", "attention", "dropout"), transformer, "a transformer")
+    encoder = isinstance(model, TransformerSpec) and model.family == "encoder"
+    yield _Need(("predicted_share",), encoder, "an encoder")
     kept = training.parameter_precision or base_precision(training.precision)
     shorter = FORMATS[kept].bits < FORMATS["fp32"].bits
-    needs = (
-        (
-            parallelism,
-            ("reshard_after_forward", "gather_prefetch", "gather_prefetch_backward"),
-            parameters,
-            "sharded or offloaded parameters",
-        ),
-        (
-            parallelism,
-            ("gather_prefetch_backward",),
-            parallelism.reshard_after_forward,
-            "reshard_after_forward: nothing is gathered in a backward pass",
-        ),
-        (
-            parallelism,
-            ("sharding_group_size",),
-            parallelism.data_parallel_sharding != "none",
-            "data_parallel_sharding",
-        ),
-        (
-            parallelism,
-            ("context_parallel_method",),
-            parallelism.context_parallel > 1,
-            "context_parallel above 1",
-        ),
-        (
-            parallelism,
-            (
-                "expert_tensor_parallel",
-                "expert_capacity_factor",
-                "expert_imbalance",
-            ),
-            mixture,
-            "a model with routed experts",
-        ),
-        (
-            parallelism,
-            ("optimizer_post_validation",),
-            parallelism.pipeline_parallel > 1 and training.gradient_clipping,
-            "pipeline_parallel above 1 and gradient_clipping",
-        ),
-        (
-            parallelism,
-            ("gradient_bucket",),
-            parallelism.data_parallel_sharding != "parameters",
-            "whole parameters on each GPU: sharded ones are reduced layer by layer",
-        ),
-        (training, ("lora_targets",), training.lora_rank > 0, "lora_rank above 0"),
-        (training, ("lora_rank",), transformer, "a transformer"),
-        (training, ("attention", "dropout"), transformer, "a transformer"),
-        (
-            training,
-            ("predicted_share",),
-            isinstance(scenario.model, TransformerSpec) and scenario.model.family == "encoder",
-            "an encoder",
-        ),
-        (training, ("master_parameters",), shorter, "parameters in 16 bits or fewer"),
-    )
-    for block, keys, applies, what in needs:
-        for key in keys:
-            changed = getattr(block, key) != type(block).model_fields[key].default
-            if changed and not applies:
-                where = "parallelism" if block is parallelism else "training"
-                raise PlanError((where, key), f"does nothing without {what}")
+    yield _Need(("master_parameters",), shorter, "parameters in 16 bits or fewer")
 
 
 def check_frozen(scenario: Outline) -> None:

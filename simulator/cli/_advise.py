@@ -22,6 +22,8 @@ _SHORT = {
     "training.recompute": "recompute",
 }
 """Heads of a table that must fit a terminal."""
+_MANY_TIMES = 5
+"""Times a figure from which on they are told instead of percents."""
 
 
 def run_sensitivity(path: Path, changes: list[str], *, out: Path | None, as_json: bool, quiet: bool) -> int:
@@ -222,15 +224,20 @@ def _as_json(found: Sensitivity) -> dict[str, object]:
 
 
 def _print_comparison(found: Comparison) -> None:
-    if found.changes:
-        print_table(("changed in the scenario", *found.names), [(k, *v) for k, v in found.changes.items()])
+    changes, left_out = found.told()
+    if changes:
+        rows = [(key, *values) for key, values in changes.items()]
+        print_table(("changed in the scenario", *found.names), rows, split=True)
     else:
         say("the scenarios are the same")
+    if left_out:
+        more = ", ".join(f"{count} of {part}" for part, count in left_out.items())
+        say(f"and what belongs to these parts, which --json lists: {more}")
     say("")
     rows = []
     for words, figures in found.figures.items():
         rows.append((words, *(_figure(figure, figures[0], place) for place, figure in enumerate(figures))))
-    print_table(("figure", *found.names), rows, numeric=True)
+    print_table(("figure", *found.names), rows, numeric=True, split=True)
     say("")
     causes = sorted(found.breakdown.items(), key=lambda item: -max(item[1]))
     rows = [
@@ -238,7 +245,7 @@ def _print_comparison(found: Comparison) -> None:
         for cause, values in causes
         if max(values) >= 0.0005 * sum(max(v) for v in found.breakdown.values())
     ]
-    print_table(("part of a step [ms]", *found.names), rows, numeric=True)
+    print_table(("part of a step [ms]", *found.names), rows, numeric=True, split=True)
 
 
 def _figure(value: float | None, first: float | None, place: int) -> str:
@@ -247,4 +254,5 @@ def _figure(value: float | None, first: float | None, place: int) -> str:
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if place == 0 or not first:
         return text
-    return f"{text} ({value / first - 1:+.1%})"
+    ratio = value / first
+    return f"{text} (x {ratio:.3g})" if ratio > _MANY_TIMES else f"{text} ({round(ratio - 1, 3) + 0.0:+.1%})"

@@ -27,6 +27,8 @@ _METRICS: Final = (
 )
 _FIGURES: Final = "figures"
 """Where hardware's figures come from: told with `catalog`, too long for a comparison."""
+_FEW: Final = 4
+"""Changed keys of a part that are told one by one though its name changed, too."""
 MOST: Final = 8
 """Results that are compared at once."""
 
@@ -48,6 +50,17 @@ class Comparison:
     changes: Mapping[str, tuple[str, ...]]
     figures: Mapping[str, tuple[float | None, ...]]
     breakdown: Mapping[str, tuple[float, ...]]
+
+    def told(self) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+        """The changes, of parts that are others altogether their names only; and how many more each has."""
+        changes, left_out = dict(self.changes), dict[str, int]()
+        for name in [key for key in self.changes if key.endswith(".name")]:
+            part = name.removesuffix("name")
+            inside = [key for key in changes if key.startswith(part) and key != name]
+            if len(inside) > _FEW:
+                left_out[part.removesuffix(".")] = len(inside)
+                changes = {key: values for key, values in changes.items() if key not in inside}
+        return changes, left_out
 
 
 def compare_folders(folders: Sequence[Path]) -> Comparison:

@@ -4,6 +4,7 @@ import pytest
 
 from simulator import load_scenario, simulate
 from simulator.advise import sensitivity
+from simulator.cli._output import print_table
 from simulator.errors import ClustersimError
 from simulator.report import compare_folders, draw_comparison_chart, write_result_folder
 from simulator.scenario import resolved_yaml
@@ -132,6 +133,31 @@ def test_a_comparison_tells_what_changed_and_what_it_did(tmp_path):
         ".svg",
         ".csv",
     ]
+
+
+def test_of_a_part_that_is_another_altogether_the_name_is_told(tmp_path):
+    changed = job(cluster__accelerator="A100-SXM4-80GB", cluster__scale_out__bandwidth="25 GB/s")
+    folders = [written(tmp_path / "one", job()), written(tmp_path / "two", changed)]
+    compared = compare_folders(folders)
+    changes, left_out = compared.told()
+    assert changes == {
+        "cluster.accelerator.name": ("H100-SXM5-80GB", "A100-SXM4-80GB"),
+        "cluster.scale_out.bandwidth": ("50 GB/s", "25 GB/s"),
+    }
+    inside = [key for key in compared.changes if key.startswith("cluster.accelerator.")]
+    assert left_out == {"cluster.accelerator": len(inside) - 1}
+
+
+def test_a_table_without_room_goes_on_below_with_its_first_column(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    heads = ("figure", *(f"result {i}" for i in range(5)))
+    rows = [(f"figure {row}", *(f"{row}{i}.25 (+12.5%)" for i in range(5))) for row in range(2)]
+    print_table(heads, rows, numeric=True, split=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    assert sum(line.startswith("figure 1") for line in lines) > 1
+    for i in range(5):
+        assert any(line.startswith("figure 1") and f"1{i}.25 (+12.5%)" in line for line in lines)
 
 
 def test_a_comparison_needs_two_results(tmp_path):

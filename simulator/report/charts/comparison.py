@@ -46,12 +46,16 @@ def draw_comparison(comparison: Comparison) -> tuple[Figure, pd.DataFrame]:
     height = 0.8 + _ROW * len(comparison.names) + foot
     change = steps[0] / steps[-1] if len(steps) == 2 and steps[-1] else None
     title = "Where the time of a step goes"
-    if change is not None:
+    if change is not None and all(result.values.get("fits", True) for result in comparison.results):
         title = f"{comparison.names[1]}: {change:.2f} times as fast a step as {comparison.names[0]}"
     models = dict.fromkeys(str(result.values["model"]) for result in comparison.results)
     figure = new_figure(height, title, ", ".join(models))
     labels = [fitted(figure, name, 2.2) for name in comparison.names]
-    figures = [f"{step * scale:,.4g} {unit}" for step in steps]
+    fits = [bool(result.values.get("fits", True)) for result in comparison.results]
+    figures = [
+        f"{step * scale:,.4g} {unit}{'' if fit else ', does not fit'}"
+        for step, fit in zip(steps, fits, strict=True)
+    ]
     left = MARGIN + widest(figure, labels) + 0.12
     right = widest(figure, figures) + 0.15
     width = WIDTH - left - MARGIN - right

@@ -62,8 +62,9 @@ def kernel_demand(
             amounts["memory_bandwidth"] = traffic / constants.memory_fraction
     amounts["host"] = kernel.launches * constants.host_launch_time
     latency = constants.kernel_latency * REFERENCE_CLOCK / highest_clock(accelerator)
-    # All units meet behind each step of a recurrence, as they do at the end of a kernel.
-    return Demand(delay=(kernel.launches + kernel.steps - 1) * latency, amounts=amounts)
+    # A step of a recurrence is a product and a kernel for its gates, both launched by the library.
+    kernels = kernel.launches if kernel.steps == 1 else 2 * kernel.steps
+    return Demand(delay=kernels * latency, amounts=amounts)
 
 
 def _matrix_seconds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -173,6 +173,8 @@ def _takes(field: FieldInfo) -> str:
     if one is not None:
         return "one of them, or a mapping"
     literals = [part for part in parts if isinstance(part, str)]
+    if any(isinstance(part, WithJsonSchema) for part in parts):
+        return "a whole number, or a list"
     if get_origin(field.annotation) is tuple:
         return "a list"
     if get_origin(field.annotation) is dict or any(_is_spec(part) for part in parts):

@@ -87,7 +87,8 @@ class Kernel:
         model_flops: The part of `flops` that counts towards MFU (recomputation does not) [FLOP].
         instructions: What the vector units do, a lane at a time, where addresses and bounds take them longer
             than `flops`.
-        steps: Products of `shape` that follow one another, each waiting for the last, in one launch.
+        steps: Products of `shape` that follow one another, each with a kernel of gates behind it and waiting
+            for the last; one operator to whoever launches it.
     """
 
     name: str

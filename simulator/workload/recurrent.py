@@ -12,13 +12,14 @@ from simulator.workload.weights import add_weight
 def recurrent(site: Site, layer: RecurrentLayer) -> None:
     """Layers one above the other, each in one direction or both.
 
-    The input's part of all gates is one product over all positions, the state's part a product a step, which
-    waits for the last; weights of the state stay on the chip, and the gates' arithmetic is part of it. Kept
+    The input's part of all gates is one product over all positions, the state's part a product a step, with
+    the gates' arithmetic behind it, which waits for the last; weights of the state stay in the cache. Kept
     are what each layer reads and gives, its gates and (LSTM) its cells. Backward the same, and gradients of
     both weights are products over all positions.
 
-    Source: Appleyard et al., Optimizing Performance of Recurrent Neural Networks on GPUs, arXiv:1604.01946;
-        Diamos et al., Persistent RNNs, ICML 2016.
+    Source: Appleyard et al., Optimizing Performance of Recurrent Neural Networks on GPUs, arXiv:1604.01946,
+        section 3; PyTorch asks for it wherever there are several layers (aten/src/ATen/native/cudnn/RNN.cpp).
+    Valid: layers one after the other; libraries may run one layer ahead of the next.
     """
     shard, hidden, gates = site.shard, layer.hidden_size, recurrent_gates(layer) * layer.hidden_size
     steps = site.takes.places if site.takes.positions else shard.sequence_length

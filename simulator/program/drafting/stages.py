@@ -18,6 +18,7 @@ from simulator.program.passes.sharding import (
     parameter_collectives,
     reductions,
 )
+from simulator.program.passes.stretches import Stretches
 from simulator.program.planning.layout import Tie
 from simulator.program.planning.outline import Outline
 from simulator.program.planning.plan import Plan
@@ -91,6 +92,7 @@ def compile_stages(
         kinds: Kinds of passes that the schedule runs.
     """
     known: dict[object, CompiledStage] = {}
+    does = Stretches.of(describe, parts.shard)
     compiled = []
     for stage, chunks in enumerate(parts.blocks):
         tied = tuple(tie for tie in parts.ties if stage in tie.stages)
@@ -99,7 +101,7 @@ def compile_stages(
         gpus = parts.offload.nodes.gpus[stage] if parts.offload else 0
         key = (chunks, ends, tuple(tie.name for tie in tied), gpus)
         if key not in known:
-            maker = _StageMaker(scenario, plan, describe, parts, stage, assembly)
+            maker = _StageMaker(scenario, plan, describe, parts, does, stage, assembly)
             known[key] = maker.make(kinds, tied)
         compiled.append(known[key])
     return compiled
@@ -113,6 +115,7 @@ class _StageMaker:
     plan: Plan
     describe: Describer
     parts: ModelParts
+    does: Stretches
     stage: int
     assembly: Assembly
 
@@ -123,7 +126,7 @@ class _StageMaker:
             self.describe,
             recomputation(self.scenario),
             RowTable(),
-            parts.shard,
+            self.does,
             waits_to_launch=waits,
             offload=self._offload,
             gathering=gathering(plan, parts.state_bytes, self._offload),

@@ -18,14 +18,14 @@ from simulator.program.passes.exchanges import (
     conversion_row,
 )
 from simulator.program.passes.offload import StageOffload
-from simulator.program.passes.stretches import AXIS_LANE, block_stretch, bytes_kept, phase_of
+from simulator.program.passes.stretches import AXIS_LANE, Stretches, bytes_kept, phase_of
 from simulator.program.passes.transfers import Fetches, Stores, add_legs, leaving
 from simulator.program.planning.recomputation import Mode, Recomputation, computed_again
 from simulator.program.pricing.describe import Describer
 from simulator.program.pricing.rows import Row, RowTable
 from simulator.program.pricing.templates import LANE, Stretch, Template, TemplateBuilder
 from simulator.program.pricing.works import Ranks
-from simulator.workload import Block, Communication, Kernel, Shard
+from simulator.workload import Block, Communication, Kernel
 
 
 class _Part(NamedTuple):
@@ -48,13 +48,14 @@ class StageCompiler:
     describe: Describer
     recompute: Recomputation
     table: RowTable
-    shard: Shard
+    does: Stretches
+    """What blocks do, in classes of their own."""
     waits_to_launch: bool = False
     offload: StageOffload | None = None
     gathering: Gathering | None = None
     """How parameters are gathered, if they are sharded."""
     stretches: dict[tuple[Block, str, Mode, Beside], Stretch | None] = field(default_factory=dict)
-    """What blocks do, by block, pass and memory: equal layers are one object and are compiled once."""
+    """The same in classes of the table: equal layers are one object and are compiled once."""
     reductions: dict[tuple[Item, int], int] = field(default_factory=dict)
     parts: dict[tuple[Block, ...], _Part] = field(default_factory=dict)
 
@@ -95,7 +96,7 @@ class StageCompiler:
             modes = self.recompute.modes(blocks)
 
             def kept(place: int) -> int:
-                return bytes_kept(blocks[place], modes[place], self.shard)
+                return bytes_kept(blocks[place], modes[place], self.does.shard)
 
             away = leaving(self.offload, [block.name for block in blocks], kept)
             found = self.parts[blocks] = _Part(_numbered(blocks), modes, computed_again(modes), away)
@@ -288,7 +289,7 @@ class StageCompiler:
 
     def _stretch(self, block: Block, what: str, mode: Mode, beside: Beside) -> Stretch | None:
         """A block's nodes in classes of this table; None if there are none."""
-        found = block_stretch(self.describe, self.shard, block, what, mode, beside)
+        found = self.does.get(block, what, mode, beside)
         return None if found is None else found.stretch.of(self.table.places(found.rows))
 
 

@@ -66,6 +66,8 @@ def converted(
         target: How they are written.
         freed: What took the memory that goes with it; it keeps what it takes if not given.
     """
+    if source == target:
+        return []
     (before, own), (behind, other) = source, target
     matrices = count.matrices if before != behind else 0
     others = count.total - count.matrices if own.other != other.other else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
-from typing import Final
 
 from simulator.program.passes.exchanges import Gathering, Item, Reduction
 from simulator.program.passes.offload import Leg, StageOffload
@@ -18,8 +17,6 @@ from simulator.workload.state import NO_PARAMETERS, Width
 
 Kinds = tuple[Parameters, Parameters]
 """Parameters that all replicas hold, and those of routed experts."""
-
-_NONE: Final = (NO_PARAMETERS, NO_PARAMETERS)
 
 DEFAULT_BUCKET_GRADIENTS = 40_000_000
 """Gradients in a bucket, unless there are more than 40 replicas: then a million for each.
@@ -164,34 +161,38 @@ def reductions(
         limit = 1.0
     if not overlaps:
         limit = float("inf")
+    sharding, width = plan.sharding, per.gradients
     found: list[Reduction] = []
     known: dict[Kinds, tuple[Item, ...]] = {}
-    width, first, bucket = per.gradients, -1, _NONE
-    for position, block in enumerate(reversed(blocks)):
-        bucket = _with(bucket, block)
-        dense, expert = bucket
-        first = position if first < 0 and dense.total + expert.total else first
-        size = (dense + expert).size(width)
-        if size and (size >= limit or position == len(blocks) - 1):
-            if bucket not in known:
-                known[bucket] = gradient_collectives(plan, per, dense, expert)
-            items = known[bucket]
-            held = size if plan.sharding.gradients and plan.sharding.each else 0
-            share, legs = 0, tuple[Leg, ...]()
-            if offload is not None and offload.settings.gradients:
-                share = _share(plan, dense, expert, sharded=plan.sharding.gradients).size(width)
-                held, legs = size, _leaving(plan, offload, share)
-            if items or legs:
-                found.append(Reduction(first, position, items, held, legs, share))
-            first, bucket = -1, _NONE
+    for first, last, bucket in _buckets(tuple(blocks), width, limit):
+        items = known.get(bucket)
+        if items is None:
+            items = known[bucket] = gradient_collectives(plan, per, *bucket)
+        size = sum(bucket, NO_PARAMETERS).size(width)
+        held = size if sharding.gradients and sharding.each else 0
+        share, legs = 0, tuple[Leg, ...]()
+        if offload is not None and offload.settings.gradients:
+            share = _share(plan, *bucket, sharded=sharding.gradients).size(width)
+            held, legs = size, _leaving(plan, offload, share)
+        if items or legs:
+            found.append(Reduction(first, last, items, held, legs, share))
     return tuple(found)
 
 
 @lru_cache(maxsize=4 * BLOCKS_KNOWN)
-def _with(bucket: Kinds, block: Block) -> Kinds:
-    """A bucket with the gradients of one more block."""
-    dense, expert = (Parameters(*each) for each in zip(block.trained, block.trained_matrices, strict=True))
-    return bucket[0] + dense, bucket[1] + expert
+def _buckets(blocks: tuple[Block, ...], width: Width, limit: float) -> list[tuple[int, int, Kinds]]:
+    """First and last block of each bucket in the order of the backward pass, and its gradients."""
+    found = []
+    first, dense, expert = -1, NO_PARAMETERS, NO_PARAMETERS
+    for position, block in enumerate(reversed(blocks)):
+        new = [Parameters(*each) for each in zip(block.trained, block.trained_matrices, strict=True)]
+        dense, expert = dense + new[0], expert + new[1]
+        first = position if first < 0 and dense.total + expert.total else first
+        size = (dense + expert).size(width)
+        if size and (size >= limit or position == len(blocks) - 1):
+            found.append((first, position, (dense, expert)))
+            first, dense, expert = -1, NO_PARAMETERS, NO_PARAMETERS
+    return found
 
 
 def _leaving(plan: Plan, offload: StageOffload, size: int) -> tuple[Leg, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -44,8 +44,10 @@ Source: ``cuda_graph_scope`` of TransformerConfig in Megatron-Core: ``attn``; ``
     before it) and ``moe_preprocess``.
 """
 
-KEPT_STRETCHES: Final = 4096
-"""Stretches that are kept at most; some ten kilobytes each."""
+KEPT_SHARDS: Final = 64
+"""Shards of which stretches are kept."""
+KEPT_STRETCHES: Final = 512
+"""Stretches of one shard that are kept at most; some ten kilobytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +63,61 @@ class BlockStretch:
     stretch: Stretch
 
 
-_KNOWN: OrderedDict[tuple[object, ...], BlockStretch | None] = OrderedDict()
-"""What was worked out last, by all that it depends on."""
+_Known = dict[tuple[object, ...], BlockStretch | None]
+
+_KNOWN: OrderedDict[tuple[object, ...], _Known] = OrderedDict()
+"""What was worked out last, by the shard and by how passes run there."""
 
 
-def block_stretch(
-    describe: Describer, shard: Shard, block: Block, what: str, mode: Mode, beside: Beside
-) -> BlockStretch | None:
-    """A block's nodes in one pass; None if there are none.
+@dataclass(slots=True)
+class Stretches:
+    """What blocks do in the passes of one plan.
 
-    Args:
+    Attributes:
         describe: Who meets, and how kernels are launched.
         shard: One GPU's part of a micro-batch.
-        block: The block.
-        what: ``forward``, ``recompute``, ``backward`` or one half of it.
-        mode: What its forward pass keeps.
-        beside: Memory that comes and goes with it.
+        known: What was worked out for all plans of such shards, by all else that it depends on.
+        meets: Who meets in each block.
     """
-    how = describe.software.cuda_graphs, describe.software.recorded_parts, describe.plan.pairs
-    key = (block, what, mode, beside, shard, *how, describe.meets(block))
-    try:
-        found = _KNOWN[key]
-    except KeyError:
-        steps = _steps_of(block, what, mode, shard)
-        found = _KNOWN[key] = _stretch(describe, steps, phase_of(what), beside) if steps else None
-    _KNOWN.move_to_end(key)
-    if len(_KNOWN) > KEPT_STRETCHES:
-        _KNOWN.popitem(last=False)
-    return found
+
+    describe: Describer
+    shard: Shard
+    known: _Known
+    meets: dict[Block, tuple[object, ...]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(describe: Describer, shard: Shard) -> Stretches:
+        """With what was worked out before."""
+        software = describe.software
+        key = shard, software.cuda_graphs, software.recorded_parts, describe.plan.pairs
+        known = _KNOWN.setdefault(key, {})
+        _KNOWN.move_to_end(key)
+        if len(_KNOWN) > KEPT_SHARDS:
+            _KNOWN.popitem(last=False)
+        return Stretches(describe, shard, known)
+
+    def get(self, block: Block, what: str, mode: Mode, beside: Beside) -> BlockStretch | None:
+        """A block's nodes in one pass; None if there are none.
+
+        Args:
+            block: The block.
+            what: ``forward``, ``recompute``, ``backward`` or one half of it.
+            mode: What its forward pass keeps.
+            beside: Memory that comes and goes with it.
+        """
+        meets = self.meets.get(block)
+        if meets is None:
+            meets = self.meets[block] = self.describe.meets(block)
+        key = block, what, mode, beside, meets
+        try:
+            return self.known[key]
+        except KeyError:
+            steps = _steps_of(block, what, mode, self.shard)
+            found = _stretch(self.describe, steps, phase_of(what), beside) if steps else None
+            if len(self.known) >= KEPT_STRETCHES:
+                self.known.clear()
+            self.known[key] = found
+            return found
 
 
 def forget_stretches() -> None:

@@ -78,7 +78,11 @@ class RowTable:
 
     def places(self, rows: Iterable[Row]) -> list[int]:
         """Indices of rows, added if they are new."""
-        return [self.add(row) for row in rows]
+        index, found = self.index, []
+        for row in rows:
+            place = index.get(row)
+            found.append(self.add(row) if place is None else place)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

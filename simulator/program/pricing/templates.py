@@ -173,7 +173,8 @@ class TemplateBuilder:
         """Appends an activity and returns its local index."""
         place = len(self.lanes)
         outside = {a for a in after if a >= 0 and self.lanes[a] != lane}
-        self.dep_back.extend([place - a for a in sorted(outside)])
+        if outside:
+            self.dep_back.extend([place - a for a in sorted(outside)])
         self.dep_count.append(len(outside))
         self.lanes.append(lane)
         self.classes.append(cls)
@@ -192,10 +193,11 @@ class TemplateBuilder:
         self.layers.extend(array("i", (layer,)) * len(stretch.lanes))
         self.dep_count.extend(stretch.dep_count)
         lane = lanes[first]
-        outside = {a for a in after if a >= 0 and lanes[a] != lane}
+        outside = [a for a in after if a >= 0 and lanes[a] != lane]
         if outside:
+            outside = sorted(set(outside)) if len(outside) > 1 else outside
             self.dep_count[first] += len(outside)
-            self.dep_back.extend([first - a for a in sorted(outside)])
+            self.dep_back.extend([first - a for a in outside])
         self.dep_back.extend(stretch.dep_back)
         if self.entry is None:
             self.entry = first

@@ -240,22 +240,6 @@ def human(value: float, dimension: Dimension, digits: int = 3) -> str:
     return f"{scaled:,.0f} {unit}" if whole else f"{scaled:.{digits}g} {unit}"
 
 
-def to_picoseconds(seconds: float) -> int:
-    """Seconds as an integer number of picoseconds, rounded up.
-
-    Raises:
-        UnitError: Negative, not finite, or beyond the engine's horizon of 100 days.
-    """
-    if not 0 <= seconds <= MAX_PICOSECONDS / PICOSECONDS:
-        raise UnitError(f"{seconds!r} s is outside the engine's horizon of 0 to 100 days")
-    return math.ceil(Fraction(seconds) * PICOSECONDS)
-
-
-def to_seconds(picoseconds: int) -> float:
-    """Picoseconds as a float of seconds."""
-    return picoseconds / PICOSECONDS
-
-
 def _unit_complaint(unit: str, dimension: Dimension) -> str:
     for other, units in _UNITS.items():
         if other != dimension and unit in units:

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from simulator.errors import UnitError
 from simulator.units import (
-    MAX_PICOSECONDS,
-    PICOSECONDS,
     check_range,
     dense,
     dimensions,
@@ -18,8 +16,6 @@ from simulator.units import (
     human,
     parse,
     render,
-    to_picoseconds,
-    to_seconds,
 )
 
 
@@ -166,16 +162,3 @@ def test_dense_halves_what_is_given_with_sparsity():
     assert dense("989 TFLOP/s") is None
     with pytest.raises(UnitError, match="unknown unit"):
         dense("5 parsec (sparse)")
-
-
-@pytest.mark.parametrize(("seconds", "picoseconds"), [(0.0, 0), (1.0, PICOSECONDS), (1e-13, 1), (1.5e-12, 2)])
-def test_durations_round_up(seconds, picoseconds):
-    assert to_picoseconds(seconds) == picoseconds
-
-
-def test_horizon_is_a_hundred_days():
-    assert to_picoseconds(100 * 86400.0) == MAX_PICOSECONDS
-    assert to_seconds(MAX_PICOSECONDS) == 8.64e6
-    for seconds in (8.64e6 + 1, -1e-12, math.nan, math.inf):
-        with pytest.raises(UnitError, match="horizon"):
-            to_picoseconds(seconds)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from simulator.advise.bounds import Prices, Share, bounds, shared
 from simulator.analysis import Result
 from simulator.errors import ClustersimError, PlanError
-from simulator.run import Played, played
+from simulator.run import Played, played, simulate
 from simulator.scenario import Scenario
 from simulator.specs.calibration import Calibration
 from simulator.specs.model import TransformerSpec
@@ -63,6 +63,7 @@ class PlanSearch:
 
     Attributes:
         best: The best plans that fit, the best first.
+        own: What the scenario's own plan does, be it in the space or not; None if it is refused or too large.
         enumerated: Plans of the space.
         illegal: Of them, found to be refused: something does not divide.
         without_memory: Not simulated, as what a GPU keeps between steps does not fit.
@@ -77,6 +78,7 @@ class PlanSearch:
     """
 
     best: tuple[FoundPlan, ...]
+    own: Result | None
     enumerated: int
     illegal: int
     without_memory: int
@@ -92,9 +94,10 @@ def plan_space(scenario: Scenario, max_gpus: int) -> Iterator[dict[str, Any]]:
     """The plans that are looked at, as overrides of the scenario; not all of them are legal.
 
     Nodes: 1 and twice as many as before up to the limit, the limit itself, and what the scenario has. Tensor
-    parallelism: what divides heads and the scale-up domain. Pipeline: what divides the layers. Chunks: what
-    divides a stage's layers. Micro-batch: what divides the global batch. Recomputation: all three. Everything
-    else, such as sharding and context parallelism, is as the scenario has it.
+    parallelism: what divides heads and the scale-up domain. Pipeline: what divides the layers, powers of two
+    (some stages then have a layer less) and what the scenario has. Chunks: what divides a stage's layers.
+    Micro-batch: what divides the global batch. Recomputation: all three. Everything else, such as sharding
+    and context parallelism, is as the scenario has it.
 
     Raises:
         ClustersimError: No node fits the limit, or the scenario has several node groups.
@@ -116,12 +119,14 @@ def plan_space(scenario: Scenario, max_gpus: int) -> Iterator[dict[str, Any]]:
     shared = math.gcd(model.num_attention_heads, model.intermediate_size)
     tensors = [tensor for tensor in _divisors(shared) if tensor <= group.domain]
     layers = model.num_hidden_layers
-    for count, tensor, pipeline in itertools.product(sorted(nodes), tensors, _divisors(layers)):
+    stages = {*_divisors(layers), *(2**power for power in range(layers.bit_length()))}
+    stages |= {scenario.parallelism.pipeline_parallel}
+    for count, tensor, pipeline in itertools.product(sorted(nodes), tensors, sorted(stages)):
         gpus = count * group.gpus_per_node
         ranks = tensor * pipeline * context
         if gpus % ranks or batch % (gpus // ranks):
             continue
-        chunks = _divisors(layers // pipeline) if pipeline > 1 else [1]
+        chunks = _divisors(-(-layers // pipeline)) if pipeline > 1 else [1]
         micros = _divisors(batch // (gpus // ranks))
         for virtual, micro, recompute in itertools.product(chunks, micros, RECOMPUTE):
             yield {
@@ -219,6 +224,7 @@ def search_plans(
         raise ClustersimError("plan: no plan is legal; does the global batch divide over the replicas?")
     return PlanSearch(
         best=_ranked(scenario, kept, objective)[:best],
+        own=_own(scenario, max_gpus),
         enumerated=enumerated,
         illegal=illegal,
         without_memory=without_memory,
@@ -246,6 +252,17 @@ def _ranked(scenario: Scenario, kept: list[_Simulated], objective: Objective) ->
     return tuple(
         FoundPlan(overrides, _settings(scenario, overrides), result) for *_, overrides, result in found
     )
+
+
+def _own(scenario: Scenario, max_gpus: int) -> Result | None:
+    if scenario.cluster.num_gpus > max_gpus:
+        return None
+    player = "compiled" if scenario.simulation.player == "auto" else scenario.simulation.player
+    try:
+        result = simulate(scenario.changed({"campaign": None, "simulation.player": player}))
+    except ClustersimError:
+        return None
+    return result if result.fits else None
 
 
 _Candidate = tuple[float, int, int, Mapping[str, Any]]
@@ -333,7 +350,7 @@ class _Waiting:
 
 
 def _least(share: Share, micro_batches: float, stages: int, chunks: int, layers: int) -> float:
-    """The shortest step by what plans share [s]; all chunks have as many layers.
+    """The shortest step by what plans share [s]; no chunk has a layer less than its even part, rounded down.
 
     With K the kernels of m micro-batches over P stages, C the layers of one of v chunks, and stage p waiting
     for the first chunks of those before it: the last stage has ``(m v + P - 1) C``, m times what stands

@@ -91,7 +91,7 @@ def _print_plans(found: PlanSearch, path: Path) -> None:
         least = (
             "" if found.least_bytes is None else f": a GPU needs {human(found.least_bytes, 'bytes')} or more"
         )
-        say(f"no plan fits{least}")
+        say(f"no plan fits{least}; `clustersim run {path}` tells what would make it fit")
         return
     keys = list(found.best[0].overrides)
     heads = tuple(_SHORT.get(key, key) for key in keys)
@@ -106,6 +106,8 @@ def _print_plans(found: PlanSearch, path: Path) -> None:
         for plan in found.best
     ]
     print_table((*heads, "samples/s", "MFU", "GiB", "limited by"), rows)
+    if found.own is not None:
+        say(f"the scenario's own plan: {_figure(found.own.samples_per_s, None, 0)} samples/s")
     settings = " ".join(
         f"--set {key}={'null' if value is None else value}" for key, value in found.best[0].settings.items()
     )
@@ -117,6 +119,7 @@ def _plans_as_json(found: PlanSearch) -> dict[str, object]:
     figures = ("least_bytes", "simulating_s", "wall_s")
     return {
         **{name: getattr(found, name) for name in (*counts, *figures)},
+        "own_samples_per_s": found.own.samples_per_s if found.own is not None else None,
         "best": [
             {
                 "overrides": dict(plan.settings),

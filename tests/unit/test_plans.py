@@ -73,6 +73,33 @@ def test_no_step_is_shorter_than_its_bound_and_no_peak_below_its_own(brute):
     assert min(ratios) > 0.5, "a bound that says little prunes little"
 
 
+def test_layers_that_do_not_divide_are_spread_and_the_search_is_exact():
+    scenario = job(
+        model={"base": "llama3-8b", "num_hidden_layers": 5},
+        cluster__gpus_per_node=4,
+        cluster__accelerator__memory_capacity="40 GiB",
+        parallelism__tensor_parallel=1,
+        parallelism__sequence_parallel=False,
+    )
+    every = []
+    for number, overrides in enumerate(plan_space(scenario, 4)):
+        planned = planned_scenario(scenario, overrides)
+        try:
+            result = simulate(planned)
+        except ClustersimError:
+            continue
+        bound = bounds(planned, Calibration.load(), Prices())
+        assert bound.step_s <= result.step_time_s * (1 + 1e-9), overrides
+        if result.fits:
+            every.append((-result.samples_per_s, number, overrides))
+    uneven = [o for *_, o in every if o["parallelism.pipeline_parallel"] in (2, 4)]
+    assert uneven, "pipelines of 5 layers over 2 and 4 stages are in the space"
+    found = search_plans(scenario, 4)
+    assert [plan.overrides for plan in found.best] == [o for *_, o in sorted(every, key=lambda p: p[:2])[:10]]
+    assert found.own is not None
+    assert found.own.samples_per_s == pytest.approx(simulate(scenario).samples_per_s)
+
+
 def test_prices_that_are_kept_change_no_bound(brute):
     scenario, every = brute
     calibration, prices = Calibration.load(), {}

@@ -173,6 +173,9 @@ class TransformerSpec(Spec):
     place of an embedding, with sinusoidal positions (Whisper); 0 where it reads tokens."""
     tie_word_embeddings: bool = False
     """Whether the head shares the embedding's matrix."""
+    num_nextn_predict_layers: CountOrZero = 0
+    """Modules behind the last layer that predict tokens further on (multi-token prediction): each has a
+    projection of state and embedding, a layer as the last, and embedding and head once more."""
     attention_bias: bool = False
     """Biases on the query, key and value projections."""
     attention_output_bias: bool = False
@@ -273,6 +276,13 @@ class TransformerSpec(Spec):
         if part is not None and info.data.get("qk_norm"):
             raise ValueError("norms its latent vectors, not queries and keys: leave qk_norm out")
         return part
+
+    @field_validator("num_nextn_predict_layers")
+    @classmethod
+    def _decoders_look_ahead(cls, modules: int, info: ValidationInfo) -> int:
+        if modules and info.data.get("family") != "decoder":
+            raise ValueError("only a decoder predicts tokens further on")
+        return modules
 
     @field_validator("num_key_value_heads")
     @classmethod

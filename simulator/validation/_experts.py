@@ -77,6 +77,37 @@ def _drops(cells: Mapping[str, str]) -> bool:
     return by_recipe or _DROPPED in _notes(cells)
 
 
+def looks_ahead(cells: Mapping[str, str]) -> dict[str, int]:
+    """Keys of `model`: modules that predict tokens further on, in recipes of DeepSeek-V3 for Megatron-Bridge.
+
+    None where matrices or sequences are split, beside which they are not modelled.
+
+    Source: ``mtp_num_layers``, 1 as ``num_nextn_predict_layers`` of the model's configuration.
+    """
+    split = max(int(float(cells.get(f"{axis}_parallel", "1"))) for axis in ("tensor", "context"))
+    return {"num_nextn_predict_layers": 1} if split == 1 and _is_deepseek_recipe(cells) else {}
+
+
+def layers_of_parts(cells: Mapping[str, str], parts: int) -> dict[str, list[int]]:
+    """Keys of `parallelism`: parts of DeepSeek-V3 are equal but for the last ones, which have the rest.
+
+    Source: ``set_deepseek_v3_pipeline_model_parallel_layout`` in NVIDIA-NeMo/Megatron-Bridge (4 layers on 15
+        stages and 1 on the last).
+    """
+    layers = int(float(cells["num_hidden_layers"]))
+    each = -(-layers // parts)
+    whole, rest = divmod(layers, each)
+    short = parts - whole - (rest > 0)
+    if parts == 1 or short > 1 or not _is_deepseek_recipe(cells):
+        return {}
+    return {"pipeline_layers": [each] * whole + [rest] * (rest > 0) + [0] * short}
+
+
+def _is_deepseek_recipe(cells: Mapping[str, str]) -> bool:
+    model = cells.get("model", "").casefold().replace("-", "").replace("_", "")
+    return "megatron-bridge" in cells.get("framework", "").casefold() and model.startswith("deepseekv3")
+
+
 def _split(cells: Mapping[str, str], plan: Mapping[str, Any]) -> int:
     """GPUs that each expert is split over."""
     ranks = plan["data_parallel"] * plan["context_parallel"]

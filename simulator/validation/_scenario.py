@@ -48,7 +48,7 @@ from typing import Any, Final, get_args
 from simulator.errors import UnsupportedError
 from simulator.measurements import words
 from simulator.validation._cluster import cluster, count
-from simulator.validation._experts import expert_plan
+from simulator.validation._experts import expert_plan, layers_of_parts, looks_ahead
 from simulator.validation._recompute import (
     recomputed_layers,
     recomputed_modules,
@@ -138,6 +138,7 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         "qk_norm": bool(_named(cells).get("qk_norm")),
         **({"mixture": mixture | _unsaid(latent, cells)} if mixture else {}),
         **({"latent_attention": latent["latent_attention"]} if latent else {}),
+        **looks_ahead(cells),
         **layers_of_stacks(cells),
     }
 
@@ -255,6 +256,7 @@ def _parallelism(cells: Mapping[str, str]) -> Mapped:
         mapped["pipeline_schedule"] = _allowed("parallelism", "pipeline_schedule", schedule)
         mapped["optimizer_post_validation"] = schedule.startswith("zb")
     mapped |= expert_plan(cells, mapped)
+    mapped |= layers_of_parts(cells, mapped["pipeline_parallel"] * mapped["virtual_pipeline"])
     group = count(cells, "sharding_group_size", 0)
     if group and group != mapped["data_parallel"]:
         _require_key("parallelism", "sharding_group_size")

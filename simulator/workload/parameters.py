@@ -32,7 +32,7 @@ def count_parameters(model: ModelSpec) -> int:
 
     Returns:
         Number of parameters. Not counted: segment tables and poolers of encoders, positions that are not
-        trained, extra heads for multi-token prediction, parameters that a framework adds by padding.
+        trained, parameters that a framework adds by padding.
 
     Source: shapes of the matrices; Vaswani et al., arXiv:1706.03762; Ainslie et al., arXiv:2305.13245
         (grouped-query attention); DeepSeek-V2, arXiv:2405.04434 (latent attention).
@@ -70,12 +70,17 @@ def _of_transformer(model: TransformerSpec, experts: int) -> int:
     dense = _mlp(model, model.intermediate_size)
     mixture = model.mixture
     if mixture is None:
-        return tables * width + head + model.num_hidden_layers * (every + dense)
+        ahead = model.num_nextn_predict_layers
+        module = every + dense + 2 * width * width + (2 + model.final_norm) * _norm(model.norm, width)
+        return tables * width + head + model.num_hidden_layers * (every + dense) + ahead * module
     with_experts = sum(map(model.has_experts, range(model.num_hidden_layers)))
     routed = width * mixture.num_experts
     routed += (experts + mixture.num_shared_experts) * _mlp(model, mixture.moe_intermediate_size)
     layers = model.num_hidden_layers * (every + dense) + with_experts * (routed - dense)
-    return tables * width + head + layers
+    ahead = model.num_nextn_predict_layers
+    module = every + (routed if model.has_experts(model.num_hidden_layers - 1) else dense)
+    module += 2 * width * width + (2 + model.final_norm) * _norm(model.norm, width)
+    return tables * width + head + layers + ahead * module
 
 
 def _second_stack(model: TransformerSpec, decoder_layers: int) -> int:

@@ -245,6 +245,26 @@ def test_notes_say_what_was_recorded(notes: str, whole: bool, parts: tuple[str, 
     assert (made.cuda_graphs, made.recorded_parts) == (whole, parts)
 
 
+@pytest.mark.parametrize(
+    ("stages", "chunks", "layers"),
+    [("16", "1", (4,) * 15 + (1,)), ("4", "4", (4,) * 15 + (1,)), ("8", "4", (2,) * 30 + (1, 0))],
+)
+def test_recipes_of_deepseek_v3_leave_room_at_the_end(
+    stages: str, chunks: str, layers: tuple[int, ...]
+) -> None:
+    plan = {"pipeline_parallel": stages, "virtual_pipeline": chunks, "tensor_parallel": "1"}
+    sizes = {"num_hidden_layers": "61", "num_gpus": "256", "context_parallel": "1", "expert_parallel": "8"}
+    shape = {"hidden_size": "7168", "num_attention_heads": "128", "num_key_value_heads": "128"}
+    cells = LLAMA | EXPERTS | sizes | shape | plan | {"model": "deepseek-v3", "num_experts": "256"}
+    cells = {key: text for key, text in cells.items() if key not in ("data_parallel", "recompute")}
+    made: Any = scenario(cells | {"framework": "Megatron-Bridge"})
+    assert made.parallelism.pipeline_layers == layers
+    assert made.model.num_nextn_predict_layers == 1
+    other: Any = scenario(cells | {"framework": "Megatron-LM"})
+    assert other.parallelism.pipeline_layers is None
+    assert other.model.num_nextn_predict_layers == 0
+
+
 def test_norms_of_queries_and_keys_are_those_of_the_model_of_that_name() -> None:
     named: Any = scenario(LLAMA | {"model": "qwen3-32b"}).model
     assert named.qk_norm

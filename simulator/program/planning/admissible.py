@@ -34,6 +34,8 @@ def check_split(scenario: Outline, model: TransformerSpec, data: int) -> None:
         UnsupportedError: Something legal that is not modelled.
     """
     _check_context(scenario, model)
+    if model.num_nextn_predict_layers:
+        _check_ahead(scenario)
     mixture, parallelism = model.mixture, scenario.parallelism
     if mixture is not None:
         _check_experts(scenario, mixture, data)
@@ -41,6 +43,24 @@ def check_split(scenario: Outline, model: TransformerSpec, data: int) -> None:
         raise PlanError(_EXPERT, f"{parallelism.expert_parallel}, but the model has no experts")
     if scenario.training.lora_rank:
         _check_adapters(scenario, model)
+
+
+def _check_ahead(scenario: Outline) -> None:
+    """Refuses what is not modelled where a model predicts tokens further on."""
+    training, parallelism = scenario.training, scenario.parallelism
+    beside = {
+        "parallelism.tensor_parallel": parallelism.tensor_parallel > 1,
+        "parallelism.context_parallel": parallelism.context_parallel > 1,
+        "training.lora_rank": training.lora_rank > 0,
+        "training.frozen": bool(training.frozen),
+        "training.frozen_layers": training.frozen_layers > 0,
+        "distillation": scenario.distillation is not None,
+    }
+    for key, there in beside.items():
+        if there:
+            raise UnsupportedError(
+                ("model", "num_nextn_predict_layers"), f"modules that look ahead are not modelled with {key}"
+            )
 
 
 def check_idle(scenario: Outline) -> None:

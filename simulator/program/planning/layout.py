@@ -18,6 +18,7 @@ from simulator.specs.distillation import DistillationSpec
 from simulator.specs.model import TransformerSpec
 from simulator.specs.training import TrainingSpec
 from simulator.workload import Block, Shard, embedding_block, head_block, layer_block, lora
+from simulator.workload.ahead import ahead_block
 from simulator.workload.distillation import comparison_block, taught, teacher_head_block
 from simulator.workload.frozen import SOURCE, frozen, lowest
 from simulator.workload.names import frozen_names, layer_name, layer_operators, stack_of
@@ -268,7 +269,20 @@ class _Layouter:
             found += self._stack("decoder", stage, self.own, max(begin, split), end)
         if part == self.placement.depth - 1:
             found.append(self._head(stage))
+            found += self._ahead(stage, end - 1)
         return tuple(found)
+
+    def _ahead(self, stage: int, last: int) -> list[Block]:
+        """Modules that look ahead, each with a layer as the last; the head's matrix is there."""
+        found: list[Block] = []
+        for _ in range(self.model.num_nextn_predict_layers):
+            projection = self._made(("ahead",), lambda: ahead_block(self.model, self.own))
+            head = self._made(
+                ("ahead head",), lambda: head_block(self.model, self.own, shares_embedding=True)
+            )
+            layer = self._layer(last, first=False)
+            found += [self._embedding(stage, self.own), projection, layer, head]
+        return found
 
     def _head(self, stage: int) -> Block:
         model, top_k = self.model, self.top_k

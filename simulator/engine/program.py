@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any, TypeVar
 
 import numpy as np
@@ -152,7 +153,7 @@ class Structure:
     def consists_of(self, parts: tuple[object, ...]) -> bool:
         """Whether these are its parts, object for object."""
         mine = self._parts
-        return len(mine) == len(parts) and all(a is b for a, b in zip(mine, parts, strict=True))
+        return len(mine) == len(parts) and all(map(is_, mine, parts))
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """What `make` returns, worked out once for all Programs of this structure.
@@ -176,7 +177,7 @@ class Structure:
             make: As in `once`; it may read these arrays, too.
         """
         known = self._latest.get(key)
-        if known is not None and all(a is b for a, b in zip(known[0], arrays, strict=True)):
+        if known is not None and all(map(is_, known[0], arrays)):
             found: _T = known[1]
             return found
         made = make()

@@ -74,11 +74,9 @@ def model_block(data: Mapping[str, Any], findings: Findings, extra_keys: Collect
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     # Strict validation takes no list for a tuple; specs are frozen and hold tuples.
-    return {key: _tuple(value) for key, value in data.items()}
+    return {key: _tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
-def _tuple(value: Any) -> Any:
+def _tuple(listed: list[Any]) -> tuple[Any, ...]:
     """Lists inside of lists, too: layers of a block of layers."""
-    if isinstance(value, list):
-        return tuple(_tuples(item) if isinstance(item, dict) else item for item in value)
-    return value
+    return tuple(_tuples(item) if isinstance(item, dict) else item for item in listed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from simulator.documents import Document, KeyPath, Position
@@ -86,7 +87,7 @@ class Findings:
         Where a mistake is found nothing is kept, so that it is told each time.
         """
         known = None if self.kept is None else self.kept.get(path)
-        if known is not None and all(a is b for a, b in zip(known.sources, sources, strict=True)):
+        if known is not None and all(map(is_, known.sources, sources)):
             self.warnings += known.warnings
             found: _T = known.result
             return found

@@ -36,6 +36,7 @@ DEFAULT_SOFTWARE: Final = "megatron-core"
 """Framework of a scenario that does not say."""
 
 _REQUIRED: Final = ("cluster", "model", "training")
+_KEYS: Final = tuple(Scenario.model_fields)
 
 
 def load_scenario(path: str | os.PathLike[str], overrides: Mapping[str, object] | None = None) -> Scenario:
@@ -131,9 +132,9 @@ def _overridden(
 
 
 def _build(data: Mapping[str, Any], name: str, folder: Path, findings: Findings) -> Scenario:
-    unknown = [key for key in data if key not in Scenario.model_fields]
+    unknown = [key for key in data if key not in _KEYS]
     for key in unknown:
-        findings.add((key,), suggestion(str(key), Scenario.model_fields, ""), "key")
+        findings.add((key,), suggestion(str(key), _KEYS, ""), "key")
     for key in _REQUIRED:
         if key not in data:
             findings.add((), f'missing block "{key}"', "key")

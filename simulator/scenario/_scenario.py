@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import PrivateAttr
 
@@ -96,6 +96,9 @@ class Scenario(Spec):
         return self
 
 
+_OF_CLUSTER: Final = frozenset(ClusterSpec.model_fields)
+
+
 class _Inside(dict[str, Any]):
     """Changes inside a block, as a mapping is also a value."""
 
@@ -104,7 +107,7 @@ def _changed(spec: Any, changes: Mapping[str, Any]) -> Any:
     if spec is None:
         return None
     if isinstance(spec, ClusterSpec):
-        own = {key: value for key, value in changes.items() if key in ClusterSpec.model_fields}
+        own = {key: value for key, value in changes.items() if key in _OF_CLUSTER}
         each = {key: value for key, value in changes.items() if key not in own}
         if each:
             own["node_groups"] = tuple(_changed(group, each) for group in spec.node_groups)

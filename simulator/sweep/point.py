@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -14,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from simulator.analysis import Result
 from simulator.errors import ClustersimError, ScenarioError
 from simulator.scenario import Scenario, Variations
+from simulator.specs.calibration import Calibration
 
 OK: Final = "ok"
 DOES_NOT_FIT: Final = "does_not_fit"
@@ -80,6 +82,11 @@ class Base:
         # Whole parts before the figures inside them, whatever the order of the axes.
         swept = dict(sorted(overrides.items(), key=lambda item: item[0].count(".")))
         return self._variations.scenario({**swept, **self.above})
+
+    def prepare(self) -> None:
+        """Loads what all points need beside code: entries of the catalogue, constants of the cost models."""
+        with contextlib.suppress(ClustersimError):  # what is wrong, each point tells
+            Calibration.load(self.scenario({}).simulation.calibration)
 
     @cached_property
     def _variations(self) -> Variations:

@@ -232,6 +232,7 @@ def _work(pipe: Connection, at: c_longlong, base: Base, evaluate: Evaluate) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _follow_parent()
     warm_up()
+    base.prepare()
     # What is loaded by now stays: no search for cycles need look at it again.
     gc.freeze()
     try:

@@ -27,10 +27,12 @@ def reduced(path: Path) -> Scenario:
         "training.global_batch_size": scenario.training.micro_batch_size * plan.data_parallel * max(2, few),
         "model.num_hidden_layers": plan.placement.depth,
     }
-    changes: dict[str, int] = {}
+    changes: dict[str, int | None] = {}
     while lowered.program.num_activities > LARGEST_FOR_THE_REFERENCE_PLAYER and small:
         key = next(iter(small))
         changes[key] = small.pop(key)
+        if key == "model.num_hidden_layers":
+            changes["parallelism.pipeline_layers"] = None
         scenario = load_scenario(path, changes)
         lowered = check(scenario)
     return scenario

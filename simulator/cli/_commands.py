@@ -93,13 +93,17 @@ def catalog(
 
 
 @app.command()
-def schema() -> int:
-    """Print the JSON Schema of scenarios, for editors."""
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a page for people: every key, its default, its meaning.")
+    ] = False,
+) -> int:
+    """Print the JSON Schema of scenarios, for editors, or a reference of all keys."""
     import json
 
-    from simulator.scenario import json_schema
+    from simulator.scenario import json_schema, write_reference
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    typer.echo(write_reference() if markdown else json.dumps(json_schema(), indent=2))
     return EXIT_DONE
 
 

@@ -217,6 +217,9 @@ def test_schema_is_a_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     assert {"cluster", "model", "training"} <= set(schema["properties"])
+    assert main(["schema", "--markdown"]) == 0
+    page = capsys.readouterr().out
+    assert all(f"| `{key}` |" in page for key in ("micro_batch_size", "tensor_parallel", "memory_bandwidth"))
 
 
 def test_catalog_goes_from_kinds_to_entries_to_figures(

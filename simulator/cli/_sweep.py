@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulator.cli._output import RESULTS, overrides_of, print_table, say
+from simulator.cli._output import RESULTS, complain, overrides_of, print_table, say
 from simulator.cli._progress import progress
 from simulator.errors import EXIT_DONE, EXIT_POINTS_FAILED
 
@@ -62,7 +64,7 @@ def run_sweep_file(
         _describe(sweep, limit)
         return EXIT_DONE
     folder = out if out is not None else RESULTS / slug(sweep.name)
-    with progress(quiet) as report:
+    with progress(quiet) as report, _what_stays(folder):
         backend = None
         if cluster is not None:
             from simulator.sweep.cluster import on_cluster
@@ -78,14 +80,25 @@ def run_sweep_file(
             backend=backend,
             progress=report,
         )
-        if not quiet:
-            _tell(sweep, summary, limit)
-        if charts:
+        saved = _saved(folder) if charts or not quiet else None
+        if saved is not None and not quiet:
+            _tell(sweep, summary, limit, saved)
+        if saved is not None and charts:
             report(1.0, "drawing charts")
-            drawn, nothing = draw(folder, {})
+            drawn, nothing = _draw(saved, folder, {})
     if charts and not quiet:
         say(f"no charts: {nothing}" if nothing else f"charts: {folder / 'charts'}: {', '.join(drawn)}")
     return EXIT_POINTS_FAILED if summary.failed else EXIT_DONE
+
+
+@contextlib.contextmanager
+def _what_stays(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_sweep(folder):
+            complain(f"{folder / _LEDGER} keeps what had finished; the same command runs the rest")
+        raise
 
 
 def export_sweep(folder: Path, to: Path | None, *, quiet: bool) -> int:
@@ -115,9 +128,12 @@ def draw(folder: Path, wanted: dict[str, str]) -> tuple[list[str], str | None]:
     Raises:
         ClustersimError: What is wanted cannot be drawn from this sweep.
     """
+    return _draw(_saved(folder), folder, wanted)
+
+
+def _draw(sweep: SavedSweep, folder: Path, wanted: dict[str, str]) -> tuple[list[str], str | None]:
     from simulator.report import draw_sweep
 
-    sweep = _saved(folder)
     files = draw_sweep(sweep, folder / "charts", wanted)
     return [file.name for file in files if file.suffix == ".png"], sweep.nothing()
 
@@ -145,6 +161,8 @@ def _describe(sweep: Sweep, limit: int | None) -> None:
 
 
 def _values(sweep: Sweep, key: str) -> str:
+    if key in sweep.above:
+        return f"1: {sweep.above[key]} (--set)"
     for grid in sweep.grids:
         for group in grid.groups:
             for axis in group:
@@ -162,7 +180,7 @@ def _tell_repeated(sweep: Sweep, count: int, limit: int | None) -> None:
         say(f"{sweep.count - count:,} of {sweep.count:,} points stand there twice and run once")
 
 
-def _tell(sweep: Sweep, summary: Summary, limit: int | None) -> None:
+def _tell(sweep: Sweep, summary: Summary, limit: int | None, saved: SavedSweep) -> None:
     from simulator.sweep import code_version
 
     _tell_repeated(sweep, summary.total, limit)
@@ -180,7 +198,6 @@ def _tell(sweep: Sweep, summary: Summary, limit: int | None) -> None:
             f"({code_version()}), with other code or another catalogue; they stay there, unused"
         )
     say(f"ledger: {summary.folder / _LEDGER}")
-    saved = _saved(summary.folder)
     frame = saved.frame
     if best := saved.best():
         say(f"the best: {best}")

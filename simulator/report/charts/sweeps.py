@@ -62,11 +62,16 @@ def sweep_charts(sweep: SavedSweep, wanted: Mapping[str, str]) -> Iterator[tuple
 
 
 def _default(sweep: SavedSweep) -> Iterator[tuple[str, Chart | None]]:
-    """The file's own wish first; then by the number of axes, and whether they are crossed or drawn from."""
+    """Those that suit the axes, then what the file wishes, so that a wish in vain costs no other chart."""
     if sweep.nothing():
         return
+    yield from _suited(sweep)
     if sweep.plot:
         yield from _asked(sweep, sweep.plot)
+
+
+def _suited(sweep: SavedSweep) -> Iterator[tuple[str, Chart | None]]:
+    """By the number of axes, and whether they are crossed or drawn from."""
     axes = sweep.varying()
     metric = sweep.metric()
     if sweep.scattered():

@@ -217,7 +217,8 @@ class StageCompiler:
         Of what leaves the GPU, the share that is left of it goes when it is copied; that copy is returned.
         """
         give = reduction.held - reduction.share
-        after = len(into.lanes) - 1 if into.exit is None else into.exit
+        # Behind blocks that do nothing, there is nothing yet to wait for.
+        after = into.exit if into.lanes and into.exit is not None else len(into.lanes) - 1
         for item in reduction.communications:
             converts = isinstance(item, Conversion)
             key = (item, 0 if converts else give)

@@ -6,7 +6,7 @@ from typing import Final, Literal, cast
 
 from simulator.cost.attention import FLASH, PORTABLE, attention_seconds
 from simulator.cost.demand import Demand
-from simulator.cost.device import matrix_unit
+from simulator.cost.device import ASYNCHRONOUS_WIDTH, matrix_unit
 from simulator.specs import AcceleratorSpec, Precision
 from simulator.specs.calibration import Calibration
 from simulator.workload.kernels import AttentionShape, Kernel
@@ -68,17 +68,29 @@ def attention_slowdown(
 
     Kernels in the instructions of 2020 feed a compute unit with no more than `portable_unit_width` FLOP a
     cycle, and their warps read operands out of shared memory themselves; the first FlashAttention reaches
-    `attention_first_fraction` of the second's rate.
+    `attention_first_fraction` of the second's rate. These are instructions of NVIDIA's GPUs up to Hopper: on
+    wider units frameworks call the library's own kernels, and so do those for other accelerators.
 
-    Source: Dao, FlashAttention-2, arXiv:2307.08691; Shah et al., FlashAttention-3, arXiv:2407.08608.
-    Valid: GPUs up to Hopper.
+    Source: Dao, FlashAttention-2, arXiv:2307.08691; Shah et al., FlashAttention-3, arXiv:2407.08608;
+        ``check_prefer_cudnn_attention`` in aten/src/ATen/native/transformers/cuda/sdp_utils.cpp of PyTorch.
+    Valid: H100 with PyTorch before 2.8, which calls cuDNN there, too.
     """
     if generation == "native":
         return 1.0
     constants, shape = calibration.kernels, kernel.shape
+    older = 1.0 / constants.attention_first_fraction if generation == "first" else 1.0
     native = matrix_unit(accelerator, kernel.precision)
+    if accelerator.vendor not in _WITH_THEM or native.width > _WIDEST * ASYNCHRONOUS_WIDTH:
+        return older
     slowdown = native.peak / native.narrowed(constants.portable_unit_width).peak
     if isinstance(shape, AttentionShape):
         slowdown = attention_seconds(shape, kernel.flops, native, constants, PORTABLE)
         slowdown /= attention_seconds(shape, kernel.flops, native, constants, FLASH)
-    return slowdown / (constants.attention_first_fraction if generation == "first" else 1.0)
+    return slowdown * older
+
+
+_WITH_THEM: Final = frozenset({"NVIDIA", "unknown"})
+"""Makers of accelerators that have the instructions of 2020."""
+
+_WIDEST: Final = 1.5
+"""How much wider than Hopper's a unit may be that is still one of its generation."""

@@ -143,6 +143,14 @@ def test_attention_of_the_second_generation_is_slow_only_where_newer_instruction
     assert attention_slowdown(kernel, "native", card, calibration) == 1.0
 
 
+@pytest.mark.parametrize("name", ["B200-SXM-180GB", "GB300", "MI300X", "MI355X", "TPU-v5p", "Gaudi3"])
+def test_accelerators_without_the_instructions_of_2020_run_kernels_of_their_own(name: str) -> None:
+    card = AcceleratorSpec.model_validate(catalog.entry("accelerators", name))
+    shape = AttentionShape(2, 16, 16, 8192, 8192, 128, causal=False)
+    kernel = Kernel("attention", "attention", 4 * 2 * 16 * 8192**2 * 128, 0, 0, "bf16", shape)
+    assert attention_slowdown(kernel, "second", card, Calibration.load()) == 1.0
+
+
 def moved(precision: str, name: str, **changes: Any) -> int:
     """What one activity of a name asks of the slot that it asks most of: bytes, at rates that both share."""
     parallel = {"tensor_parallel": 4, "sequence_parallel": True, "data_parallel": 2}

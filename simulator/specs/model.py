@@ -173,9 +173,9 @@ class TransformerSpec(Spec):
     place of an embedding, with sinusoidal positions (Whisper); 0 where it reads tokens."""
     tie_word_embeddings: bool = False
     """Whether the head shares the embedding's matrix."""
-    num_nextn_predict_layers: CountOrZero = 0
+    num_nextn_predict_layers: Annotated[CountOrZero, Field(le=64)] = 0
     """Modules behind the last layer that predict tokens further on (multi-token prediction): each has a
-    projection of state and embedding, a layer as the last, and embedding and head once more."""
+    projection of state and embedding, a layer as the last, and embedding and head once more; 64 at most."""
     attention_bias: bool = False
     """Biases on the query, key and value projections."""
     attention_output_bias: bool = False

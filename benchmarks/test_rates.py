@@ -11,7 +11,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from conftest import Report
-
 from simulator.advise import search_plans
 from simulator.run import run
 from simulator.scenario import load_scenario

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Report
 from test_engine_speed import (
     contended_lanes,
     fixed_order,
@@ -26,6 +25,7 @@ from test_engine_speed import (
     unit,
 )
 
+from conftest import Report
 from simulator.engine import Program, play
 from simulator.engine.vectors import plan_vectors, sweep_vectors
 from simulator.run import simulate

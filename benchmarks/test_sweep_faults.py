@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Report
 
+from conftest import Report
 from simulator.sweep import export, load_sweep_file, run_sweep
 from simulator.sweep.point import OK, Outcome
 

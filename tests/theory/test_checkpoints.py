@@ -41,7 +41,7 @@ def test_an_asynchronous_one_takes_the_copy() -> None:
 
 
 def test_the_next_one_waits_for_the_last() -> None:
-    """Written at every step and longer than a step, it stops training as a synchronous one, but for a step."""
+    """Written at every step and longer than that, it stops training as a synchronous one, but for a step."""
     whole, often = stall(1000, False), stall(1, True)
     step = simulate(load_scenario(QUICKSTART)).step_time_s
     assert often == pytest.approx(whole - step, rel=0.02)

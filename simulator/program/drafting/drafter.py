@@ -59,7 +59,8 @@ class _Drafter:
         self.assembly = Assembly()
         self.tables = _Tables([])
         self.order = plan.visits(parts.held)
-        kinds = frozenset(KINDS[kind] for kind in np.unique(self.order.kind).tolist())
+        code = np.unique(self.order.kind * 2 + self.order.completes).tolist()
+        kinds = frozenset((KINDS[each // 2], each % 2 == 1) for each in code)
         describe = Describer(plan, self.topology.shared.get("core", -1), scenario.software)
         self.compiled = compile_stages(scenario, plan, describe, parts, self.assembly, kinds)
         self.class_base = [self.tables.add(stage, c.table.rows) for stage, c in enumerate(self.compiled)]

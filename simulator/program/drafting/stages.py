@@ -43,6 +43,9 @@ from simulator.workload.optimizers import OPTIMIZERS, norm_kernel, orthogonal_ke
 from simulator.workload.precision import sized
 from simulator.workload.state import NO_PARAMETERS
 
+Kinds = frozenset[tuple[str, bool]]
+"""Kinds of passes, and whether gradients are complete behind them."""
+
 
 @dataclass(slots=True)
 class CompiledStage:
@@ -79,7 +82,7 @@ def compile_stages(
     describe: Describer,
     parts: ModelParts,
     assembly: Assembly,
-    kinds: frozenset[str],
+    kinds: Kinds,
 ) -> list[CompiledStage]:
     """One compiled stage for each stage; equal stages share one object.
 
@@ -89,7 +92,7 @@ def compile_stages(
         describe: Describes what the stages do.
         parts: The model on the stages.
         assembly: Takes the templates.
-        kinds: Kinds of passes that the schedule runs.
+        kinds: Kinds of passes that the schedule runs, and whether gradients are complete behind them.
     """
     known: dict[object, CompiledStage] = {}
     does = Stretches.of(describe, parts.shard)
@@ -119,7 +122,7 @@ class _StageMaker:
     stage: int
     assembly: Assembly
 
-    def make(self, kinds: frozenset[str], tied: tuple[Tie, ...]) -> CompiledStage:
+    def make(self, kinds: Kinds, tied: tuple[Tie, ...]) -> CompiledStage:
         plan, parts = self.plan, self.parts
         waits = blocking_sends(self.scenario) and plan.pipeline_parallel > 1
         compiler = StageCompiler(
@@ -155,7 +158,7 @@ class _StageMaker:
     def _passes(
         self,
         compiler: StageCompiler,
-        kinds: frozenset[str],
+        kinds: Kinds,
         blocks: tuple[Block, ...],
         before: int | None,
         behind: int | None,
@@ -164,25 +167,25 @@ class _StageMaker:
 
         Args:
             compiler: Compiles them.
-            kinds: Kinds of passes.
+            kinds: As in `compile_stages`.
             blocks: Its blocks.
             before: The part before it, if any hands activations on to it.
             behind: Its own part, if any hands gradients back to it.
         """
         reduced = self._reduced(blocks)
-        for kind in sorted(kinds):
+        known: dict[tuple[str, bool], int] = {}
+        for kind, completes in sorted(kinds):
             if kind == "forward":
                 prefix = self._gather_received(before, kind)
-                yield (kind, False), self.assembly.register(compiler.forward(blocks, prefix))
+                yield (kind, completes), self.assembly.register(compiler.forward(blocks, prefix))
                 continue
-            weights = kind != "input_gradient"
-            prefix = self._gather_received(None if kind == "weight_gradient" else behind, kind)
-            each = reduced if weights and self.plan.sharding.each else ()
-            template = self.assembly.register(compiler.backward(blocks, each, prefix, kind=kind))
-            yield (kind, False), template
-            if weights and reduced != each:
-                template = self.assembly.register(compiler.backward(blocks, reduced, prefix, kind=kind))
-            yield (kind, True), template
+            weights = kind != "input_gradient" and (completes or self.plan.sharding.each)
+            reduces = weights and bool(reduced)
+            if (kind, reduces) not in known:
+                prefix = self._gather_received(None if kind == "weight_gradient" else behind, kind)
+                shape = compiler.backward(blocks, reduced if reduces else (), prefix, kind=kind)
+                known[kind, reduces] = self.assembly.register(shape)
+            yield (kind, completes), known[kind, reduces]
 
     def _reduced(self, blocks: tuple[Block, ...]) -> tuple[Reduction, ...]:
         """What is reduced behind the blocks once their gradients are complete."""

@@ -167,10 +167,13 @@ class _Known:
         known = self._by_work
         if known is None:
             known = self._by_work = dict(zip(*self._first, strict=True))
+        found = []
         for work in works:
-            if work not in known:
-                known[work] = _price(work, figures)
-        return [known[work] for work in works]
+            price = known.get(work)
+            if price is None:
+                price = known[work] = _price(work, figures)
+            found.append(price)
+        return found
 
     def __len__(self) -> int:
         return len(self._by_work or self._first[0])

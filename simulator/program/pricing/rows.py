@@ -81,7 +81,10 @@ class RowTable:
         index, found = self.index, []
         for row in rows:
             place = index.get(row)
-            found.append(self.add(row) if place is None else place)
+            if place is None:
+                place = index[row] = len(index)
+                self.rows.append(row)
+            found.append(place)
         return found
 
 

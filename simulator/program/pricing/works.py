@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from simulator.cost import (
@@ -60,6 +60,15 @@ class Running:
     absolute: ClassVar[bool] = False
     kernel: Kernel
     launched_ahead: bool
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Works are looked up wherever they are priced, and kernels are many fields deep."""
+        object.__setattr__(self, "_hash", hash((self.kernel, self.launched_ahead)))
+
+    def __hash__(self) -> int:
+        """Worked out once."""
+        return self._hash
 
     @staticmethod
     def depends_on(figures: Figures) -> tuple[object, ...]:
@@ -102,6 +111,17 @@ class Meeting:
     core: int
     gpus: int
     routed: Routed | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """As for kernels."""
+        object.__setattr__(
+            self, "_hash", hash((self.collective, self.message_bytes, self.ranks, self.routed))
+        )
+
+    def __hash__(self) -> int:
+        """Worked out once."""
+        return self._hash
 
     @staticmethod
     def depends_on(figures: Figures) -> tuple[object, ...]:

@@ -37,7 +37,7 @@ def run_validation(
     Raises:
         ClustersimError: Whatever is wrong with the files or the arguments.
     """
-    from simulator.validation import Constants, validate, validate_folder
+    from simulator.validation import Constants
 
     constants = Constants(calibration)
     constants.load()
@@ -45,37 +45,48 @@ def run_validation(
         _write_evidence(measurements, calibration, evidence, workers=workers, quiet=quiet, force=force)
         if out is None and document is None and not as_json:
             return EXIT_DONE
-    folder = measurements.is_dir()
-    with progress(quiet) as report:
-        named: Any = {
-            "out": out,
-            "only": only,
-            "sample_rows": sample,
-            "workers": workers,
-            "force": force,
-            "progress": report,
-            "constants": constants,
-        }
-        if folder:
-            whole = validate_folder(measurements, **named)
-            files, told = whole.files, whole.as_json()
-        else:
-            one = validate(measurements, **named)
-            files, told = (one,), one.as_json()
+    files, told = _predicted(
+        measurements,
+        quiet,
+        out=out,
+        only=only,
+        sample_rows=sample,
+        workers=workers,
+        force=force,
+        constants=constants,
+    )
     if document is not None:
         _write_document(files, constants, document, force=force)
     if as_json:
         write_json(told)
     elif not quiet:
-        for place, validation in enumerate(files):
-            if place:
-                say("")
-            _print(validation)
-        if out is not None:
-            say(f"predictions: {out}")
-        if document is not None:
-            say(f"report: {document}")
+        _print_files(files, out, document)
     return EXIT_DONE
+
+
+def _predicted(
+    measurements: Path, quiet: bool, **named: Any
+) -> tuple[tuple[Validation, ...], dict[str, Any]]:
+    """How far off predictions are, file by file, and the same as plain mappings."""
+    from simulator.validation import validate, validate_folder
+
+    with progress(quiet) as report:
+        if measurements.is_dir():
+            whole = validate_folder(measurements, progress=report, **named)
+            return whole.files, whole.as_json()
+        one = validate(measurements, progress=report, **named)
+        return (one,), one.as_json()
+
+
+def _print_files(files: Sequence[Validation], out: Path | None, document: Path | None) -> None:
+    for place, validation in enumerate(files):
+        if place:
+            say("")
+        _print(validation)
+    if out is not None:
+        say(f"predictions: {out}")
+    if document is not None:
+        say(f"report: {document}")
 
 
 def _write_document(

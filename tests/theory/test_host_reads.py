@@ -49,6 +49,12 @@ def test_where_the_device_is_behind_each_read_costs_the_first_launch_after_it() 
     assert ahead < 0.2 * (slow - quick)
 
 
+def test_the_exchange_behind_a_read_waits_for_its_own_launch() -> None:
+    """Four kernels of the permute and the exchange; the permute itself is quicker than their launching."""
+    more = seconds(3e-5) - seconds(2e-5)
+    assert more == pytest.approx(LAYERS * BATCHES * 5 * 1e-5, rel=0.2)
+
+
 def test_where_the_host_is_behind_the_device_idles_in_turn() -> None:
     waiting, ahead = (seconds(2e-4, host_counts_tokens=reads) for reads in (True, False))
     assert waiting > ahead

@@ -140,7 +140,8 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
     """A block's nodes on their own: the launching thread's, then the device's.
 
     The thread runs ahead of the device; a block cannot end before all of it is launched. Where the thread
-    reads a result, it goes on only when that is there, and the device waits for the first launch behind it.
+    reads a result, it goes on only when that is there, and the device waits for the first launch behind it,
+    and the next exchange for its own; while that lasts, the thread is ahead again.
     """
     into, table, places = TemplateBuilder(), RowTable(), list[int]()
     graph, read = describe.software.cuda_graphs, -1
@@ -149,16 +150,22 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
         row = table.add(describe.launching(operators, phase, looped))
         return -1 if graph else into.add(LANE["launch"], row, (read,))
 
-    launched = -1
+    launched, called, exchange = -1, -1, -1
     for number, step in enumerate(steps):
         node, first, last = step.node, number == 0, number == len(steps) - 1
         waits = () if first else tuple(places[a] for a in node.after)
         if first:
             launched = launch(*_operators(steps, describe))
         elif read >= 0:
-            launched, (left, looped) = launch(1), _operators(steps[number:], describe)
-            waits, read = (*waits, launched), -1
-            launched = launch(left - 1, looped) if left + looped > 1 else launched
+            rest, launched = steps[number:], launch(1)
+            waits = (*waits, launched)
+            exchange = number + _until_exchange(rest)
+            near, far = (_operators(part, describe) for part in (steps[number:exchange], rest))
+            called = launch(near[0] - 1, near[1]) if sum(near) > 1 else launched
+            left = far[0] - near[0], far[1] - near[1]
+            launched, read = launch(*left) if sum(left) else called, -1
+        if number == exchange - 1:
+            waits = (*waits, called)
         if last or node.read_by_host:
             waits = (*waits, launched)
         row = beside.on(_row(describe, step, phase), first=first, last=last)
@@ -168,6 +175,16 @@ def _stretch(describe: Describer, steps: Sequence[Step], phase: str, beside: Bes
         into.lanes, into.classes, into.dep_count, into.dep_back, places[0], into.last_on_data_parallel
     )
     return BlockStretch(tuple(table.rows), shape)
+
+
+def _until_exchange(steps: Sequence[Step]) -> int:
+    """Steps up to the first exchange among experts, with it; all, if there is none."""
+    places = (n for n, step in enumerate(steps, 1) if _exchanges(step.node.op))
+    return next(places, len(steps))
+
+
+def _exchanges(op: Kernel | Communication) -> bool:
+    return isinstance(op, Communication) and (op.collective, op.axis) == ("all_to_all", "expert")
 
 
 def _operators(steps: Sequence[Step], describe: Describer) -> tuple[int, int]:
@@ -183,8 +200,7 @@ def _operators(steps: Sequence[Step], describe: Describer) -> tuple[int, int]:
         elif isinstance(op, Kernel):
             operators, looped = operators + op.launches - op.looped, looped + op.looped
         else:
-            exchanges = (op.collective, op.axis) == ("all_to_all", "expert")
-            operators += 1 + _PIECES * (describe.plan.pairs and exchanges)
+            operators += 1 + _PIECES * (describe.plan.pairs and _exchanges(op))
         if step.node.read_by_host:
             break
     return operators, looped

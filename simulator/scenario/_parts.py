@@ -7,12 +7,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from simulator import catalog
 from simulator.documents import KeyPath, load_document
 from simulator.errors import ScenarioError, UnitError
 from simulator.scenario._findings import Findings
 from simulator.scenario._kinds import PARTS
 from simulator.scenario._messages import shown
+from simulator.specs.figures import Figure
 from simulator.units import dense
 
 _KINDS: Final[Mapping[str, catalog.Kind]] = {
@@ -21,7 +24,7 @@ _KINDS: Final[Mapping[str, catalog.Kind]] = {
     "system": "systems",
     "software": "software",
 }
-_ASSUMED: Final = {"basis": "assumed", "source": "scenario"}
+_ASSUMED: Final = Figure(basis="assumed", source="scenario")
 _NO_FIGURES: Final = frozenset({"name", "vendor", "figures", "kind", "topology"})
 _CONFIG_LIMIT: Final = 1024 * 1024
 
@@ -216,4 +219,13 @@ def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 @lru_cache(maxsize=1024)
 def _entry(kind: catalog.Kind, name: str) -> Mapping[str, Any]:
-    return catalog.entry(kind, name)
+    """An entry whose figures are finished specs, which need not be checked in everything made of it."""
+    found = catalog.entry(kind, name)
+    given = found.get("figures")
+    if not isinstance(given, Mapping):
+        return found
+    try:
+        figures = {key: Figure.model_validate(value) for key, value in dict(given).items()}
+    except ValidationError:
+        return found  # told with the part that it is in
+    return {**found, "figures": figures}

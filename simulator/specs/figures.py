@@ -16,3 +16,7 @@ class Figure(Spec):
     """`datasheet`, `measured` or `assumed`."""
     source: str
     """URL, document or reasoning behind the figure."""
+
+    def __repr__(self) -> str:
+        """Short, for blocks are recognised by what they look like."""
+        return f"Figure({self.basis!r}, {self.source!r})"

@@ -247,9 +247,10 @@ class BlockLayer(Spec):
     shortcut: tuple[Layer, ...] | None = None
     """Layers of a second way from the block's input, whose output joins that of `layers`; `[]` is the input
     itself (a residual block). No second way if not given."""
-    join: Literal["sum", "concatenate", "outer_sum"] = "sum"
+    join: Literal["sum", "concatenate", "outer_sum", "scale"] = "sum"
     """How both meet; `concatenate` puts their channels side by side; `outer_sum` adds each position of the
-    one to each of the other."""
+    one to each of the other; `scale` multiplies channels of the shortcut by what `layers` give, which has one
+    position (squeeze and excitation)."""
     dense: bool = False
     """Whether the inputs of all dense blocks before it join, too, each through a `shortcut` of its own."""
 

@@ -156,8 +156,12 @@ class _Placing:
         if layer.join == "sum" and main != side:
             message = f"{told}; a sum wants the same of both"
             raise Misfit((*loc, "shortcut"), message)
-        if layer.join == "outer_sum" and main.channels != side.channels:
+        if layer.join in ("outer_sum", "scale") and main.channels != side.channels:
             raise Misfit((*loc, "shortcut"), f"{told}; channels must be the same")
+        if layer.join == "scale":
+            if main.places != 1:
+                raise Misfit((*loc, "layers"), f"{told}; what scales has one position")
+            return side
         if layer.join == "outer_sum":
             return Shape(main.channels, (*main.positions, *side.positions))
         if main.positions != side.positions:

@@ -143,30 +143,29 @@ class _Walk:
     def _join(self, layer: BlockLayer, item: Placed, main: Tensor, side: Tensor) -> Tensor:
         """Two ways as one.
 
-        A sum, whose gradient is that of both; a copy of both side by side, and of their gradients; or a sum
-        of each position with each, whose gradient is summed over either.
+        A sum, whose gradient is that of both; a copy of both side by side, and of their gradients; a sum of
+        each position with each, whose gradient is summed over either; or a product, whose gradients read what
+        was scaled.
         """
-        flows, element = main.flows or side.flows, self.shard.element_bytes
-        into, back = PassBuilder(), PassBuilder()
+        flows, e = main.flows or side.flows, self.shard.element_bytes
+        elements, kept = item.gives.elements * self.shard.tokens, 0
+        forward: tuple[float, float] = (e, e)
+        backward: tuple[float, float] | None = (e, e)
         if layer.join == "sum":
-            elements, name = main.elements, f"{item.name}.sum"
-            into.add(pointwise(name, "elementwise", elements, reads=2 * element, writes=element, flops=1))
+            forward, backward = (2 * e, e), None
+        elif layer.join == "concatenate":
+            elements = main.elements + side.elements
         elif layer.join == "outer_sum":
-            elements, name = item.gives.elements * self.shard.tokens, f"{item.name}.outer_sum"
-            share = element * (main.elements + side.elements) / elements
-            into.add(pointwise(name, "elementwise", elements, reads=share, writes=element, flops=1))
-            kernel = pointwise(
-                f"{name}.gradient", "elementwise", elements, reads=2 * element, writes=share, flops=2
-            )
-            back.add(kernel if flows else None)
+            share = e * (main.elements + side.elements) / elements
+            forward, backward = (share, e), (2 * e, share)
         else:
-            elements, name = main.elements + side.elements, f"{item.name}.concatenate"
-            into.add(pointwise(name, "elementwise", elements, reads=element, writes=element, flops=0))
-            kernel = pointwise(
-                f"{name}.gradient", "elementwise", elements, reads=element, writes=element, flops=0
-            )
-            back.add(kernel if flows else None)
-        size = elements * element
+            backward, kept = (3 * e, e), elements * e * (flows and not side.kept)
+            side.kept |= flows
+        name, into, back = f"{item.name}.{layer.join}", PassBuilder(), PassBuilder()
+        into.add(_moved(name, elements, forward), kept=kept)
+        if backward is not None and flows:
+            back.add(_moved(f"{name}.gradient", elements, backward), freed=kept)
+        size = elements * e
         self.blocks.append(Block(name, into.done(), back.done(), 0, size, carried_bytes=size))
         return Tensor(elements, flows)
 
@@ -182,6 +181,11 @@ class _Walk:
     def _bytes(self, tensor: Tensor) -> int:
         """Bytes of a tensor, or of its gradient."""
         return tensor.elements * self.shard.element_bytes
+
+
+def _moved(name: str, elements: int, traffic: tuple[float, float]) -> Kernel:
+    """An element-wise kernel, by the bytes of an element that it reads and writes."""
+    return pointwise(name, "elementwise", elements, reads=traffic[0], writes=traffic[1], flops=1)
 
 
 def _activates(item: Placed | None) -> bool:

@@ -389,6 +389,24 @@ def test_channels_side_by_side() -> None:
     assert count_parameters(model) == 9 * 8 * 24 + 32 * 4
 
 
+def test_squeeze_and_excitation() -> None:
+    """What is scaled is read again for the gradient of what scales it; it is kept once."""
+    size = SAMPLES * 8 * 256 * 2
+    squeeze = [
+        {"type": "pooling", "function": "mean"},
+        conv(8, 1),
+        {"type": "activation", "function": "sigmoid"},
+    ]
+    excited = {"type": "block", "layers": squeeze, "shortcut": [], "join": "scale"}
+    found = blocks(layered([conv(8), excited, conv(4, 1), {"type": "loss"}]))
+    scaled, back = named(found, "1.scale"), named(found, "1.scale.gradient")
+    assert (scaled.read_bytes, scaled.write_bytes) == (size, size)
+    assert (back.read_bytes, back.write_bytes) == (3 * size, size)
+    kept = {block.name: block.kept_bytes for block in found}
+    assert kept["1.scale"] == kept["2.convolution"] == kept["0.convolution"] == size
+    assert all(block.kept_bytes == sum(node.freed_bytes for node in block.backward) for block in found)
+
+
 # Whole steps.
 
 
@@ -490,6 +508,7 @@ def test_only_the_batch_is_split(key: str) -> None:
         ([{"type": "pooling", "kernel_size": 2, "output_size": 2}], "both kernel_size and output_size"),
         ([{"type": "pooling", "stride": 2}], "has a stride without kernel_size"),
         ([conv(8), {"type": "input", "shape": [8]}], "can only be the first of a shortcut"),
+        ([{"type": "block", "layers": [conv(8)], "shortcut": [], "join": "scale"}], "what scales has one"),
         ([{"type": "lstm", "hidden_size": 8}], "takes one sequence of positions, but the input gives 8 x 16"),
         ([{"type": "stack", "factor": 17}], "cannot stack 17 x 17 positions of 8 x 16 x 16"),
     ],

@@ -197,7 +197,10 @@ def _mixture(reader: Reader, architecture: Architecture, made: dict[str, object]
     if reader.get("mlp_only_layers"):
         reader.problem("mlp_only_layers", "dense layers between layers of experts cannot be expressed")
     if reader.number("num_nextn_predict_layers"):
-        reader.warn("num_nextn_predict_layers", "layers for multi-token prediction are left out")
+        reader.warn(
+            "num_nextn_predict_layers",
+            "layers for multi-token prediction are left out; a scenario may add them",
+        )
 
 
 def _latent(reader: Reader, architecture: Architecture, made: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
+from operator import add
 
 from simulator.program.passes.exchanges import Gathering, Item, Reduction
 from simulator.program.passes.offload import Leg, StageOffload
@@ -57,6 +58,8 @@ def parameter_collectives(
         return ()
     found: list[Item] = []
     for kinds in ((dense, NO_PARAMETERS), (NO_PARAMETERS, expert)):
+        if not kinds[0].total + kinds[1].total:
+            continue
         way = _gathers(plan, per, *kinds, layouts=per.layouts)
         sent, kept = (per.gathered, per.gathers), (per.kept, per.parameters)
         found += way
@@ -168,6 +171,8 @@ def reductions(
         items = known.get(bucket)
         if items is None:
             items = known[bucket] = gradient_collectives(plan, per, *bucket)
+        if not items and offload is None:
+            continue
         size = sum(bucket, NO_PARAMETERS).size(width)
         held = size if sharding.gradients and sharding.each else 0
         share, legs = 0, tuple[Leg, ...]()
@@ -183,15 +188,16 @@ def reductions(
 def _buckets(blocks: tuple[Block, ...], width: Width, limit: float) -> list[tuple[int, int, Kinds]]:
     """First and last block of each bucket in the order of the backward pass, and its gradients."""
     found = []
-    first, dense, expert = -1, NO_PARAMETERS, NO_PARAMETERS
+    first, totals = -1, [0, 0, 0, 0]
     for position, block in enumerate(reversed(blocks)):
-        new = [Parameters(*each) for each in zip(block.trained, block.trained_matrices, strict=True)]
-        dense, expert = dense + new[0], expert + new[1]
-        first = position if first < 0 and dense.total + expert.total else first
-        size = (dense + expert).size(width)
+        totals = list(map(add, totals, (*block.trained, *block.trained_matrices)))
+        dense, expert, *matrices = totals
+        first = position if first < 0 and dense + expert else first
+        size = Parameters(dense + expert, sum(matrices)).size(width)
         if size and (size >= limit or position == len(blocks) - 1):
-            found.append((first, position, (dense, expert)))
-            first, dense, expert = -1, NO_PARAMETERS, NO_PARAMETERS
+            bucket = Parameters(dense, matrices[0]), Parameters(expert, matrices[1])
+            found.append((first, position, bucket))
+            first, totals = -1, [0, 0, 0, 0]
     return found
 
 

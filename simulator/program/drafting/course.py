@@ -6,6 +6,7 @@ look-ups over whole columns. Ids are relative to the step's first activity.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
@@ -281,7 +282,8 @@ def _kinds(order: Visits, rules: Rules) -> dict[str, I64]:
     number = np.empty(len(first), np.int64)
     number[code[visits]] = np.arange(len(visits))
     of = number[code]
-    table = np.array(found, np.int64).T[:, of]
+    numbers = np.fromiter(itertools.chain.from_iterable(found), np.int64)
+    table = numbers.reshape(len(found), -1).T[:, of]
     return dict(zip(PassKind._fields, table, strict=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,9 +28,15 @@ def nodes_of(plan: Plan) -> Nodes:
 
     Valid: all nodes of a stage hold as many of its GPUs as that of its representative.
     """
-    stages, stride, per_node = plan.pipeline_parallel, plan.axes.stride("pipeline"), plan.group.gpus_per_node
+    return _nodes(
+        plan.pipeline_parallel, plan.axes.stride("pipeline"), plan.group.gpus_per_node, plan.num_gpus
+    )
+
+
+@lru_cache(maxsize=256)
+def _nodes(stages: int, stride: int, per_node: int, num_gpus: int) -> Nodes:
     number = np.arange(stages)
     node = number * stride // per_node
     ranks = node[:, None] * per_node + np.arange(per_node)
-    own = (ranks // stride % stages == number[:, None]) & (ranks < plan.num_gpus)
+    own = (ranks // stride % stages == number[:, None]) & (ranks < num_gpus)
     return Nodes(home=tuple(np.searchsorted(node, node).tolist()), gpus=tuple(own.sum(axis=1).tolist()))

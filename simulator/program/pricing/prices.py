@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
@@ -101,7 +102,7 @@ class _Pairs(NamedTuple):
 
     @staticmethod
     def of(rows: Sequence[Pairs]) -> _Pairs:
-        flat = np.array([pair for row in rows for pair in row], dtype=np.int64).reshape(-1, 2)
+        flat = np.fromiter(chain.from_iterable(chain.from_iterable(rows)), np.int64).reshape(-1, 2)
         return _Pairs(np.array([len(row) for row in rows], np.int64), flat[:, 0], flat[:, 1])
 
     @staticmethod

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +157,13 @@ class UnpricedClasses:
         )
 
 
+_said: Final = attrgetter(
+    *("label", "work", "precision", "axis", "keeper", "take", "give", "transient", "buffers", "host"),
+    *("flops", "model_flops", "traffic"),
+)
+"""All that a class has of its row."""
+
+
 def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
     """All tables one behind the other, each at its stage (-1 for none)."""
     pairs = list(tables)
@@ -172,10 +180,11 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
     of += np.arange(len(of))
     numbers_of = of.tolist()
     stages = np.repeat(np.array([stage for stage, _ in pairs], np.int32), sizes)
-    numbers = [(r.take, r.give, r.transient, *r.buffers, *r.host) for r in rows]
-    take, give, transient, *pools = np.array(numbers, np.int64).reshape(-1, 7).T[:, of]
-    amounts = [(row.flops, row.model_flops, row.traffic) for row in rows]
-    flops, model_flops, traffic = np.array(amounts, np.float64).reshape(-1, 3).T[:, of]
+    # Each row is looked at once: they lie all over the memory.
+    labels, works, precisions, axes, keepers, *columns = zip(*map(_said, rows), strict=True)
+    take, give, transient = np.array(columns[:3], np.int64)[:, of]
+    buffers, host = (np.array(pairs, np.int64)[of] for pairs in columns[3:5])
+    flops, model_flops, traffic = np.array(columns[5:], np.float64)[:, of]
 
     def each(column: Sequence[T]) -> tuple[T, ...]:
         return tuple(map(column.__getitem__, numbers_of))
@@ -184,20 +193,20 @@ def stamp(tables: Iterable[tuple[int, Sequence[Row]]]) -> UnpricedClasses:
         flops=flops,
         model_flops=model_flops,
         traffic=traffic,
-        precision=each([row.precision for row in rows]),
+        precision=each(precisions),
         stage=stages,
-        axis=each([row.axis for row in rows]),
+        axis=each(axes),
         transient=transient,
-        buffers=np.stack(pools[:2], axis=1),
-        keeper=each([row.keeper or row.label.name for row in rows]),
-        host=np.stack(pools[2:], axis=1),
+        buffers=buffers,
+        keeper=each([keeper or label.name for keeper, label in zip(keepers, labels, strict=True)]),
+        host=host,
     )
     moves = (take != 0) | (give != 0)
     pool_ptr = np.zeros(len(of) + 1, np.int32)
     np.cumsum(moves, out=pool_ptr[1:])
     found = UnpricedClasses(
-        labels=each([row.label for row in rows]),
-        works=tuple(row.work for row in rows),
+        labels=each(labels),
+        works=works,
         work=of,
         facts=facts,
         weight=np.ones(len(of), np.int64),

@@ -200,13 +200,19 @@ def _named(stages: int, oversubscribed: bool, storage: bool) -> _Named:
 
 def _shared_in_nodes(plan: Plan, count: int, shared: dict[str, int]) -> NDArray[np.int32]:
     """What is drawn on for each capacity; the loader reads the drives of the first stage's node."""
+    drives = shared.get("storage_read", SLOT["nvme.read"]), shared.get("storage_write", SLOT["nvme.write"])
+    return _drawn_on(nodes_of(plan).home, count, drives)
+
+
+@lru_cache(maxsize=64)
+def _drawn_on(home: tuple[int, ...], count: int, drives: tuple[int, int]) -> NDArray[np.int32]:
+    """The same, by the first stage on each stage's node and the capacities of the first node's drives."""
     same = np.arange(count, dtype=np.int32)
-    home = np.array(nodes_of(plan).home)
-    slots = same[: len(home) * len(SLOTS)].reshape(-1, len(SLOTS))
+    first = np.array(home)
+    slots = same[: len(first) * len(SLOTS)].reshape(-1, len(SLOTS))
     for name in ("host_memory", "nvme.read", "nvme.write"):
-        slots[:, SLOT[name]] = home * len(SLOTS) + SLOT[name]
-        if name != "host_memory":
-            first = shared.get(name.replace("nvme.", "storage_"), SLOT[name])
-            slots[home == 0, SLOT[name]] = first
+        slots[:, SLOT[name]] = first * len(SLOTS) + SLOT[name]
+    for name, place in zip(("nvme.read", "nvme.write"), drives, strict=True):
+        slots[first == 0, SLOT[name]] = place
     same.flags.writeable = False
     return same

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from simulator.errors import ClustersimError, UnitError
-from simulator.report.text import shown
+from simulator.report.text import cause_label, part_label, resource_label, shown
 from simulator.units import Dimension, human, parse
 
 if TYPE_CHECKING:
@@ -71,6 +71,15 @@ _MEASURES: Final = {
     "campaign.gpu_hours": Measure("whole training", "million GPU-hours", 1e-6, True),
     "campaign.cost": Measure("cost of the whole training", "million USD", 1e-6, True),
 }
+
+
+_PARTS: Final[dict[str, tuple[str, Callable[[str], str], str, float]]] = {
+    "breakdown": ("time of {}", cause_label, "s", 1.0),
+    "limited_by": ("critical path limited by {}", resource_label, "%", 100.0),
+    "utilization": ("use of {}", resource_label, "%", 100.0),
+    "memory": ("memory of {}", part_label, "GiB", 2.0**-30),
+}
+"""First part of a column's name -> how such a figure is told: words, those of what is inside, unit, scale."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,12 +180,14 @@ class SavedSweep:
         words = key_words(key, [k for k in self.keys if k != key])
         if known is not None:
             return known
-        if key.startswith(("breakdown.", "wall")) or key.endswith("_s"):
+        head, _, inside = key.partition(".")
+        if head in _PARTS and key not in self.keys:
+            told, label, unit, scale = _PARTS[head]
+            return Measure(told.format(label(inside)), unit, scale, less_is_better=head != "utilization")
+        if key.endswith("_s"):
             return Measure(words, "s", 1.0, True)
-        if key.startswith("memory."):
-            return Measure(words, "GiB", 2.0**-30, True)
-        if key.startswith(("utilization.", "limited_by.")):
-            return Measure(words, "%", 100.0)
+        if key.endswith("_bytes"):
+            return Measure(words.removesuffix(" bytes"), "GiB", 2.0**-30, True)
         if not self.numeric(key):
             return Measure(words, "")
         dimension, written = self.dimensions.get(key), self.units.get(key)

@@ -27,6 +27,9 @@ WIDE: Final = {
 }
 """Mappings of a result -> the first part of their columns' names."""
 
+_ADDED_UP: Final = (WIDE["breakdown"], WIDE["bottlenecks"], WIDE["memory_by_part"])
+"""Of them, those whose columns are parts of a whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class SweepTable:
@@ -73,8 +76,19 @@ def load_table(path: str | os.PathLike[str]) -> SweepTable:
             count += 1
     for column in columns.values():
         column += [None] * (count - len(column))
+    _nothing_of(columns)
     frame = pd.DataFrame({name: pd.Series(column) for name, column in columns.items()})
     return SweepTable(about.get("name", file.parent.name), about, frame)
+
+
+def _nothing_of(columns: dict[str, list[Any]]) -> None:
+    """A part that only other points have takes nothing of this one, where it has a result."""
+    steps = columns.get("step_time_s")
+    if steps is None:
+        return
+    for name, column in columns.items():
+        if name.partition(".")[0] in _ADDED_UP and "." in name:
+            column[:] = [0 if v is None and s is not None else v for v, s in zip(column, steps, strict=True)]
 
 
 def load_sweep(path: str | os.PathLike[str]) -> pd.DataFrame:

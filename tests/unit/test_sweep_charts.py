@@ -13,6 +13,7 @@ from simulator.errors import ClustersimError
 from simulator.report import SavedSweep, TornadoRow, draw_sensitivity_chart, draw_sweep
 from simulator.report.charts import sweeps as chosen
 from simulator.report.charts.style import house_style, texts_of
+from simulator.report.charts.sweep_lines import draw_lines
 from simulator.report.charts.sweep_pareto import front
 from simulator.report.charts.sweep_scatter import draw_influences
 from simulator.report.charts.sweep_stack import draw_stack
@@ -208,6 +209,32 @@ def test_what_a_figure_depends_on_most_comes_first():
         figure, _ = draw_influences(sweep, "tokens_per_s_per_gpu")
     assert figure.axes[0].get_xlabel().startswith("accelerator peak rate")
     assert figure.axes[0].get_title(loc="right") == "r = -1.00"
+
+
+@pytest.mark.parametrize(
+    ("column", "label"),
+    [
+        ("breakdown.communication.all_reduce", "time of communication: all-reduce [s]"),
+        ("limited_by.scale_out", "critical path limited by scale-out network [%]"),
+        ("host_memory_bytes", "host memory [GiB]"),
+        ("step_time_s", "time of a step [s]"),
+    ],
+)
+def test_figures_are_told_in_words_with_their_units(column, label):
+    sweep = made(TWO)
+    sweep.frame["host_memory_bytes"] = 2**30
+    assert sweep.measure(column).label == label
+
+
+def test_figures_below_zero_and_all_the_same_stand_inside_the_axes():
+    for figure in (-1.0, 0.0, 5.0):
+        sweep = made(ONE)
+        sweep.frame["tokens_per_s_per_gpu"] = figure
+        with house_style():
+            drawn, _ = draw_lines(sweep, BANDWIDTH, "tokens_per_s_per_gpu", None)
+        low, high = drawn.axes[0].get_ylim()
+        assert low <= min(0.0, figure) and high >= max(0.0, figure) and low < high
+        assert figure == 0.0 or low < figure < high
 
 
 def test_a_sweep_without_a_result_says_so():

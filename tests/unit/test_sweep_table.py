@@ -48,6 +48,22 @@ def test_an_axis_of_another_grid_has_the_value_of_the_base(tmp_path):
     assert frame["cluster.accelerator"].tolist()[::3] == ["H100-SXM5-80GB", "A100-SXM4-80GB"]
 
 
+def test_what_a_point_has_no_part_of_is_nothing(tmp_path):
+    def unlike(base, overrides):
+        nodes = overrides["cluster.nodes"]
+        parts = '{"send":0.5}' if nodes == 2 else "{}"
+        return Outcome(
+            OK, "", f'{{"step_time_s":1.0,"breakdown":{parts}}}' if nodes < 3 else "", 0.0, "nobody"
+        )
+
+    file = tmp_path / "sweep.yaml"
+    file.write_text(f"scenario: {shipped('quickstart')}\naxes: {{cluster.nodes: [1, 2, 3]}}")
+    run_sweep(load_sweep_file(file), tmp_path / "out", workers=0, evaluate=unlike)
+    sends = load_table(tmp_path / "out").frame["breakdown.send"].tolist()
+    assert sends[:2] == [0.0, 0.5]
+    assert sends[2] != sends[2], "a point without a result has none at all"
+
+
 @pytest.mark.parametrize(
     ("written", "unit"),
     [

@@ -46,9 +46,7 @@ def draw_heatmap(sweep: SavedSweep, x: str, y: str, metric: str) -> tuple[Figure
         (a, b, shades(norm(v)), (value_label(v, measure._replace(scale=1.0)), brief(v)))
         for a, b, v in zip(best[x], best[y], values, strict=True)
     ]
-    title = (
-        f"{measure.words[:1].upper()}{measure.words[1:]} [{measure.unit}]" if measure.unit else measure.words
-    )
+    title = f"{measure.label[:1].upper()}{measure.label[1:]}"
     figure, axes, left, width, bottom, height = _field(sweep, x, y, title, cells, side=1.0)
     from matplotlib.cm import ScalarMappable
 

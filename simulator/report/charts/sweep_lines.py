@@ -30,6 +30,8 @@ _MOST: Final = len(HUES)
 _FEWER: Final = 6
 _WIDE: Final = 30.0
 _HEADING: Final = 2.3
+_HEADROOM: Final = 1.06
+"""Height of the axis over the highest point, whose mark would be cut otherwise."""
 
 
 def best_points(sweep: SavedSweep, keys: list[str], y: str) -> pd.DataFrame:
@@ -76,7 +78,7 @@ def draw_lines(
         axes.set_yscale("log")
         mark_decades(axes.yaxis, best[y].min(), best[y].max())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(*_around_zero((best[y] * measure.scale).tolist()))
     group_thousands(axes.yaxis)
     axes.set_ylabel(measure.label)
     axes.set_xlabel(scale.measure.label)
@@ -90,6 +92,13 @@ def draw_lines(
         _legend(axes, heading, legend, bars=bars)
     _say_nothing(axes, best)
     return figure, best[[*keys, y]]
+
+
+def _around_zero(figures: list[float]) -> tuple[float, float]:
+    """Limits of an axis that shows zero and has room beyond the figures furthest from it."""
+    low, high = min(figures, default=0.0), max(figures, default=0.0)
+    low, high = _HEADROOM * min(low, 0.0), _HEADROOM * max(high, 0.0)
+    return (low, high) if low < high else (0.0, 1.0)
 
 
 def wide(figures: list[float]) -> bool:

@@ -45,7 +45,10 @@ class Scale:
         self.logarithmic = not self.even and _spread(self.values)
         labels = [value_label(value, self.measure) for value in self.values]
         # A part is named before its figures; where names differ they say enough.
-        names = [value_label(str(value).partition(", ")[0], self.measure) for value in self.values]
+        names = [
+            value_label(value.partition(", ")[0] if isinstance(value, str) else value, self.measure)
+            for value in self.values
+        ]
         self.labels = labels if self.numeric or len(set(names)) < len(names) else names
         self._place = {value: i for i, value in enumerate(self.values)}
 

@@ -202,7 +202,7 @@ def search_plans(
         tell(simulated / (simulated + left + 1), f"{simulated:,} plans simulated, {left:,} left")
         start = process_time()
         try:
-            found = played(planned_scenario(scenario, overrides), calibration=waiting.calibration)
+            found = played(waiting.exact.pop(number), calibration=waiting.calibration)
         except ClustersimError:
             waiting.illegal += 1
             continue
@@ -285,7 +285,7 @@ class _Waiting:
         self.layers = getattr(scenario.model, "num_hidden_layers", 0)
         self.illegal = self.without_memory = 0
         self.needs: list[int] = []
-        self.exact: set[int] = set()
+        self.exact: dict[int, Scenario] = {}
         self.plans: list[_Candidate] = []
         for number, overrides in enumerate(plan_space(scenario, max_gpus)):
             gpus = overrides["cluster.nodes"] * scenario.cluster.node_groups[0].gpus_per_node
@@ -304,9 +304,9 @@ class _Waiting:
 
     def _look_closely(self, plan: _Candidate) -> None:
         roughly, gpus, number, overrides = plan
-        self.exact.add(number)
+        planned = planned_scenario(self.scenario, overrides)
         try:
-            found = bounds(planned_scenario(self.scenario, overrides), self.calibration, self.prices)
+            found = bounds(planned, self.calibration, self.prices)
         except PlanError:
             self.illegal += 1
             return
@@ -315,6 +315,7 @@ class _Waiting:
             self.needs.append(found.memory_bytes)
             return
         closely = -_score(self.scenario.training.global_batch_size / found.step_s, gpus, self.objective)
+        self.exact[number] = planned
         heapq.heappush(self.plans, (max(roughly, closely), gpus, number, overrides))
 
     def _roughly(self, gpus: int, overrides: Mapping[str, Any]) -> float:

@@ -105,10 +105,6 @@ class _Pairs(NamedTuple):
         flat = np.fromiter(chain.from_iterable(chain.from_iterable(rows)), np.int64).reshape(-1, 2)
         return _Pairs(np.array([len(row) for row in rows], np.int64), flat[:, 0], flat[:, 1])
 
-    @staticmethod
-    def joined(parts: Sequence[_Pairs]) -> _Pairs:
-        return _Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
 
 class _Spread:
     """Pairs of works as compressed rows of classes; where they go is worked out anew only if that changes."""
@@ -232,28 +228,24 @@ class PriceList:
         ways = np.array(relative, np.int64)
         self._demands = _Spread(self._work, offset, ways, slots, same)
         self._holds = _Spread(self._work, offset, ways, slots, same)
-        self._kept: list[tuple[tuple[object, ...], tuple[I64, _Pairs, _Pairs]] | None]
-        self._kept = [None] * len(self._kinds)
+        self._kept: list[tuple[tuple[object, ...], list[Price]] | None] = [None] * len(self._kinds)
 
     def columns(self, figures: Figures) -> PricedColumns:
         """The prices of all classes."""
-        delays, demands, holds = zip(
-            *(self._priced(place, figures) for place in range(len(self._kinds))), strict=True
-        )
+        prices = chain.from_iterable(self._priced(place, figures) for place in range(len(self._kinds)))
+        delays, demands, holds = zip(*prices, strict=True)
         return PricedColumns(
-            np.concatenate(delays)[self._work],
-            *self._demands.columns(_Pairs.joined(demands)),
-            *self._holds.columns(_Pairs.joined(holds)),
+            np.array(delays, np.int64)[self._work],
+            *self._demands.columns(_Pairs.of(demands)),
+            *self._holds.columns(_Pairs.of(holds)),
         )
 
-    def _priced(self, place: int, figures: Figures) -> tuple[I64, _Pairs, _Pairs]:
+    def _priced(self, place: int, figures: Figures) -> list[Price]:
         """Prices of all works of one kind; as they were if all that they depend on is."""
         works, kept = self._kinds[place], self._kept[place]
         key = () if works[0] is None else works[0].depends_on(figures)
         if kept is not None and kept[0] == key:
             return kept[1]
         prices = _prices(works, key, figures)
-        delays = np.array([price.delay for price in prices], np.int64)
-        found = delays, _Pairs.of([p.demands for p in prices]), _Pairs.of([p.holds for p in prices])
-        self._kept[place] = key, found
-        return found
+        self._kept[place] = key, prices
+        return prices

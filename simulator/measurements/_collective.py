@@ -62,6 +62,8 @@ class NodeCollectives(Benchmark):
     def work(self, cells: Cells) -> CollectiveWork:
         """The collective."""
         ranks, nodes = int(float(cells["n_ranks"])), int(float(cells["n_nodes"]))
+        if ranks == 1:
+            raise UnsupportedError(("n_ranks",), "a collective of one rank moves nothing; not modelled")
         per_node = int(float(cells["gpus_per_node"]))
         gpu = device(cells["gpu"], cells["scale_up"])
         group = RankGroup(

@@ -273,6 +273,13 @@ def test_weights_take_turns_until_they_fill_the_cache() -> None:
     assert one.write_bytes == five.write_bytes == six.write_bytes == 0
 
 
+def test_a_collective_of_one_rank_is_not_predicted(tmp_path: Path) -> None:
+    path = file(tmp_path, "n.csv", NODE, f"a,{H100},8,NVLink4,1,1,all_reduce,1024,5,s")
+    report = validate(path)
+    assert (report.rows, report.predicted) == (1, 0)
+    assert "one rank" in "; ".join(report.reasons)
+
+
 def test_a_reduction_to_one_rank_takes_as_long_as_a_broadcast() -> None:
     row = {
         "id": "a",

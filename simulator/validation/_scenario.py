@@ -26,6 +26,7 @@ What an empty cell means (`—` where the cell may not be empty):
 | optimizer | adam |
 | rank of adapters (no column) | 8, on queries, keys and values |
 | latent attention, norms of queries (no columns) | those of the catalogue's model of the same name |
+| packed samples (no column) | of 200 tokens in recipes that tune a model, which do not see one another |
 | predicted positions (no column) | all; of an encoder in frameworks that gather them, 20 of 128 |
 | flash_attention | as the framework's profile has it; Megatron-LM: unfused |
 
@@ -57,6 +58,7 @@ from simulator.validation._recompute import (
 )
 from simulator.validation._software import (
     attention,
+    packed_window,
     passes_precision,
     precisions,
     predicted_share,
@@ -140,6 +142,7 @@ def _model(cells: Mapping[str, str]) -> Mapped:
         **({"latent_attention": latent["latent_attention"]} if latent else {}),
         **looks_ahead(cells),
         **layers_of_stacks(cells),
+        **packed_window(cells),
     }
 
 

@@ -214,6 +214,24 @@ def precisions(cells: Mapping[str, str]) -> dict[str, object]:
     return {"gradient_precision": "bf16", **eight}
 
 
+_SAMPLE: Final = 200
+"""Tokens of a question with its paragraph and answer: some 130 words of SQuAD (Rajpurkar et al.,
+arXiv:1606.05250), and the words of the prompt."""
+
+
+def packed_window(cells: Mapping[str, str]) -> dict[str, int]:
+    """Key of `model`: what tokens attend to where samples are packed side by side and do not see one another.
+
+    A causal sample of n tokens has n / 2 keys a query in the mean, as a window of so many has. Recipes of
+    NeMo and Megatron-Bridge that tune a model pack SQuAD up to the length of a sequence.
+
+    Source: ``packed_sequence = performance_mode`` and SquadDataModule in finetune_recipe of NVIDIA/NeMo
+        (nemo/collections/llm/recipes), ``packed_sequence_size`` in NVIDIA-NeMo/Megatron-Bridge.
+    """
+    tunes = cells.get("workload", "pretrain") != "pretrain"
+    return {"sliding_window": _SAMPLE // 2} if tunes and _is_recipe(cells) else {}
+
+
 _GATHERING: Final = ("oneflow", "mxnet", "tensorflow", "tf2", "paddle")
 """Frameworks whose BERT predicts the masked positions only, as the authors' does."""
 

@@ -213,6 +213,16 @@ def test_experts_are_split_like_the_rest_but_in_recipes_of_megatron_bridge(
     assert scenario(cells).parallelism.expert_tensor_parallel == split
 
 
+@pytest.mark.parametrize(
+    ("framework", "workload", "window"),
+    [("NeMo 24.12-era", "sft", 100), ("NeMo 24.12-era", "pretrain", None), ("torchtune", "sft", None)],
+)
+def test_packed_samples_do_not_see_one_another(framework: str, workload: str, window: int | None) -> None:
+    """Half of a sample's 200 tokens is what a causal query meets in the mean."""
+    model = scenario_mapping(LLAMA | {"framework": framework, "workload": workload})["model"]
+    assert model.get("sliding_window") == window
+
+
 @pytest.mark.parametrize(("notes", "pieces"), [("", True), ("yaml: ub_tp_comm_overlap false", False)])
 def test_recipes_of_nemo_work_in_pieces_unless_a_note_says_otherwise(notes: str, pieces: bool) -> None:
     made = scenario(LLAMA | {"framework": "NeMo 25.02-era", "notes": notes})

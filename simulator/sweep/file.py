@@ -36,6 +36,7 @@ _SAMPLE_KEYS: Final = ("method", "points", "seed")
 _METHODS: Final = ("sobol", "latin_hypercube", "random")
 _PLOT_KEYS: Final = ("x", "y", "by", "kind")
 _MOST_PROBED: Final = 1_000
+_MOST_TOLD: Final = 10
 MAX_SAMPLES: Final = 1_000_000
 
 
@@ -281,6 +282,7 @@ class _Reader:
     def _probe(self, sweep: Sweep) -> None:
         """Tries every value of every axis alone on the base: unknown keys, malformed values."""
         for at, key, values in self._axis_places():
+            wrong = 0
             for index, value in values:
                 try:
                     scenario_from_mapping(sweep.data, {**sweep.fixed, key: value}, folder=sweep.folder)
@@ -297,7 +299,8 @@ class _Reader:
                         Problem(*self.document.position(at if of == "key" else place, of), p.message)
                         for p in mine
                     ]
-                    if mine:
+                    wrong += bool(mine)
+                    if of == "key" or wrong == _MOST_TOLD:
                         break
 
     def _check_names(self, sweep: Sweep) -> None:

@@ -221,10 +221,10 @@ def test_a_milliard_of_points_is_refused_with_the_count(tmp_path):
 
 
 def test_mistakes_in_axes_are_told_together(tmp_path):
-    text = "axes: {cluster.acelerator: [1], training.steps: [], cluster.nodes: [1, 0]}"
+    text = "axes: {cluster.acelerator: [1], training.steps: [], cluster.nodes: [1, 0, two]}"
     told_of = told(tmp_path, f"{text}\nzip: 3\nplot: {{kind: pie}}")
     found = {(line, column): message for line, column, message in told_of}
-    assert [place[0] for place in sorted(found)] == [2, 2, 2, 3, 4]
+    assert [place[0] for place in sorted(found)] == [2, 2, 2, 2, 3, 4]
     assert any("an axis without values" in message for message in found.values())
     assert any("unknown key" in message for message in found.values())
 

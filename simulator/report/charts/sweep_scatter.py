@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, text_width
+from simulator.report.charts.style import MARGIN, SMALL, WIDTH, fitted, new_figure, place, text_width, wrapped
 from simulator.report.charts.ticks import MARKERS, Scale, group_thousands, mark_x
 from simulator.report.palette import FAINT, QUIET, colour
 from simulator.report.sweeps import SavedSweep
@@ -22,7 +22,7 @@ _COLUMNS: Final = 3
 _MOST: Final = 9
 _FOOT: Final = 0.6
 _BETWEEN: Final = 0.3
-_BELOW: Final = 0.7
+_BELOW: Final = 0.85
 """Of the panels: white between and below them [in]."""
 _INSET: Final = 0.12
 
@@ -67,7 +67,7 @@ def draw_influences(sweep: SavedSweep, y: str) -> tuple[Figure, pd.DataFrame] | 
         scale = Scale(sweep, key)
         _dots(axes, frame, [scale.at(v) for v in frame[key]], (frame[y] * up.scale).tolist())
         _along(figure, axes, scale, width)
-        axes.set_xlabel(fitted(figure, scale.measure.label, width), fontsize=SMALL)
+        axes.set_xlabel("\n".join(wrapped(figure, scale.measure.label, width, 2)), fontsize=SMALL)
         axes.set_title(f"r = {ranks[key]:+.2f}", fontsize=SMALL, color=QUIET, loc="right", pad=3)
         if column == 0:
             axes.set_ylabel(fitted(figure, up.label, _PANEL + 0.3), fontsize=SMALL)

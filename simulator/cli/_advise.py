@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,8 @@ def _print_plans(found: PlanSearch, path: Path) -> None:
     settings = " ".join(
         f"--set {key}={'null' if value is None else value}" for key, value in found.best[0].settings.items()
     )
-    say(f"the best: clustersim run {path} {settings}")
+    step = human(found.best[0].result.step_time_s, "time", 4)
+    say(f"the best, {step} a step: clustersim run {shlex.quote(str(path))} {settings}")
 
 
 def _plans_as_json(found: PlanSearch) -> dict[str, object]:

@@ -65,6 +65,7 @@ def run_sweep_file(
         return EXIT_DONE
     folder = out if out is not None else RESULTS / slug(sweep.name)
     with progress(quiet) as report, _what_stays(folder):
+        report(0.0, "starting workers; the first time, code is compiled")
         backend = None
         if cluster is not None:
             from simulator.sweep.cluster import on_cluster

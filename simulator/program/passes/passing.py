@@ -222,18 +222,19 @@ class StageCompiler:
         for item in reduction.communications:
             converts = isinstance(item, Conversion)
             key = (item, 0 if converts else give)
-            if key not in self.reductions:
-                self.reductions[key] = self.table.add(self._reduction_row(*key))
-            after = into.add(LANE["data_parallel"], self.reductions[key], (after,), layer)
+            row = self.reductions.get(key)
+            if row is None:
+                row = self.reductions[key] = self.table.add(self._reduction_row(*key))
+            after = into.add(LANE["data_parallel"], row, (after,), layer)
             if give and not converts:
                 into.drains.append(after)
                 give = 0
         if not reduction.out:
             return []
-        (lane, row), *others = reduction.out
+        (lane, leaves), *others = reduction.out
         give += reduction.share
-        row = replace(row, give=give, buffers=(0, give))
-        copied = add_legs(into, self.table, [(lane, row)], after, layer)
+        leaves = replace(leaves, give=give, buffers=(0, give))
+        copied = add_legs(into, self.table, [(lane, leaves)], after, layer)
         last = add_legs(into, self.table, others, copied, layer)
         into.transfers = replace(into.transfers, gradients=last)
         return [copied]

@@ -83,42 +83,33 @@ class Assembly:
             self._edges.append(np.array(self._edge, np.int64).T)
         self._single, self._edge = [], []
 
-    def _lengths(self, of: str) -> I64:
-        return np.array([len(getattr(each, of)) for each in self.templates], np.int64)
-
     def arrays(self) -> AssembledArrays:
         """All instances as the flat arrays of a Program; what several have in common is made once."""
         self._flush()
         columns = np.concatenate(self._instances, axis=1)
-        step, micro_batch = columns[5:].astype(np.int32)
         different, kind = _different(columns[:5])
-        lengths = self._lengths("lane")[different[0]]
+        sizes, deps = np.array([(each.size, len(each.dep_back)) for each in self.templates], np.int64).T
+        lengths = sizes[different[0]]
         count = lengths[kind]
         base = _starts(count)
         source = np.arange(self.size) + np.repeat(_starts(lengths)[kind] - base, count)
-        lane, cls, layer, stage, dep_count = (column[source] for column in self._table(different, lengths))
-        micro_batches = np.repeat(micro_batch, count)
-        self._mark_seconds(columns, base, micro_batches, layer)
-        dep_ptr, dep = self._dependencies(columns[0], dep_count)
-        tags = {"stage": stage, "step": np.repeat(step, count), "micro_batch": micro_batches, "layer": layer}
+        lane, cls, layer, stage, dep_count = np.take(self._table(different, sizes, lengths), source, axis=1)
+        step, micro_batch = (np.repeat(column.astype(np.int32), count) for column in columns[5:])
+        self._mark_seconds(columns, base, micro_batch, layer)
+        dep_ptr, dep = self._dependencies(deps, columns[0], dep_count)
+        tags = {"stage": stage, "step": step, "micro_batch": micro_batch, "layer": layer}
         return AssembledArrays(lane=lane, cls=cls, dep_ptr=dep_ptr, dep=dep, tags=tags)
 
-    def _table(self, different: I64, lengths: I64) -> NDArray[np.int32]:
+    def _table(self, different: I64, sizes: I64, lengths: I64) -> NDArray[np.int32]:
         """Lane, class, layer, stage and number of dependencies of the activities of different instances."""
         used, *bases = different
         of = np.repeat(np.arange(len(used)), lengths)
-        own = np.arange(len(of)) + (_starts(self._lengths("lane"))[used] - _starts(lengths))[of]
-        lane, cls, layer, stage = (each[of] for each in bases)
-        within = _flat(self.templates, "layer")[own]
-        return np.stack(
-            (
-                _flat(self.templates, "lane")[own] + lane,
-                _flat(self.templates, "cls")[own] + cls,
-                np.where(within >= 0, within + layer, -1),
-                stage,
-                _flat(self.templates, "dep_count")[own],
-            )
-        ).astype(np.int32)
+        own = np.arange(len(of)) + (_starts(sizes)[used] - _starts(lengths))[of]
+        names = "lane", "cls", "layer", "dep_count"
+        within = np.take(_flat(self.templates, *names).reshape(len(names), -1), own, axis=1)
+        lane, cls, layer, stage = np.take(np.array(bases, np.int32), of, axis=1)
+        moved = np.where(within[2] >= 0, within[2] + layer, -1)
+        return np.stack((within[0] + lane, within[1] + cls, moved, stage, within[3]))
 
     def _mark_seconds(
         self, columns: I64, base: I64, micro_batches: NDArray[np.int32], layers: NDArray[np.int32]
@@ -132,9 +123,10 @@ class Assembly:
             micro_batches[base[instance] + second] = micro_batch
             layers[base[instance] + second] = np.where(within >= 0, within + layer, -1)
 
-    def _dependencies(self, used: I64, dep_count: NDArray[np.int32]) -> tuple[I64, NDArray[np.int32]]:
+    def _dependencies(
+        self, lengths: I64, used: I64, dep_count: NDArray[np.int32]
+    ) -> tuple[I64, NDArray[np.int32]]:
         """Those inside of templates, then the edges, in the order in which they came."""
-        lengths = self._lengths("dep_back")
         count = lengths[used]
         own = np.repeat(_starts(lengths)[used] - _starts(count), count)
         within = np.repeat(np.arange(self.size, dtype=np.int32), dep_count)
@@ -146,9 +138,7 @@ class Assembly:
         first[1:] = target[1:] != target[:-1]
         behind = number - np.maximum.accumulate(np.where(first, number, 0)) + dep_count[target]
         ptr = np.zeros(self.size + 1, np.int64)
-        ptr[1:] = dep_count
-        np.add.at(ptr, target + 1, 1)
-        np.cumsum(ptr, out=ptr)
+        np.cumsum(dep_count + np.bincount(target, minlength=self.size), out=ptr[1:])
         dep, inside = np.empty(int(ptr[-1]), np.int32), np.ones(int(ptr[-1]), np.bool_)
         at = ptr[target] + behind
         inside[at] = False
@@ -198,5 +188,6 @@ def _starts(counts: I64) -> I64:
     return np.cumsum(counts) - counts
 
 
-def _flat(templates: Sequence[Template], name: str) -> NDArray[np.int32]:
-    return np.frombuffer(b"".join([getattr(template, name) for template in templates]), np.int32)
+def _flat(templates: Sequence[Template], *names: str) -> NDArray[np.int32]:
+    """Columns of all templates, one name behind the other."""
+    return np.frombuffer(b"".join([getattr(each, name) for name in names for each in templates]), np.int32)

@@ -7,10 +7,11 @@ from typing import ClassVar, Final, Literal
 
 from simulator.cost.attention import FLASH, PORTABLE, AttentionKernel
 from simulator.cost.device import ASYNCHRONOUS_WIDTH, matrix_unit
-from simulator.errors import UnsupportedError
+from simulator.errors import Problem, UnsupportedError
 from simulator.measurements._benchmark import VECTOR_WIDTH, Benchmark, Cells, misses
 from simulator.measurements._cells import Fault, fault_of_count, fault_of_flag, fault_of_rate
 from simulator.measurements._hardware import device
+from simulator.measurements._table import Row
 from simulator.measurements._work import KernelWork
 from simulator.specs import AcceleratorSpec
 from simulator.workload.kernels import AttentionShape, Kernel
@@ -81,6 +82,16 @@ class EngineAttention(Benchmark):
         "head_dim": fault_of_count,
         "causal": fault_of_flag,
     }
+
+    def problems(self, row: Row) -> list[Problem]:
+        """As every benchmark, and query heads that do not share key heads evenly."""
+        found = list(super().problems(row))
+        if not found and "num_key_value_heads" in row.cells:
+            heads, keys = row.cells["num_attention_heads"], row.cells["num_key_value_heads"]
+            if float(heads) % float(keys):
+                message = f"{keys} does not divide num_attention_heads: {heads}"
+                found.append(row.problem("num_key_value_heads", message))
+        return found
 
     def work(self, cells: Cells) -> KernelWork:
         """The cache write and the attention."""

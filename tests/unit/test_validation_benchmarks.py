@@ -137,6 +137,12 @@ def test_collectives_are_scored_by_message_and_nodes(tmp_path: Path) -> None:
         (MATMUL, f"a,{H100},bf16,8,8,8,-4,1,vllm,s", "2:28", "time_us: -4"),
         (MATMUL, f"a,{H100},bf16,8,8,8,0,1,vllm,s", "2:28", "time_us: 0"),
         (NODE, f"a,{H100},8,NVLink4,9,1,all_reduce,8,1,s", "2:27", "n_ranks: 9 ranks do not spread"),
+        (
+            ATTENTION,
+            f"a,{H100},bf16,forward,True,2,64,3,8,64,5,1,s",
+            "2:42",
+            "num_key_value_heads: 8 does not divide num_attention_heads: 3",
+        ),
         (NODE, f"a,{H100},8,NVLink4,8,1,all_reduce,1e99,1,s", "2:42", "bytes: 1e99"),
         (ATTENTION, f"a,{H100},bf16,forward,maybe,1,8,8,8,64,1,1,s", "2:30", "causal: "),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -132,7 +133,8 @@ def export(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> int:
     except OSError as error:
         raise EnvironmentFailure(f"{target}: not written: {error.strerror or error}") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing can be taken away
+            draft.unlink(missing_ok=True)
     return len(frame)
 
 

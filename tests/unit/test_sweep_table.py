@@ -1,10 +1,13 @@
 """The table of a sweep: a row a point, whatever its axes are called and whichever grid they come from."""
 
+import errno
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from simulator.sweep import load_sweep_file, run_sweep
+from simulator.errors import EnvironmentFailure
+from simulator.sweep import export, load_sweep_file, run_sweep
 from simulator.sweep.axes import Span
 from simulator.sweep.point import OK, Outcome
 from simulator.sweep.table import load_table
@@ -62,6 +65,18 @@ def test_what_a_point_has_no_part_of_is_nothing(tmp_path):
     sends = load_table(tmp_path / "out").frame["breakdown.send"].tolist()
     assert sends[:2] == [0.0, 0.5]
     assert sends[2] != sends[2], "a point without a result has none at all"
+
+
+def test_an_export_that_cannot_be_written_names_the_file_that_was_wanted(tmp_path, monkeypatch):
+    table(tmp_path, "axes: {cluster.nodes: [1]}")
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr("pandas.DataFrame.to_csv", refuse)
+    with pytest.raises(EnvironmentFailure, match=r"points\.csv: not written: Read-only file system"):
+        export(tmp_path / "out", tmp_path / "points.csv")
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,17 @@ def test_every_name_along_x_is_told_in_full_where_there_is_room():
     assert told == ["H100", "B200", names[2]]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_legend_reads_as_its_lines_stand(sign):
+    sweep = made(TWO)
+    sweep.frame["tokens_per_s_per_gpu"] = 1e4 + sign * sweep.frame[FLOPS] / 1e12
+    with house_style():
+        figure, _ = draw_lines(sweep, BANDWIDTH, "tokens_per_s_per_gpu", FLOPS)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    rising = [value_label(value, sweep.listed(FLOPS)) for value in TWO[FLOPS]]
+    assert labels == rising[::-sign]
+
+
 def test_what_a_figure_depends_on_most_comes_first():
     sweep = made(SAMPLED, sampled=list(SAMPLED))
     sweep.frame["tokens_per_s_per_gpu"] = 1e4 - sweep.frame[FLOPS] / 1e12

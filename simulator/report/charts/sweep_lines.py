@@ -178,9 +178,12 @@ def _inset(axes: Axes, scale: Scale, width: float) -> None:
 
 
 def _legend(axes: Axes, heading: str, labels: list[str], *, bars: bool) -> None:
-    handles: list[Any] = list(axes.containers if bars else axes.lines)
+    handles: list[Any] = list(axes.containers if bars else axes.lines)[: len(labels)]
+    if not bars and _end(handles[0]) < _end(handles[-1]):
+        # From the top down, as the lines stand.
+        handles, labels = handles[::-1], labels[::-1]
     legend = axes.legend(
-        handles[: len(labels)],
+        handles,
         labels,
         title=heading,
         loc="upper left",
@@ -192,6 +195,12 @@ def _legend(axes: Axes, heading: str, labels: list[str], *, bars: bool) -> None:
         handlelength=2.4,
     )
     legend.get_title().set_color(QUIET)
+
+
+def _end(line: Any) -> float:
+    """The last figure of a line; nothing to compare where it has none."""
+    known = [y for y in line.get_ydata() if y == y]
+    return float(known[-1]) if known else float("nan")
 
 
 def _say_nothing(axes: Axes, best: pd.DataFrame) -> None:

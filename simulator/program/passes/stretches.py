@@ -44,9 +44,9 @@ Source: ``cuda_graph_scope`` of TransformerConfig in Megatron-Core: ``attn``; ``
     before it) and ``moe_preprocess``.
 """
 
-KEPT_SHARDS: Final = 64
+KEPT_SHARDS: Final = 32
 """Shards of which stretches are kept."""
-KEPT_STRETCHES: Final = 512
+KEPT_STRETCHES: Final = 128
 """Stretches of one shard that are kept at most; some ten kilobytes each."""
 
 

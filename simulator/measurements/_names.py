@@ -28,7 +28,7 @@ def accelerator(name: str, scale_up: str) -> str:
     Raises:
         UnsupportedError: No entry, or several.
     """
-    form = {"nvlink": "sxm", "pcie": "pcie"}.get(words(scale_up)[0] if scale_up else "")
+    form = {"nvlink": "sxm", "pcie": "pcie"}.get(next(iter(words(scale_up)), ""))
     return _find(
         "accelerators", name, ("cluster", "accelerator"), lambda name: form is None or form in words(name)
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conftest import Report
 from simulator.advise import search_plans
+from simulator.program.drafting.drafts import DRAFTS
 from simulator.run import run
 from simulator.scenario import load_scenario
 from simulator.sweep import load_sweep_file, run_sweep
@@ -42,7 +43,7 @@ def test_loading(report: Report) -> None:
 
 
 def test_sweep(tmp_path: Path, report: Report) -> None:
-    """Points a second with two workers, against two processes that simulate and do nothing else.
+    """Points a second with two workers, against two processes that simulate as many and do nothing else.
 
     Two, since cores that share caches and memory are slower together than one alone; in turns, since the
     speed of a machine that is shared changes within seconds. Medians.
@@ -56,7 +57,7 @@ def test_sweep(tmp_path: Path, report: Report) -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(simulations_per_s, (8, 8)))  # both have started and loaded what they need
         for turn in range(TURNS):
-            bare.append(sum(pool.map(simulations_per_s, (300, 300))))
+            bare.append(sum(pool.map(simulations_per_s, (POINTS // 2, POINTS // 2))))
             done.append(run_sweep(sweep, tmp_path / f"out{turn}", workers=2))
     rate = statistics.median(each.rate for each in done)
     start = statistics.median(each.start_s for each in done)
@@ -70,13 +71,16 @@ def test_sweep(tmp_path: Path, report: Report) -> None:
 
 
 def simulations_per_s(count: int) -> float:
-    """Changed quickstarts that one process simulates a second, its scenarios being loaded already."""
+    """Changed quickstarts that one process simulates a second, its scenarios being loaded already.
+
+    As in a worker of a sweep, the first of them is planned, and all others take its plan.
+    """
     warm_up()
     changed = [
         load_scenario(QUICKSTART, {KEY: f"{1 + number / 100} TB/s", "simulation.player": "compiled"})
-        for number in range(count + 1)
+        for number in range(count)
     ]
-    run(changed.pop())
+    DRAFTS.clear()
     begun = time.perf_counter()
     for scenario in changed:
         run(scenario)

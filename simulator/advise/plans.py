@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from simulator.advise.bounds import Prices, Share, bounds, shared
 from simulator.analysis import Result
+from simulator.engine import load_compiled
 from simulator.errors import ClustersimError, PlanError
 from simulator.run import Played, played, simulate
 from simulator.scenario import Scenario
@@ -192,6 +193,8 @@ def search_plans(
         ClustersimError: As `plan_space`, or no plan is legal.
     """
     begun, tell = perf_counter(), progress or (lambda _, __: None)
+    if scenario.simulation.player != "reference":
+        load_compiled()
     waiting = _Waiting(scenario, max_gpus, objective)
     kept: list[_Simulated] = []
     simulated = too_large = 0

@@ -51,7 +51,7 @@ def run_sensitivity(path: Path, changes: list[str], *, out: Path | None, as_json
 
 
 def run_plan(
-    path: Path, changes: list[str], max_gpus: int, *, objective: str, as_json: bool, quiet: bool
+    path: Path, changes: list[str], max_gpus: int | None, *, objective: str, as_json: bool, quiet: bool
 ) -> int:
     """Search the plans of a job and print the best ten, with what limits each.
 
@@ -68,7 +68,7 @@ def run_plan(
     with progress(quiet) as report:
         found = search_plans(
             scenario,
-            max_gpus,
+            max_gpus or scenario.cluster.num_gpus,
             objective="throughput" if objective == "throughput" else "throughput_per_gpu",
             progress=report,
         )

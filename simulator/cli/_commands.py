@@ -228,8 +228,17 @@ def sensitivity(
 @app.command()
 def plan(
     scenario: Annotated[Path, typer.Argument(help="Scenario file.", show_default=False)],
-    max_gpus: Annotated[int, typer.Option("--max-gpus", metavar="N", min=1, help="GPUs at most.")],
     changes: _Set = None,
+    max_gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--max-gpus",
+            metavar="N",
+            min=1,
+            help="GPUs at most; those of the scenario if not given.",
+            show_default=False,
+        ),
+    ] = None,
     objective: Annotated[str, typer.Option(help="throughput, or throughput_per_gpu.")] = "throughput",
     as_json: _Json = False,
     quiet: _Quiet = False,

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.engine.builder import ProgramBuilder
+from simulator.engine.loading import load_compiled
 from simulator.engine.play import Choice, Player, RateChange, choose, is_compiled, play
 from simulator.engine.program import Capacities, Classes, Label, Lanes, Pools, Program, Structure, concatenate
 from simulator.engine.record import WAIT_DEPENDENCY, WAIT_LANE, WAIT_NONE, WAIT_POOL, Record
@@ -33,6 +34,7 @@ __all__ = [
     "choose",
     "concatenate",
     "is_compiled",
+    "load_compiled",
     "play",
     "validate",
 ]

@@ -271,9 +271,6 @@ def _follow_parent() -> None:
 def warm_up() -> None:
     """Loads what every point needs, compiled code included."""
     import simulator.run  # noqa: F401
-    from simulator.engine import ProgramBuilder, play
+    from simulator.engine import load_compiled
 
-    builder = ProgramBuilder()
-    link = builder.capacity("link", rate=10**9)
-    builder.activity(builder.lane("lane"), demands={link: 1})
-    play(builder.build(), "compiled")
+    load_compiled()

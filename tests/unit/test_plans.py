@@ -1,5 +1,6 @@
 """Plan search against brute force, and its bounds against what they bound."""
 
+import json
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from simulator import load_scenario, simulate
 from simulator.advise import plan_space, planned_scenario, plans, search_plans
 from simulator.advise.bounds import Prices, bounds
+from simulator.cli import main
 from simulator.errors import ClustersimError, PlanError
 from simulator.specs.calibration import Calibration
 from support.inputs import shipped
@@ -210,3 +212,12 @@ def test_a_rough_bound_promises_no_less_than_a_close_one(objective, kind):
             assert -math.inf < roughly <= -score, overrides
             looked += 1
     assert looked > 20
+
+
+def test_the_command_takes_the_scenarios_gpus_if_none_are_given(capsys):
+    known = []
+    for more in ([], ["--max-gpus", "8"]):
+        assert main(["plan", str(QUICKSTART), "--json", *more]) == 0
+        told = json.loads(capsys.readouterr().out)
+        known.append({key: value for key, value in told.items() if not key.endswith("_s")})
+    assert known[0] == known[1]

@@ -36,7 +36,7 @@ from simulator.engine.program import I32, I64
 from simulator.engine.record import WAIT_DEPENDENCY, WAIT_LANE, WAIT_POOL
 from simulator.engine.tables import F64
 
-PARTS: Final = "35c06ff0"
+PARTS: Final = "c32d0d4b"
 """CRC-32 of all that is compiled into the entry points from other files, by `jit.checksum`.
 
 numba's cache on disk notices changes of the file in which an entry point stands and of no other. Whoever

@@ -371,10 +371,13 @@ class ReferencePlayer:
         """Solves the touched components: the last thing that happens at an instant."""
         self._share_due = False
         was_hot = {capacity for capacity in self._touched if self._hot[capacity]}
+        held = []
         for capacity in self._touched:
             self._hot[capacity] = self._load[capacity] > self._room[capacity]
             if self._hot[capacity] and self._held[capacity] >= self._rates[capacity]:
-                raise hold_error(self.program, capacity, self.now)
+                held.append(capacity)
+        if held:
+            raise hold_error(self.program, min(held), self.now)
         reached = set(self._forced)
         for capacity in self._touched:
             if capacity in was_hot or self._hot[capacity]:

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simulator.engine import Program, ProgramBuilder, Record, play
@@ -102,6 +102,7 @@ def compiled_is_loaded() -> bool:
 
 @settings(max_examples=800)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 28))
+@example(1656, 20)  # two capacities are held up at one instant
 def test_both_players_give_the_same_record(seed: int, length: int) -> None:
     assert compiled_is_loaded()
     program, changes = random_program(seed, length)

@@ -184,14 +184,18 @@ def _share_around(s: State, seed: int) -> int:
 def share(s: State) -> int:
     """Solves the touched components: the last thing that happens at an instant."""
     s.counters[EPOCH] += 1
+    culprit = -1
     for i in range(s.counters[TOUCHED]):
-        c = s.capacities[s.capacities[i].touched_list]
+        capacity = s.capacities[i].touched_list
+        c = s.capacities[capacity]
         c.touched = 0
         c.was_hot = c.hot
         c.hot = c.load > c.room
-        if c.hot and c.held >= c.rate:
-            s.counters[CULPRIT] = s.capacities[i].touched_list
-            return HELD
+        if c.hot and c.held >= c.rate and (culprit < 0 or capacity < culprit):
+            culprit = capacity
+    if culprit >= 0:
+        s.counters[CULPRIT] = culprit
+        return HELD
     for i in range(s.counters[TOUCHED]):
         c = s.capacities[s.capacities[i].touched_list]
         slot = c.head if c.hot or c.was_hot else -1

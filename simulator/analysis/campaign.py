@@ -9,7 +9,7 @@ from simulator.analysis.breakdown import CHECKPOINT
 from simulator.analysis.restore import restore_seconds
 from simulator.analysis.result import BasisNote, Result
 from simulator.analysis.window import measured_window
-from simulator.campaign import NANOSECONDS, Pace, hazards, undergo
+from simulator.campaign import Pace, hazards, to_nanoseconds, undergo
 from simulator.engine import Record
 from simulator.program import Lowered
 from simulator.scenario import Scenario
@@ -35,12 +35,12 @@ def with_campaign(result: Result, scenario: Scenario, lowered: Lowered, record: 
         restore = restore_seconds(lowered, storage)
     pace = Pace(
         steps=steps,
-        step=max(1, _ns(result.step_time_s - result.breakdown.get(CHECKPOINT, 0.0))),
+        step=max(1, to_nanoseconds(result.step_time_s - result.breakdown.get(CHECKPOINT, 0.0))),
         interval=steps if checkpoint is None else min(steps, checkpoint.interval),
-        copy=_ns(copy),
-        write=_ns(write),
-        restart=_ns(spec.restart),
-        restore=_ns(restore),
+        copy=to_nanoseconds(copy),
+        write=to_nanoseconds(write),
+        restart=to_nanoseconds(spec.restart),
+        restore=to_nanoseconds(restore),
         hazards=hazards(spec, group),
         spare_nodes=spec.spare_nodes,
     )
@@ -58,7 +58,3 @@ def num_steps(spec: CampaignSpec, training: TrainingSpec) -> int:
         length = training.sequence_length + (training.decoder_sequence_length or 0)
         samples = ceil((spec.tokens or 0) / length)
     return -(-samples // training.global_batch_size)
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * NANOSECONDS)

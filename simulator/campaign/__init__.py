@@ -3,7 +3,7 @@
 from simulator.campaign.drawn import PARTS, Drawn, draw
 from simulator.campaign.expected import best_interval, expected
 from simulator.campaign.outcome import Campaign, Interruption, IntervalPoint, hazards, undergo
-from simulator.campaign.pace import NANOSECONDS, Hazard, Pace
+from simulator.campaign.pace import NANOSECONDS, Hazard, Pace, to_nanoseconds
 
 __all__ = [
     "NANOSECONDS",
@@ -18,5 +18,6 @@ __all__ = [
     "draw",
     "expected",
     "hazards",
+    "to_nanoseconds",
     "undergo",
 ]

@@ -8,7 +8,7 @@ from typing import Final
 
 from simulator.campaign.drawn import PARTS, Drawn, draw
 from simulator.campaign.expected import best_interval, expected
-from simulator.campaign.pace import NANOSECONDS, Hazard, Pace
+from simulator.campaign.pace import NANOSECONDS, Hazard, Pace, to_nanoseconds
 from simulator.errors import PlanError
 from simulator.specs import CampaignSpec, NodeGroupSpec
 
@@ -108,8 +108,8 @@ def hazards(spec: CampaignSpec, group: NodeGroupSpec) -> tuple[Hazard, ...]:
         Hazard(
             cause,
             units[failure.of] / failure.mean_time / NANOSECONDS,
-            _ns(spec.detection if failure.detection is None else failure.detection),
-            0 if failure.repair is None else _ns(failure.repair),
+            to_nanoseconds(spec.detection if failure.detection is None else failure.detection),
+            0 if failure.repair is None else to_nanoseconds(failure.repair),
         )
         for cause, failure in spec.failures.items()
     )
@@ -205,10 +205,6 @@ def _quantile(ordered: list[int], part: float) -> float:
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
     return (ordered[below] + (place - below) * (ordered[above] - ordered[below])) / NANOSECONDS
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * NANOSECONDS)
 
 
 def _told(nanoseconds: float) -> str:

@@ -10,6 +10,11 @@ NANOSECONDS: Final = 1_000_000_000
 """Nanoseconds in a second: a campaign's clock counts in these, for it lasts longer than the engine's."""
 
 
+def to_nanoseconds(seconds: float) -> int:
+    """Seconds on a campaign's clock."""
+    return round(seconds * NANOSECONDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Hazard:
     """A cause of interruptions of the whole job.

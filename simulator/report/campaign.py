@@ -22,7 +22,7 @@ def print_campaign(page: Page, result: Result) -> None:
     if campaign is None:
         return
     page.title("The whole training")
-    for line in campaign_lines(campaign):
+    for line in _length(campaign):
         page.line(line, indent=2)
     longest = max(campaign.parts.values())
     page.rows(
@@ -44,7 +44,7 @@ def print_campaign(page: Page, result: Result) -> None:
         page.line(line, indent=2)
 
 
-def campaign_lines(campaign: Campaign) -> Iterator[str]:
+def _length(campaign: Campaign) -> Iterator[str]:
     """How long it takes, and what it costs."""
     steps = f"{campaign.steps:,} steps take {span(campaign.mean_s)}"
     if campaign.interruptions:
@@ -81,8 +81,8 @@ def _checkpoints(campaign: Campaign, step_s: float) -> Iterator[str]:
     every = f"every {campaign.interval:,} steps ({seconds(campaign.interval * step_s)})"
     stops = f"a checkpoint {every} stops training for {seconds(campaign.checkpoint_s)}"
     yield f"{stops}; reading one takes {seconds(campaign.restore_s)}"
-    best = {point.interval: point for point in campaign.intervals}.get(campaign.best_interval or 0)
-    given = {point.interval: point for point in campaign.intervals}.get(campaign.interval)
+    points = {point.interval: point for point in campaign.intervals}
+    best, given = points.get(campaign.best_interval or 0), points.get(campaign.interval)
     if best is None or given is None:
         return
     saved = given.time_s - best.time_s
